@@ -1,0 +1,66 @@
+# minqwen: everything starts here. `make` alone lists what there is.
+
+# The first Python here that is new enough; make PYTHON=/path/to/python3 overrules.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+# Tests and committed notebooks run alike everywhere: a fixed number of threads, no progress bars.
+STEADY := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} TQDM_DISABLE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
+NBVAL  := --nbval-current-env --nbval-cell-timeout=300
+LESSONS = $(sort $(wildcard notebooks/*.ipynb))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test lint bench notebooks nano mutants lessons-with-checkpoint pins clean
+
+help:             ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
+
+lab: $(READY)     ## set everything up and open the lessons in JupyterLab
+	@$(PY) -m minqwen.cli lab
+
+test: $(READY)    ## set everything up and run all tests, lessons included
+	$(PY) -m ruff check
+	$(STEADY) $(PY) -m pytest -q --durations=10 --nbval $(NBVAL) tests $(LESSONS)
+
+lint: $(READY)    ## style only
+	$(PY) -m ruff check
+
+bench: $(READY)   ## our operations beside transformers', side by side in one run
+	$(PY) -m minqwen.cli bench
+
+notebooks: $(READY) ## run the lessons in place and keep their outputs (ONLY=03_delta_rule for one)
+	$(STEADY) $(PY) tests/notebooks_support.py $(ONLY)
+
+nano: $(READY)    ## train the small model of data/nano again, from scratch
+	$(PY) -m minqwen.nano.train
+
+mutants: $(READY) ## break the library one line at a time; every lesson and test that teaches the line must go red
+	$(STEADY) $(PY) -m pytest -q -m mutants tests
+
+lessons-with-checkpoint: $(READY) ## run the lessons on MINQWEN_CHECKPOINT=<folder or name> instead of the nano model
+	@test -n "$$MINQWEN_CHECKPOINT" || { echo "Say which checkpoint the lessons should run on: MINQWEN_CHECKPOINT=Qwen/Qwen3.5-0.8B make lessons-with-checkpoint (a name or a folder)."; exit 1; }
+	@if test -d "$$MINQWEN_CHECKPOINT"; then MINQWEN_CHECKPOINT=$$(cd "$$MINQWEN_CHECKPOINT" && pwd); export MINQWEN_CHECKPOINT; fi; \
+	$(STEADY) $(PY) -m pytest -q --nbval-lax $(NBVAL) $(LESSONS)
+
+pins: $(READY)    ## write requirements.txt from what is installed now
+	@{ sed -n '/^#/p' requirements.txt; \
+	  $(PY) -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip=='; } > requirements.new
+	@mv requirements.new requirements.txt
+
+clean:            ## remove the environment and everything that tools left behind
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .ipynb_checkpoints notebooks/.ipynb_checkpoints
+	find minqwen tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(READY)   ## set everything up and nothing more
+
+# The set-up, done again only when the pins or the package's own list have changed.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "minqwen needs Python 3.11 or newer; say where one is: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "This Python has no venv; install it (Debian, Ubuntu: sudo apt-get install python3-venv) or say where another Python is: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || { echo "Making $(VENV): a few minutes and about 2 GB the first time (more where PyTorch brings its GPU libraries)."; $(PYTHON) -m venv --clear $(VENV); }
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $(READY)
