@@ -1,0 +1,41 @@
+"""Shared by all tests: steady numbers, and the browser where there is one."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def find_chromium():
+    """The path of a Chromium to drive, or None. MINQWEN_CHROMIUM overrules the search."""
+    named = os.environ.get("MINQWEN_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Path of the browser for tests marked `browser`; without one they skip and say so."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium (Debian: apt-get install chromium), so no explorer was driven")
+    return path
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """Root of the repository."""
+    return REPOSITORY
+
+
+def pytest_terminal_summary(terminalreporter):
+    """CI without a browser must not look like CI with one."""
+    if os.environ.get("CI") and find_chromium() is None:
+        warning = "WARNING: CI has no Chromium, so no explorer was driven in a browser."
+        terminalreporter.write_line(warning, red=True, bold=True)

@@ -1,0 +1,229 @@
+"""The lessons as committed: their form, their exercises and solutions, and the guard beside nbval."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebooks_support import (
+    NOTEBOOKS,
+    WIDGET,
+    check_structure,
+    clean,
+    exercises,
+    lessons,
+    printed,
+    read,
+    run,
+    solutions,
+    source_cells,
+    strip,
+)
+
+WITH_EXERCISES = [path for path in lessons() if exercises(read(path))]
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+
+
+# ---- the lessons themselves
+
+@each(lessons())
+def test_structure(path):
+    assert check_structure(read(path), path.stat().st_size) == []
+
+
+@each(lessons())
+def test_committed_clean(path):
+    """What `make notebooks` would drop is not there: no ids, paths or versions of the machine that ran it."""
+    notebook = read(path)
+    assert clean(read(path)) == notebook
+
+
+def test_every_solution_has_its_lesson():
+    files = {path.stem for path in (NOTEBOOKS / "solutions").glob("*") if path.is_file()}
+    assert files == {path.stem for path in WITH_EXERCISES}
+
+
+@each(WITH_EXERCISES)
+def test_solutions_pass(path):
+    """With its solutions pasted in, the lesson runs and every check is content: only the stub was missing."""
+    notebook = strip(read(path))
+    codes = solutions((NOTEBOOKS / "solutions" / f"{path.stem}.py").read_text(encoding="utf-8"))
+    pairs = exercises(notebook)
+    assert len(codes) == len(pairs), f"{path.stem} has {len(pairs)} exercises and {len(codes)} solutions"
+    for (exercise, _), code in zip(pairs, codes):
+        assert code != exercise.source.strip()
+        exercise.source = code
+    run(notebook, until=pairs[-1][1])
+    for number, (_, check) in enumerate(pairs, 1):
+        said = printed(check)
+        assert "✓" in said and "not yet" not in said, f"the check of exercise {number} says: {said}"
+
+
+# ---- the rules bite: one broken notebook for each
+
+ALT = "a grey square stands for a figure"
+PNG = {"image/png": "iVBORw0KGgo=", "text/plain": ALT}
+
+
+def a_lesson(**changes):
+    """A small notebook that keeps every rule, with one cell of each kind."""
+    cells = [
+        new_markdown_cell("# A lesson"),
+        new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text="1\n")]),
+        new_code_cell("show(figure, alt='...')",
+                      outputs=[new_output("display_data", PNG, metadata={"image/png": {"alt": ALT}})]),
+        new_code_cell("explorer", metadata={"tags": ["nbval-ignore-output"]},
+                      outputs=[new_output("display_data", {WIDGET: {"model_id": "0"}, "text/plain": "E()"})]),
+        new_code_cell("def f(x):\n    return None", metadata={"tags": ["exercise"]}),
+        new_code_cell("check(f)", outputs=[new_output("stream", name="stdout", text="not yet: write f\n")]),
+    ]
+    notebook = clean(new_notebook(cells=cells))
+    for count, cell in enumerate(source_cells(notebook), 1):
+        cell.execution_count = count
+    return notebook
+
+
+def put(index, **fields):
+    def change(notebook):
+        notebook.cells[index].update(nbformat.from_dict(fields))
+    return change
+
+
+def stdout(text):
+    return [new_output("stream", name="stdout", text=text)]
+
+
+BROKEN = {
+    "execution counts": put(1, execution_count=7),
+    "execution counts are": put(3, execution_count=None),
+    "metadata.widgets": lambda notebook: notebook.metadata.update(widgets={}),
+    "kernel is not python3": lambda notebook: notebook.metadata.kernelspec.update(name="my-env"),
+    "unknown tags": put(1, metadata={"tags": ["nbval-skip"]}),
+    "['raises-exception']": put(1, metadata={"tags": ["raises-exception"]}),
+    "neither a widget nor": put(1, metadata={"tags": ["nbval-ignore-output"]}),
+    "tag the cell nbval-ignore-output": put(3, metadata={}),
+    "hide a cell from the checks": put(1, source="# NBVAL_IGNORE_OUTPUT\nprint(1)"),
+    "comments hide a cell from the checks": put(1, source="# NBVAL_SKIP\nprint(1)"),
+    "trailing semicolon": put(1, source="print('✓');  # quiet"),
+    "clear_output": put(1, source="clear_output(wait=True)"),
+    "shell escape": put(1, source="x = 1\n!ls"),
+    "%matplotlib widget": put(1, source="%matplotlib widget"),
+    "plots.show(fig": put(1, source="plt.show()"),
+    "captured by a widget": put(1, source="interact(f, x=(0, 9))"),
+    "path of the machine": put(1, outputs=stdout("saved in /home/ann/minqwen")),
+    "a path of the machine": put(0, source="Open C:\\Users\\ann\\minqwen."),
+    "error in the outputs": put(1, outputs=[new_output("error", ename="E", evalue="e", traceback=[])]),
+    "on stderr": put(1, outputs=[new_output("stream", name="stderr", text="UserWarning")]),
+    "image without alt text": put(2, outputs=[new_output("display_data", PNG)]),
+    "an image without alt": put(0, source="![](state.png)"),
+    "an object's name": put(2, outputs=[
+        new_output("display_data", {**PNG, "text/plain": "<Figure>"}, metadata={"image/png": {"alt": ALT}})]),
+    "an empty code cell": lambda notebook: notebook.cells.append(new_code_cell("")),
+    "does not say 'not yet'": put(5, outputs=stdout("✓ f")),
+    "not followed by an untagged": lambda notebook: notebook.cells.pop(),
+}
+
+
+def test_a_good_notebook_is_good():
+    assert check_structure(a_lesson()) == []
+
+
+@pytest.mark.parametrize("sentence, change", [pytest.param(*item, id=item[0]) for item in BROKEN.items()])
+def test_each_rule_bites(sentence, change):
+    notebook = a_lesson()
+    change(notebook)
+    wrong = check_structure(notebook)
+    assert any(sentence in problem for problem in wrong), wrong
+
+
+def test_the_rest_of_the_rules_bites():
+    assert "draw smaller figures" in check_structure(a_lesson(), size=1_000_001)[0]
+    empty = strip(a_lesson())
+    assert any("no cell has an output" in problem for problem in check_structure(empty))
+    # what the rules allow: a timing may be ignored, a semicolon may stand inside a line or a string
+    timing, inside = a_lesson(), a_lesson()
+    put(1, source="start = time.perf_counter()", metadata={"tags": ["nbval-ignore-output"]})(timing)
+    put(1, source="a = 1; b = 2\nprint(';')")(inside)
+    assert check_structure(timing) == check_structure(inside) == []
+
+
+def test_solutions_are_numbered():
+    text = '"""Solutions."""\n# %% exercise 1: erase\na = 1\n\n# %% exercise 2\nb = 2\n'
+    assert solutions(text) == ["a = 1", "b = 2"]
+    with pytest.raises(AssertionError, match="numbered"):
+        solutions("# %% exercise 2\nb = 2\n")
+
+
+# ---- the guard: what nbval lets pass is red with the conftest of this repository, and only with it
+
+SLIPS = {                                           # cell -> (source, a word of the guard's sentence)
+    "unknown magic": ("%no_such_magic\nraise ValueError('never reached')", "refused the cell"),
+    "stripped": ("2 + 2", "never run"),
+    "thread": ("import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()",
+               "printed a traceback"),
+    "fine": ("print('✓ fine')", None),
+    "timeout": ("import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass",
+                "did not finish in time"),
+}
+
+
+@pytest.fixture(scope="module")
+def slips(tmp_path_factory):
+    """A folder with a notebook of cells that are wrong although nbval is content."""
+    folder = tmp_path_factory.mktemp("slips")
+    cells = [new_code_cell(source, execution_count=None if name == "stripped" else count)
+             for count, (name, (source, _)) in enumerate(SLIPS.items(), 1)]
+    cells[3].outputs = stdout("✓ fine\n")
+    nbformat.write(clean(new_notebook(cells=cells)), folder / "slips.ipynb")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    return folder
+
+
+def judged(folder, mode="--nbval-lax"):
+    """Run pytest on the folder's notebooks as `make test` does; the process, with its output as text."""
+    command = [sys.executable, "-m", "pytest", "-v", "--color=no", "-p", "no:cacheprovider", mode,
+               "--nbval-current-env", "--nbval-cell-timeout=3", str(folder)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_without_the_guard_nbval_is_content(slips):
+    """If this fails, nbval has learned to see them, and the guard can shrink."""
+    done = judged(slips)
+    assert done.returncode == 0, done.stdout
+    assert f"{len(SLIPS)} passed" in done.stdout
+
+
+def test_the_guard_turns_them_red(slips, repository):
+    (slips / "conftest.py").write_text((repository / "conftest.py").read_text())
+    done = judged(slips)
+    (slips / "conftest.py").unlink()
+    assert done.returncode == 1, done.stdout
+    for number, (name, (_, sentence)) in enumerate(SLIPS.items()):
+        verdict = "FAILED" if sentence else "PASSED"
+        assert f"slips::ipynb::Cell {number} {verdict}" in done.stdout, name
+        assert sentence is None or sentence in done.stdout, name
+
+
+def test_the_guard_stands_where_the_lessons_run(repository):
+    """pytest reads a conftest.py from each folder above a notebook; the guard's is the repository's root."""
+    assert (repository / "conftest.py").is_file()
+    assert NOTEBOOKS == repository / "notebooks"
+    makefile = (repository / "Makefile").read_text()
+    assert "--noconftest" not in makefile and "--confcutdir" not in makefile
+
+
+def test_running_is_faithful(tmp_path):
+    """`make notebooks` counts from 1, keeps the outputs and leaves nothing of the machine."""
+    notebook = new_notebook(cells=[
+        new_code_cell("print('✓ one')\nprint('two')"), new_markdown_cell("-"), new_code_cell("1 + 1")])
+    clean(run(strip(notebook), folder=tmp_path))
+    assert [cell.execution_count for cell in source_cells(notebook)] == [1, 2]
+    assert printed(notebook.cells[0]) == "✓ one\ntwo\n" and len(notebook.cells[0].outputs) == 1
+    assert check_structure(notebook) == []
+    assert str(Path.home()) not in json.dumps(notebook)
