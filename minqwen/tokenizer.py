@@ -41,7 +41,7 @@ class Tokenizer:
             role: token["content"] if isinstance(token, dict) else token for role, token in named.items()
         }
         self.added_tokens = {token.content: id for id, token in fast.get_added_tokens_decoder().items()}
-        enders = ("<|im_end|>", "<|endoftext|>", self.eos_token or "<|endoftext|>")
+        enders = filter(None, ("<|im_end|>", "<|endoftext|>", self.eos_token))
         self.stop_ids = {*stop_ids, *map(fast.token_to_id, enders)} - {None}
 
     @classmethod
