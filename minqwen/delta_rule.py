@@ -1,0 +1,242 @@
+"""The gated delta rule: a memory that decays, erases and writes - as pure functions.
+
+Per head the memory is one matrix S of shape (Dk, Dv). At each token it meets a key k and a query q (Dk), a value v (Dv),
+a log decay g <= 0 and a writing strength beta in (0, 1):
+
+    S  <-  exp(g) S                       forget a little of everything       (the gate, alpha = exp(g))
+    u   =  beta (v - S^T k)               the error: what the memory would have answered to k, set against v
+    S  <-  S + k u^T                      write the correction under k - the old answer goes, the new one stays
+    o   =  S^T (q scale)                  read
+
+Decay comes first, then the error. "Gated Delta Networks" (Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464), equation 10;
+the chunked form is its section 3.3, after "Parallelizing Linear Transformers with the Delta Rule over Sequence Length"
+(Yang et al. 2024, arXiv 2406.06484).
+
+Layout and names of the arguments are those of `flash-linear-attention` and of `transformers`, for every function here:
+
+    q, k    (B, T, Hk, Dk)    Hk key heads
+    v       (B, T, Hv, Dv)    Hv value heads, a multiple of Hk: value heads i*R ... i*R + R-1 share key head i   (R = Hv / Hk)
+    g, beta (B, T, Hv)        log decay (natural logarithm, <= 0) and writing strength
+    state   (B, Hv, Dk, Dv)   float32 always (float64 when v is): a half-precision memory degenerates in a few tokens
+"""
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+__all__ = ["chunk_gated_delta_rule", "effective_attention", "l2norm", "recurrent_gated_delta_rule"]
+
+
+def l2norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / |x| along the last dimension, in float32, as x * rsqrt(sum(x^2) + eps): its gradient is finite at x = 0."""
+    x32 = full_precision(x)
+    return (x32 * torch.rsqrt(x32.square().sum(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def recurrent_gated_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    cu_seqlens: Tensor | None = None,
+    use_qk_l2norm_in_kernel: bool = False,
+    inplace_final_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """The rule itself, token by token: the definition, and the way to decode.
+
+    Args:
+        q, k, v, g, beta: see the top of this file.
+        scale: factor on q; Dk ** -0.5 if None.
+        initial_state: the memory before the first token, (B, Hv, Dk, Dv); zeros if None. Never changed, unless:
+        inplace_final_state: the final state is written into `initial_state`'s own storage, which saves decoding a copy
+            (no gradients then).
+        cu_seqlens: (N + 1,) ends of N sequences packed one after the other into B = 1: the memory starts anew at each, and
+            states are (N, Hv, Dk, Dv).
+        use_qk_l2norm_in_kernel: normalise q and k first.
+
+    Returns:
+        o (B, T, Hv, Dv) in v's dtype, and the final state (B, Hv, Dk, Dv) or None.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
+    if cu_seqlens is not None:
+        return _sequence_by_sequence(
+            recurrent_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
+            use_qk_l2norm_in_kernel=use_qk_l2norm_in_kernel,
+        )
+    dtype, (B, T, Hk, Dk), (Hv, Dv) = v.dtype, k.shape, v.shape[2:]
+    q, k, v, g, beta = _prepare(q, k, v, g, beta, scale, use_qk_l2norm_in_kernel)
+    N = B * Hv                                           # one memory per row of the batch and value head
+    state = v.new_zeros(N, Dk, Dv) if initial_state is None else full_precision(initial_state).reshape(N, Dk, Dv)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
+    if initial_state is not None and not inplace_final_state:
+        state = state.clone()
+
+    if Hv > Hk:                                          # value heads i R ... i R + R - 1 see the query and key of head i
+        q, k = (x.unsqueeze(3).expand(B, T, Hk, Hv // Hk, Dk).flatten(2, 3) for x in (q, k))
+
+    outputs = []
+    for *vectors, alpha_t, beta_t in zip(*(x.unbind(1) for x in (q, k, v, g.exp(), beta)), strict=True):
+        q_t, k_t, v_t = (x.reshape(N, 1, -1) for x in vectors)                           # (N, 1, Dk) and (N, 1, Dv)
+        alpha_t, beta_t = alpha_t.reshape(N, 1, 1), beta_t.reshape(N, 1, 1)
+        state = state * alpha_t if needs_grad else state.mul_(alpha_t)                   # (N, Dk, Dv)
+        u = (v_t - torch.bmm(k_t, state)) * beta_t                                       # (N, 1, Dv)
+        state = torch.addcmul(state, k_t.mT, u) if needs_grad else state.addcmul_(k_t.mT, u)
+        outputs.append(torch.bmm(q_t, state).view(B, Hv, Dv))
+
+    return torch.stack(outputs, dim=1).to(dtype), (state.view(B, Hv, Dk, Dv) if output_final_state else None)
+
+
+def chunk_gated_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    cu_seqlens: Tensor | None = None,
+    use_qk_l2norm_in_kernel: bool = False,
+    chunk_size: int = 32,
+) -> tuple[Tensor, Tensor | None]:
+    """The same function, a chunk of C tokens at a time: matrix products instead of a walk. Arguments as above.
+
+    Within a chunk let c_i be the sum of g up to token i, D_ij = exp(c_i - c_j) for j <= i the decay between two tokens, and
+    S the memory before the chunk. Unrolling the rule, the corrections u (C, Dv) obey a unit-triangular system,
+
+        u_i  +  sum_{j<i} beta_i (k_i . k_j) D_ij u_j  =  beta_i (v_i - exp(c_i) S^T k_i),
+
+    and with them
+        o_i  =  exp(c_i) S^T q_i  +  sum_{j<=i} (q_i . k_j) D_ij u_j,
+        S   <-  exp(c_C) S        +  sum_j exp(c_C - c_j) k_j u_j^T.
+
+    Everything a chunk needs is computed inside the loop, so that it stays in the processor's cache; 32 tokens were the best
+    chunk on a CPU. The decay is always the exponential of a difference that is masked first: exp(-c) alone overflows.
+    The system is solved by substitution: doubling the Neumann series of its inverse is unstable on correlated keys.
+    """
+    _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
+    if cu_seqlens is not None:
+        return _sequence_by_sequence(
+            chunk_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
+            use_qk_l2norm_in_kernel=use_qk_l2norm_in_kernel, chunk_size=chunk_size,
+        )
+    dtype, (B, T, Hk, Dk), (Hv, Dv) = v.dtype, k.shape, v.shape[2:]
+    R = Hv // Hk
+    q, k, v, g, beta = _prepare(q, k, v, g, beta, scale, use_qk_l2norm_in_kernel)
+
+    # The R value heads of a key head share its keys and queries, so their memories lie side by side in one wide matrix
+    # (Dk, R Dv): products with k and q serve all R at once and nothing is repeated. N = B Hk.
+    q, k = (rearrange(x, "b t h d -> (b h) t d") for x in (q, k))                        # (N, T, Dk)
+    v = rearrange(v, "b t (h r) d -> (b h) r t d", h=Hk)                                 # (N, R, T, Dv)
+    g, beta = (rearrange(x, "b t (h r) -> (b h) r t", h=Hk) for x in (g, beta))          # (N, R, T)
+    if initial_state is None:
+        state = v.new_zeros(B * Hk, Dk, R * Dv)
+    else:
+        state = rearrange(full_precision(initial_state), "b (h r) k v -> (b h) k (r v)", h=Hk)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
+    if not needs_grad and initial_state is not None:
+        state = state.clone() if R == 1 else state.contiguous()                          # updated in place below
+
+    future = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device).triu(1)
+    outputs = []
+    for start in range(0, T, chunk_size):
+        here = slice(start, min(start + chunk_size, T))
+        C = here.stop - start
+        q_c, k_c, v_c, beta_c = q[:, here], k[:, here], v[:, :, here], beta[:, :, here, None]
+        c = g[:, :, here].cumsum(-1)                                                     # (N, R, C)
+        D = (c[..., :, None] - c[..., None, :]).masked_fill(future[:C, :C], -torch.inf).exp()
+        from_start, to_end = c.exp()[..., None], D[..., -1, :, None]                     # (N, R, C, 1)
+
+        kq = torch.cat((k_c, q_c), dim=1)                                                # (N, 2C, Dk)
+        kk, qk = (kq @ k_c.mT).unsqueeze(1).chunk(2, dim=2)                              # (N, 1, C, C)
+        answer, read = (from_start * x for x in                                          # (N, R, C, Dv): S^T k and S^T q
+                        rearrange(kq @ state, "n (two c) (r d) -> two n r c d", two=2, r=R))
+
+        # solve_triangular reads what is below the diagonal and takes the diagonal for ones
+        u = torch.linalg.solve_triangular(beta_c * kk * D, beta_c * (v_c - answer), upper=False, unitriangular=True)
+        outputs.append(read + (qk * D) @ u)
+
+        decay = repeat(from_start[:, :, -1], "n r 1 -> n 1 (r d)", d=Dv)
+        written = rearrange(to_end * u, "n r c d -> n c (r d)")
+        if needs_grad:
+            state = torch.baddbmm(state * decay, k_c.mT, written)
+        else:
+            state.mul_(decay).baddbmm_(k_c.mT, written)
+
+    o = rearrange(torch.cat(outputs, dim=2), "(b h) r t d -> b t (h r) d", b=B).to(dtype)
+    state = rearrange(state, "(b h) k (r v) -> b (h r) k v", b=B, r=R) if output_final_state else None
+    return o, state
+
+
+def effective_attention(
+    q: Tensor, k: Tensor, g: Tensor, beta: Tensor,
+    scale: float | None = None,
+    use_qk_l2norm_in_kernel: bool = False,
+) -> Tensor:
+    """The token-to-token map that a delta-rule layer applies: A with o = A v, exactly, from the unrolled rule.
+
+    With D and the triangular system of `chunk_gated_delta_rule` for the whole sequence as one chunk, and no initial state:
+
+        A  =  (q k^T . D)  (I + tril(beta k k^T . D, -1))^-1  diag(beta).
+
+    Unlike softmax weights, its entries may be negative (an erasure passed on) and its rows need not sum to one.
+
+    Returns:
+        (B, Hv, T, T), float32 (float64 when k is); row i says how much of each v_j is in o_i; zero above the diagonal.
+        Quadratic in T, to be looked at rather than computed with.
+    """
+    Hk, Hv, T = k.shape[2], g.shape[2], k.shape[1]
+    _check_shapes(q, k, beta.unsqueeze(-1), g, beta, None, None)
+    q, k, _, g, beta = _prepare(q, k, beta, g, beta, scale, use_qk_l2norm_in_kernel)
+    q, k = (repeat(x, "b t h d -> b (h r) t d", r=Hv // Hk) for x in (q, k))             # (B, Hv, T, Dk)
+    c, beta = (rearrange(x, "b t h -> b h t") for x in (g.cumsum(1), beta))
+    future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
+    D = (c[..., :, None] - c[..., None, :]).masked_fill(future, -torch.inf).exp()        # (B, Hv, T, T)
+    system = beta[..., :, None] * (k @ k.mT) * D
+    A = torch.linalg.solve_triangular(system, (q @ k.mT) * D, upper=False, left=False, unitriangular=True)
+    return A * beta[..., None, :]
+
+
+# ---------------------------------------------------------------------------------------------------- what they share
+
+
+def full_precision(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _prepare(q, k, v, g, beta, scale, normalise):
+    """Everything in float32 (or float64), q and k normalised if asked, q scaled."""
+    q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))
+    if normalise:
+        q, k = l2norm(torch.stack((q, k))).unbind()
+    return q * (k.shape[-1] ** -0.5 if scale is None else scale), k, v, g, beta
+
+
+def _sequence_by_sequence(rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, **options):
+    """Packed sequences: each is its own, from its own initial state to its own final one."""
+    outputs, states = [], []
+    ends = cu_seqlens.tolist()
+    for n, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+        first = None if initial_state is None else initial_state[n : n + 1]
+        o, state = rule(*(x[:, start:end] for x in (q, k, v, g, beta)), scale, first, output_final_state, **options)
+        outputs.append(o)
+        states.append(state)
+    return torch.cat(outputs, dim=1), torch.cat(states) if output_final_state else None
+
+
+def _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens):
+    (B, T, Hk, Dk), (Hv, Dv) = k.shape, v.shape[2:]
+    if q.shape != k.shape or v.shape[:2] != (B, T) or T == 0:
+        raise ValueError(f"q and k must be (B, T, Hk, Dk) and v (B, T, Hv, Dv) with T >= 1, "
+                         f"but q is {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}.")
+    if Hv % Hk:
+        raise ValueError(f"The number of value heads ({Hv}) must be a multiple of the number of key heads ({Hk}).")
+    if g.shape != (B, T, Hv) or beta.shape != (B, T, Hv):
+        raise ValueError(f"g and beta must be (B, T, Hv) = {(B, T, Hv)}, but are {tuple(g.shape)} and {tuple(beta.shape)}.")
+    sequences = B
+    if cu_seqlens is not None:
+        ends = cu_seqlens.tolist()
+        if B != 1 or ends[0] != 0 or ends[-1] != T or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+            raise ValueError(f"cu_seqlens must rise from 0 to T = {T} over a batch of one, but is {ends} with B = {B}.")
+        sequences = len(ends) - 1
+    if initial_state is not None and initial_state.shape != (sequences, Hv, Dk, Dv):
+        raise ValueError(f"initial_state must be {(sequences, Hv, Dk, Dv)}, but is {tuple(initial_state.shape)}.")

@@ -1,0 +1,685 @@
+"""Qwen3.5, the whole architecture, top to bottom.
+
+A token becomes a vector; the vector passes a stack of layers; what stands at the top is turned into a guess of the next token.
+Each layer mixes along the sequence, then thinks at each position by itself:
+
+    x  <-  x + mixer(RMSNorm(x))          three layers in four: Gated DeltaNet, a memory of fixed size that is overwritten
+    x  <-  x + MLP(RMSNorm(x))            every fourth layer:   gated attention, which looks back at every token there was
+
+Module and parameter names are the official ones, so that `state_dict()` is the official checkpoint: nothing is renamed.
+
+Symbols, the same everywhere in this project:
+
+    B, T, S     rows of the batch, tokens that come in now, tokens there have been in all (S >= T when there is a cache)
+    Hq, Hkv, D  query heads, key-value heads and their width in attention         (num_attention_heads, num_key_value_heads, head_dim)
+    Hk, Hv      key heads and value heads of the delta rule, Hv a multiple of Hk  (linear_num_key_heads, linear_num_value_heads)
+    Dk, Dv      width of a key and of a value in the delta rule                   (linear_key_head_dim, linear_value_head_dim)
+    g, beta     log decay and writing strength of the delta rule; alpha = exp(g)
+
+Where a comment says "official", it means the Qwen3.5 classes of `transformers` (models/qwen3_5/modeling_qwen3_5.py).
+"""
+
+import weakref
+from dataclasses import asdict, dataclass, field, fields, replace
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .delta_rule import chunk_gated_delta_rule, full_precision, l2norm, recurrent_gated_delta_rule
+
+# ------------------------------------------------------------------------------------------------------ configuration
+
+
+@dataclass
+class TextConfig:
+    """The language model's numbers, under their names in `config.json` (`text_config`)."""
+
+    vocab_size: int = 248320
+    hidden_size: int = 4096
+    intermediate_size: int = 12288
+    num_hidden_layers: int = 32
+    layer_types: list[str] | None = None                # "linear_attention" or "full_attention"; None: every fourth is full
+    full_attention_interval: int = 4
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 4
+    head_dim: int = 256
+    attention_bias: bool = False
+    linear_num_key_heads: int = 16
+    linear_num_value_heads: int = 32
+    linear_key_head_dim: int = 128
+    linear_value_head_dim: int = 128
+    linear_conv_kernel_dim: int = 4
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    max_position_embeddings: int = 262144
+    rope_parameters: dict = field(default_factory=lambda: {
+        "rope_type": "default", "rope_theta": 10_000_000, "partial_rotary_factor": 0.25,
+        "mrope_interleaved": True, "mrope_section": [11, 11, 10],
+    })
+    tie_word_embeddings: bool = False
+    mtp_num_hidden_layers: int = 0
+    eos_token_id: int | list[int] | None = 248044
+    dtype: str = "bfloat16"
+
+    def __post_init__(self):
+        if self.layer_types is None:
+            self.layer_types = ["full_attention" if (i + 1) % self.full_attention_interval == 0 else "linear_attention"
+                                for i in range(self.num_hidden_layers)]
+        rope = self.rope_parameters
+        problems = {
+            f"num_hidden_layers is {self.num_hidden_layers} but layer_types lists {len(self.layer_types)}":
+                len(self.layer_types) != self.num_hidden_layers,
+            f"layer_types may hold 'linear_attention' and 'full_attention' only, not {sorted(set(self.layer_types))}":
+                not {"linear_attention", "full_attention"}.issuperset(self.layer_types),
+            f"linear_num_value_heads ({self.linear_num_value_heads}) is not a multiple of linear_num_key_heads "
+            f"({self.linear_num_key_heads})": self.linear_num_value_heads % self.linear_num_key_heads != 0,
+            f"num_attention_heads ({self.num_attention_heads}) is not a multiple of num_key_value_heads "
+            f"({self.num_key_value_heads})": self.num_attention_heads % self.num_key_value_heads != 0,
+            f"hidden_act '{self.hidden_act}' is not known; Qwen3.5 uses 'silu'": self.hidden_act != "silu",
+            f"rope_type '{rope.get('rope_type')}' is not supported; use 'default'": rope.get("rope_type", "default") != "default",
+            f"mrope_section {rope.get('mrope_section')} must add up to half of the {self.rotary_dim} rotary dimensions":
+                sum(rope.get("mrope_section", ())) != self.rotary_dim // 2,
+        }
+        for problem, is_so in problems.items():
+            if is_so:
+                raise ValueError(f"This configuration cannot be built: {problem}.")
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many of an attention head's `head_dim` dimensions are rotated."""
+        return int(self.head_dim * self.rope_parameters.get("partial_rotary_factor", 0.25))
+
+
+@dataclass
+class Config:
+    """A whole `config.json`: the language model, the vision tower's numbers as they stand in the file, and the special tokens."""
+
+    text_config: TextConfig = field(default_factory=TextConfig)
+    vision_config: dict | None = None
+    image_token_id: int = 248056
+    video_token_id: int = 248057
+    vision_start_token_id: int = 248053
+    vision_end_token_id: int = 248054
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        return self.text_config.tie_word_embeddings
+
+    @classmethod
+    def from_dict(cls, official: dict) -> "Config":
+        """Read an official `config.json`: a whole model's (`qwen3_5`) or a language model's alone (`qwen3_5_text`).
+
+        Raises:
+            ValueError: another model type, or numbers that do not fit together; says which.
+        """
+        kind = official.get("model_type")
+        if kind not in ("qwen3_5", "qwen3_5_text"):
+            raise ValueError(f"The model type is {kind!r}, but this package reads 'qwen3_5' and 'qwen3_5_text' (dense Qwen3.5).")
+        text = dict(official["text_config"] if kind == "qwen3_5" else official)
+        # a file may hold the tying inside, outside, or in both places: the whole model's word counts
+        text["tie_word_embeddings"] = official.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+        known = {f.name for f in fields(TextConfig)}
+        text_config = TextConfig(**{name: value for name, value in text.items() if name in known and value is not None})
+        ids = {f.name: official[f.name] for f in fields(cls) if f.name.endswith("_token_id") and f.name in official}
+        return cls(text_config, official.get("vision_config"), **ids)
+
+    @classmethod
+    def named(cls, name: str) -> "Config":
+        """The configuration of a published dense model, such as "Qwen3.5-4B", without a download.
+
+        Raises:
+            ValueError: no such name; lists those there are.
+        """
+        name = name.removeprefix("Qwen/").removesuffix("-Base")
+        if name not in OFFICIAL_SIZES:
+            raise ValueError(f"There is no configuration named {name!r}; there are {', '.join(OFFICIAL_SIZES)}.")
+        text, vision = OFFICIAL_SIZES[name]
+        return cls(TextConfig(**text, mtp_num_hidden_layers=1), OFFICIAL_VISION | vision)
+
+    def to_dict(self) -> dict:
+        """The official `config.json` again, which `transformers` reads too."""
+        official = {k: v for k, v in asdict(self).items() if v is not None}
+        official["text_config"] |= {"model_type": "qwen3_5_text"}
+        return {"architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5",
+                "tie_word_embeddings": self.tie_word_embeddings} | official
+
+    def __repr__(self) -> str:
+        t = self.text_config
+        return (f"Config({t.num_hidden_layers} layers x {t.hidden_size}, {t.layer_types.count('linear_attention')} Gated DeltaNet "
+                f"({t.linear_num_key_heads}:{t.linear_num_value_heads} heads x {t.linear_key_head_dim}x{t.linear_value_head_dim}), "
+                f"{t.layer_types.count('full_attention')} attention ({t.num_attention_heads}:{t.num_key_value_heads} heads x "
+                f"{t.head_dim}), vocabulary {t.vocab_size})")
+
+
+OFFICIAL_VISION = {"model_type": "qwen3_5_vision", "hidden_act": "gelu_pytorch_tanh", "in_channels": 3, "patch_size": 16,
+                   "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304}
+
+
+def _size(hidden, mlp, layers, heads, kv_heads, value_heads, tied, vision_depth, vision_hidden, vision_mlp, vision_heads):
+    text = {"hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": layers, "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads, "linear_num_value_heads": value_heads, "tie_word_embeddings": tied}
+    vision = {"depth": vision_depth, "hidden_size": vision_hidden, "intermediate_size": vision_mlp, "num_heads": vision_heads,
+              "out_hidden_size": hidden}
+    return text, vision
+
+
+OFFICIAL_SIZES = {  #        hidden    mlp  layers  Hq Hkv  Hv   tied | vision: depth hidden   mlp  heads
+    "Qwen3.5-0.8B": _size(     1024,  3584,    24,  8,  2, 16,  True,             12,   768, 3072,    12),
+    "Qwen3.5-2B":   _size(     2048,  6144,    24,  8,  2, 16,  True,             24,  1024, 4096,    16),
+    "Qwen3.5-4B":   _size(     2560,  9216,    32, 16,  4, 32,  True,             24,  1024, 4096,    16),
+    "Qwen3.5-9B":   _size(     4096, 12288,    32, 16,  4, 32, False,             27,  1152, 4304,    16),
+    "Qwen3.5-27B":  _size(     5120, 17408,    64, 24,  4, 48, False,             27,  1152, 4304,    16),
+}  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------------- norms
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * (1 + weight), computed in float32. The weight is an offset from one, so a fresh norm holds zeros."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = full_precision(x)
+        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return (x32 * (1 + full_precision(self.weight))).to(x.dtype)
+
+
+class GatedRMSNorm(nn.Module):
+    """x / rms(x) * weight * silu(z): the norm behind the delta rule, and its output gate z. Here the weight is plain, not 1 + weight."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))    # float32 in the official checkpoints, and kept so
+        self.eps = eps
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        x32 = full_precision(x)
+        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return (self.weight * x32.to(x.dtype) * F.silu(full_precision(z))).to(x.dtype)
+
+
+# ----------------------------------------------------------------------------------------------------- rotary positions
+
+
+def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
+    """M-RoPE: the angle by which each pair of dimensions is turned.
+
+    A token has three positions (time, height, width); for text they are the same number. The frequencies are dealt out to
+    them in turn - t h w t h w ... - until height and width have their share of `mrope_section`; the rest follow time.
+
+    Args:
+        position_ids: (3, B, T)
+    Returns:
+        (B, T, rotary_dim / 2), radians. Attention layers only; three quarters of each head are not turned at all.
+    Source: "Qwen3-VL Technical Report" (arXiv 2511.21631), interleaved M-RoPE; RoPE: Su et al. 2021 (arXiv 2104.09864).
+    """
+    dims, section = config.rotary_dim, config.rope_parameters["mrope_section"]
+    i = torch.arange(dims // 2, device=position_ids.device)
+    frequency = config.rope_parameters["rope_theta"] ** (-2 * i.float() / dims)             # radians per position
+    clock = torch.where(i < 3 * torch.tensor(section, device=i.device)[i % 3], i % 3, 0)    # 0 time, 1 height, 2 width
+    return rearrange(position_ids[clock], "f b t -> b t f") * frequency
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the first rotary_dim dimensions of every head: dimension i is paired with i + rotary_dim / 2.
+
+    Args:
+        x: (B, T, H, D)
+        cos, sin: (B, T, 1, rotary_dim / 2)
+    """
+    a, b, rest = x.split([cos.shape[-1], cos.shape[-1], x.shape[-1] - 2 * cos.shape[-1]], dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
+
+
+# ------------------------------------------------------------------------------------------------------ gated attention
+
+
+class GatedAttention(nn.Module):
+    """Softmax attention with grouped heads, a norm on every query and key, partial rotary positions - and a gate on what it says.
+
+    Source: "Gated Attention for Large Language Models" (Qiu et al. 2025, arXiv 2505.06708), the gate G1 after the softmax product.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        d, D, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.head_dim = D
+        self.q_proj = nn.Linear(d, config.num_attention_heads * 2 * D, bias=bias)           # per head: query, then gate
+        self.k_proj = nn.Linear(d, config.num_key_value_heads * D, bias=bias)
+        self.v_proj = nn.Linear(d, config.num_key_value_heads * D, bias=bias)
+        self.o_proj = nn.Linear(config.num_attention_heads * D, d, bias=bias)
+        self.q_norm = RMSNorm(D, config.rms_norm_eps)
+        self.k_norm = RMSNorm(D, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: "AttentionCache | None") -> Tensor:
+        q, gate = rearrange(self.q_proj(x), "b t (h two d) -> two b t h d", two=2, d=self.head_dim)
+        k = rearrange(self.k_proj(x), "b t (h d) -> b t h d", d=self.head_dim)
+        v = rearrange(self.v_proj(x), "b t (h d) -> b h t d", d=self.head_dim)
+        q = rotate(self.q_norm(q), cos, sin).transpose(1, 2)                                # (B, Hq, T, D)
+        k = rotate(self.k_norm(k), cos, sin).transpose(1, 2)                                # (B, Hkv, T, D)
+        if cache is not None:
+            k, v = cache.append(k, v)                                                       # (B, Hkv, S, D)
+        o = self.gated(self.attend(q, k, v, mask).transpose(1, 2), gate)                    # (B, T, Hq, D)
+        return self.o_proj(o.flatten(2))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """softmax(q k^T / sqrt(D)) v, causal. mask: (B or 1, 1, T, S), True where a query may look; None: wherever causality allows."""
+        if q.shape[2] == 1:   # one query per head: let a key's group of heads be the rows of one product, with no copy of k and v
+            o = F.scaled_dot_product_attention(q.unflatten(1, (k.shape[1], -1)).squeeze(3), k, v, attn_mask=mask)
+            return o.flatten(1, 2).unsqueeze(2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+
+    def gated(self, o: Tensor, gate: Tensor) -> Tensor:
+        """Each dimension of each head's answer is let through or held back. o, gate: (B, T, Hq, D)."""
+        return o * torch.sigmoid(gate)
+
+
+# ------------------------------------------------------------------------------------------------------- Gated DeltaNet
+
+
+class GatedDeltaNet(nn.Module):
+    """A memory of fixed size per head, written and erased by the gated delta rule: see `delta_rule.py`.
+
+    The way of a token: one projection to q, k and v, a short causal convolution over each channel, unit length for q and k;
+    two numbers per value head say how much to forget (g) and how strongly to write (beta); the rule; norm, gate, projection out.
+
+    Source: "Gated Delta Networks" (Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464), figure 1.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        d, self.kernel_size = config.hidden_size, config.linear_conv_kernel_dim
+        self.num_k_heads, self.num_v_heads = config.linear_num_key_heads, config.linear_num_value_heads
+        self.key_dim, self.value_dim = self.num_k_heads * config.linear_key_head_dim, self.num_v_heads * config.linear_value_head_dim
+        channels = 2 * self.key_dim + self.value_dim
+        self.in_proj_qkv = nn.Linear(d, channels, bias=False)
+        self.in_proj_z = nn.Linear(d, self.value_dim, bias=False)
+        self.in_proj_b = nn.Linear(d, self.num_v_heads, bias=False)
+        self.in_proj_a = nn.Linear(d, self.num_v_heads, bias=False)
+        self.conv1d = nn.Conv1d(channels, channels, self.kernel_size, groups=channels, bias=False)
+        self.A_log = nn.Parameter(torch.zeros(self.num_v_heads))         # float32 in the official checkpoints, and kept so
+        self.dt_bias = nn.Parameter(torch.zeros(self.num_v_heads))
+        self.norm = GatedRMSNorm(config.linear_value_head_dim, config.rms_norm_eps)
+        self.out_proj = nn.Linear(self.value_dim, d, bias=False)
+
+    def forward(self, x: Tensor, padding: "Padding | None", cu_seqlens: Tensor | None, cache: "DeltaCache | None") -> Tensor:
+        if padding is not None:                                          # nothing of a padded token may reach the memory:
+            x = padding.pack(x)                                          # real tokens first, pads - as zeros - behind them
+        qkv = self.convolve(self.in_proj_qkv(x), padding, cu_seqlens, cache)
+        q, k, v = qkv.split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
+        q = l2norm(q.unflatten(-1, (self.num_k_heads, -1)))                                 # (B, T, Hk, Dk)
+        k = l2norm(k.unflatten(-1, (self.num_k_heads, -1)))                                 # (B, T, Hk, Dk)
+        v = v.unflatten(-1, (self.num_v_heads, -1))                                         # (B, T, Hv, Dv)
+        z = self.in_proj_z(x).unflatten(-1, (self.num_v_heads, -1))                         # (B, T, Hv, Dv)
+        beta = torch.sigmoid(self.in_proj_b(x))                                             # (B, T, Hv)
+        # float32 here whatever the model's dtype: g is small and adds up over thousands of tokens
+        g = -full_precision(self.A_log).exp() * F.softplus(full_precision(self.in_proj_a(x)) + self.dt_bias)
+        if padding is not None:                                          # beta = 0 and g = 0: a pad leaves the memory as it is
+            beta, g = beta * padding.packed[..., None], g * padding.packed[..., None]
+
+        o, state = self.delta_rule(q, k, v, g, beta, None if cache is None else cache.recurrent_state, cu_seqlens)
+        if cache is not None:
+            cache.recurrent_state = state
+        o = self.out_proj(self.norm(o, z).flatten(2))                                       # (B, T, hidden_size)
+        return o if padding is None else padding.unpack(o)
+
+    def convolve(self, x: Tensor, padding: "Padding | None", cu_seqlens: Tensor | None, cache: "DeltaCache | None") -> Tensor:
+        """silu of a causal convolution over the last `kernel_size` tokens, each channel by itself. x: (B, T, channels).
+
+        Before the first token there are zeros, or - with a cache - the inputs that came last.
+        """
+        (B, T, channels), K = x.shape, self.kernel_size
+        before = x.new_zeros(B, K - 1, channels) if cache is None else cache.conv_state.to(x.dtype)
+        window = torch.cat((before, x), dim=1)                                              # (B, K - 1 + T, channels)
+        if cache is not None:
+            if padding is None:
+                cache.conv_state = window[:, T:].clone()
+            else:                                                        # the last inputs that were real, row by row
+                last = padding.lengths[:, None, None] + torch.arange(K - 1, device=x.device)[:, None]
+                cache.conv_state = window.gather(1, last.expand(B, K - 1, channels))
+        weight = self.conv1d.weight[:, 0]                                                   # (channels, K)
+        if T == 1:
+            return F.silu(torch.einsum("b k c, c k -> b c", window, weight).unsqueeze(1))
+        if cu_seqlens is None:
+            return F.silu(F.conv1d(window.mT, self.conv1d.weight, groups=channels).mT)
+        sequence = torch.bucketize(torch.arange(T, device=x.device), cu_seqlens[1:], right=True)  # which one a token is of
+        taps = []
+        for back in range(K):                                            # never look across the border of a packed sequence
+            same = F.pad(sequence[back:] == sequence[: T - back], (back, 0))
+            taps.append(window[:, K - 1 - back : K - 1 - back + T] * weight[:, K - 1 - back] * same[:, None])
+        return F.silu(sum(taps))
+
+    def delta_rule(self, q, k, v, g, beta, state: Tensor | None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The memory at work: (o, new state). A single token takes the recurrence itself, in place; more go in chunks."""
+        if k.shape[1] == 1 and state is not None and not torch.is_grad_enabled():
+            return recurrent_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True, inplace_final_state=True)
+        return chunk_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True, cu_seqlens=cu_seqlens)
+
+
+# --------------------------------------------------------------------------------------------------- layers and decoder
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)). Shazeer 2020 (arXiv 2002.05202)."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Norm, mixer, norm, MLP; both add to the stream they read from."""
+
+    def __init__(self, config: TextConfig, layer_type: str):
+        super().__init__()
+        if layer_type == "full_attention":
+            self.self_attn = GatedAttention(config)
+        else:
+            self.linear_attn = GatedDeltaNet(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.layer_type = layer_type
+
+    def forward(self, x: Tensor, cos, sin, mask, padding, cu_seqlens, cache) -> Tensor:
+        normed = self.input_layernorm(x)
+        if self.layer_type == "full_attention":
+            x = x + self.self_attn(normed, cos, sin, mask, cache)
+        else:
+            x = x + self.linear_attn(normed, padding, cu_seqlens, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class TextModel(nn.Module):
+    """Embedding, the layers, a last norm."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer_type) for layer_type in config.layer_types)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, position_ids: Tensor, mask: Tensor | None, padding: "Padding | None",
+                cu_seqlens: Tensor | None, cache: "Cache | None") -> Tensor:
+        """x: embeddings (B, T, hidden_size), position_ids: (3, B, T) -> (B, T, hidden_size), normed."""
+        angles = rotary_angles(position_ids, self.config).unsqueeze(2)                      # (B, T, 1, rotary_dim / 2)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, mask, padding, cu_seqlens, None if cache is None else cache.layers[i])
+        return self.norm(x)
+
+
+class Multimodal(nn.Module):
+    """What the official checkpoints call `model`: the language model under its official name."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.language_model = TextModel(config.text_config)
+
+
+class Qwen(nn.Module):
+    """The whole model: `logits = Qwen(config)(input_ids)`."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.model = Multimodal(config)
+        if not config.tie_word_embeddings:                               # else the embedding is the head, and stored once
+            self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.init_weights()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: "Cache | None" = None,
+        logits_to_keep: int = 0,
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor:
+        """The next token's logits at every position.
+
+        Args:
+            input_ids: (B, T)
+            attention_mask: (B, T), 0 = padding, left or right; with a cache also (B, tokens before + T).
+            position_ids: (3, B, T) time, height, width; None: the count of real tokens before, as text has it.
+            cache: from `new_cache`; read, and moved on by T tokens. Prefill, prefill in pieces and decoding are one function.
+            logits_to_keep: 0 = all positions, n = the last n (the head is the widest matrix there is).
+            cu_seqlens: (N + 1,) ends of N sequences packed into B = 1; none sees another, positions start anew in each.
+
+        Returns:
+            (B, T or n, vocab_size)
+
+        Raises:
+            ValueError: ids beyond the vocabulary, a mask or a cache that does not fit, a context that is full.
+        """
+        B, T = input_ids.shape
+        before = 0 if cache is None else cache.length
+        if input_ids.numel() == 0:
+            raise ValueError(f"There is nothing to read: input_ids is {tuple(input_ids.shape)}, and must hold at least one token.")
+        if cu_seqlens is not None and (cache is not None or attention_mask is not None or B != 1):
+            raise ValueError("Packed sequences (cu_seqlens) come in a batch of one, without attention_mask and without cache.")
+        valid = self._valid(input_ids, attention_mask, before)                              # (B, T) bool, or None: all real
+        if cache is not None:
+            cache.check_room(B, T)
+        if position_ids is None:
+            position_ids = self._text_positions(input_ids, valid, cache, cu_seqlens)        # (B, T)
+        position_ids = position_ids.expand(3, B, T)
+        mask = self._attention_mask(B, T, valid, cache, cu_seqlens)
+        if cache is not None:
+            cache.advance(B, T, valid)
+
+        x = self.model.language_model.embed_tokens(input_ids)
+        x = self.model.language_model(x, position_ids, mask, None if valid is None else Padding(valid), cu_seqlens, cache)
+        return F.linear(x[:, -logits_to_keep:], self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(vocab_size, hidden_size): the matrix that turns the last hidden state into logits."""
+        return self.model.language_model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    def new_cache(self, batch_size: int = 1, max_length: int = 4096) -> "Cache":
+        """Room for the keys, values and states of `batch_size` rows of up to `max_length` tokens, in the model's dtype and place."""
+        weight = self.model.language_model.embed_tokens.weight
+        return Cache(self.config.text_config, batch_size, max_length, weight.dtype, weight.device)
+
+    def _valid(self, input_ids, attention_mask, before):
+        B, T = input_ids.shape
+        if attention_mask is None:
+            return None
+        if attention_mask.shape not in ((B, T), (B, before + T)):
+            raise ValueError(f"attention_mask must be {(B, T)}" + (f" or {(B, before + T)}" if before else "")
+                             + f" for these tokens, but is {tuple(attention_mask.shape)}.")
+        valid = attention_mask[:, -T:].bool()
+        return None if valid.all() else valid
+
+    def _text_positions(self, input_ids, valid, cache, cu_seqlens):
+        """Each token's position is the number of real tokens before it in its row (in its sequence, when packed)."""
+        B, T = input_ids.shape
+        steps = torch.arange(T, device=input_ids.device).expand(B, T)
+        if cu_seqlens is not None:
+            starts = cu_seqlens[:-1].repeat_interleave(cu_seqlens.diff())
+            return steps - starts
+        if valid is not None:
+            steps = (valid.cumsum(-1) - 1).clamp(min=0)
+        return steps if cache is None else steps + cache.positions[:, None]
+
+    def _attention_mask(self, B, T, valid, cache, cu_seqlens):
+        """(B or 1, 1, T, S), True where a query may look, or None where plain causality says it all."""
+        device = self.head_weight.device
+        if cu_seqlens is not None:
+            sequence = torch.bucketize(torch.arange(T, device=device), cu_seqlens[1:], right=True)
+            return (sequence[:, None] == sequence).tril()[None, None]
+        before, padded = (0, False) if cache is None else (cache.length, cache.padded)
+        if valid is None and not padded and (before == 0 or T == 1):
+            return None
+        causal = torch.ones(T, before + T, dtype=torch.bool, device=device).tril(before)
+        if valid is None and not padded:
+            return causal[None, None]
+        now = torch.ones(B, T, dtype=torch.bool, device=device) if valid is None else valid
+        real = now if cache is None else torch.cat((cache.valid[:, :before], now), dim=1)   # (B, S)
+        # a pad may look at itself, so that its softmax has something to sum over: its answer is finite, and never read
+        itself = torch.eye(T, dtype=torch.bool, device=device)
+        return ((causal & real[:, None]) | F.pad(itself, (before, 0)))[:, None]
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Fresh weights for training from scratch.
+
+        Matrices are normal with variance 1 / width, the two that write into the stream smaller by the square root of their
+        number. The decay is the point: A uniform in (1, 16) and `dt_bias` the inverse softplus of a time step drawn log-uniformly
+        from 0.001 to 0.1 (Mamba-2, arXiv 2405.21060), so that heads forget over ten to ten thousand tokens. With `dt_bias` = 1, as
+        the official code leaves it, every token wipes the memory and no recall is ever learnt.
+        """
+        writers = 2 * self.config.text_config.num_hidden_layers
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                std = module.in_features ** -0.5
+                if name.endswith(("o_proj", "out_proj", "down_proj")):
+                    std *= writers ** -0.5
+                nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=module.embedding_dim ** -0.5)
+            elif isinstance(module, GatedDeltaNet):
+                nn.init.uniform_(module.conv1d.weight, -module.kernel_size ** -0.5, module.kernel_size ** -0.5)
+                module.A_log.uniform_(1, 16).log_()
+                dt = torch.empty_like(module.dt_bias).uniform_(-3, -1).mul_(2.302585092994046).exp_()     # 10^(-3 ... -1)
+                module.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus^-1
+
+
+# --------------------------------------------------------------------------------------------------------------- caches
+
+
+class Padding:
+    """Which tokens of a batch are real, and how to close the gaps.
+
+    A recurrent layer has no positions, only an order: moving every row's real tokens to the front, with the pads as exact
+    no-ops behind them, makes a padded row the same computation as the row alone - left, right or in the middle, whatever the
+    memory held before.
+    """
+
+    def __init__(self, valid: Tensor):                                   # (B, T) bool
+        self.lengths = valid.sum(-1)                                     # (B,)
+        self.order = torch.argsort((~valid).byte(), dim=1, stable=True)  # (B, T) where each packed token stands in its row
+        self.place = torch.argsort(self.order, dim=1)                    # and back
+        self.packed = torch.arange(valid.shape[1], device=valid.device) < self.lengths[:, None]   # (B, T) bool
+
+    def pack(self, x: Tensor) -> Tensor:
+        x = x.gather(1, self.order[..., None].expand_as(x))
+        return x.masked_fill(~self.packed[..., None], 0)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        return x.gather(1, self.place[..., None].expand_as(x)).masked_fill(~self.packed.gather(1, self.place)[..., None], 0)
+
+
+class AttentionCache:
+    """Keys (after norm and rotary) and values of every token so far: (B, Hkv, max_length, D), filled up to `length`."""
+
+    def __init__(self, config: TextConfig, batch_size, max_length, dtype, device):
+        shape = (batch_size, config.num_key_value_heads, max_length, config.head_dim)
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        end = self.length + k.shape[2]
+        self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = k, v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def snapshot(self):
+        return self.length
+
+    def restore(self, saved) -> None:
+        self.length = saved
+
+
+class DeltaCache:
+    """A Gated DeltaNet layer's past, of constant size: the memory, and the convolution's last inputs."""
+
+    def __init__(self, config: TextConfig, batch_size, max_length, dtype, device):
+        Hv, Dk, Dv = config.linear_num_value_heads, config.linear_key_head_dim, config.linear_value_head_dim
+        channels = 2 * config.linear_num_key_heads * Dk + Hv * Dv
+        self.recurrent_state = torch.zeros(batch_size, Hv, Dk, Dv, device=device)           # float32 whatever the dtype
+        self.conv_state = torch.zeros(batch_size, config.linear_conv_kernel_dim - 1, channels, dtype=dtype, device=device)
+
+    def snapshot(self):
+        return self.recurrent_state.clone(), self.conv_state.clone()
+
+    def restore(self, saved) -> None:
+        self.recurrent_state, self.conv_state = (x.clone() for x in saved)
+
+
+class Snapshot:
+    """Where a cache stood. Keys and values are not copied - they stay where they are until something is written over them."""
+
+    def __init__(self, cache: "Cache"):
+        self.length, self.padded, self.positions = cache.length, cache.padded, cache.positions.clone()
+        self.layers = [layer.snapshot() for layer in cache.layers]
+        self.overwritten = False
+
+
+class Cache:
+    """What the model remembers of the tokens it has read, layer by layer.
+
+    length:     slots filled so far, pads included.
+    positions:  (B,) the next text position of each row: its count of real tokens.
+    valid:      (B, max_length) which slots hold a real token.
+    """
+
+    def __init__(self, config: TextConfig, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device):
+        kinds = {"full_attention": AttentionCache, "linear_attention": DeltaCache}
+        self.layers = [kinds[kind](config, batch_size, max_length, dtype, device) for kind in config.layer_types]
+        self.batch_size, self.max_length, self.context = batch_size, max_length, config.max_position_embeddings
+        self.length, self.padded = 0, False
+        self.positions = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.valid = torch.ones(batch_size, max_length, dtype=torch.bool, device=device)
+        self._snapshots = weakref.WeakSet()
+
+    def check_room(self, batch_size: int, tokens: int) -> None:
+        if batch_size != self.batch_size:
+            raise ValueError(f"This cache was made for {self.batch_size} rows, but the batch has {batch_size}; make a new one.")
+        if self.length + tokens > self.max_length:
+            raise ValueError(f"The cache holds {self.length} of {self.max_length} tokens and {tokens} more do not fit: "
+                             f"make it longer with new_cache(max_length=...).")
+
+    def advance(self, batch_size: int, tokens: int, valid: Tensor | None) -> None:
+        for snapshot in self._snapshots:
+            snapshot.overwritten |= snapshot.length > self.length
+        end = self.length + tokens
+        self.valid[:, self.length : end] = True if valid is None else valid
+        self.positions += tokens if valid is None else valid.sum(-1)
+        self.padded |= valid is not None
+        self.length = end
+
+    def snapshot(self) -> Snapshot:
+        """Remember this place. A recurrent state cannot be cropped, so going back means having kept it (and replaying from there)."""
+        snapshot = Snapshot(self)
+        self._snapshots.add(snapshot)
+        return snapshot
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to `snapshot`, as often as you like.
+
+        Raises:
+            ValueError: tokens it counted on were overwritten meanwhile, after going back further than it.
+        """
+        if snapshot.overwritten:
+            raise ValueError("This snapshot is gone: after going back to an earlier one, new tokens were written over its keys and values.")
+        self.length, self.padded, self.positions = snapshot.length, snapshot.padded, snapshot.positions.clone()
+        for layer, saved in zip(self.layers, snapshot.layers, strict=True):
+            layer.restore(saved)
