@@ -7,8 +7,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-# Tests and committed notebooks run alike everywhere: a fixed number of threads, no progress bars.
-STEADY := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} TQDM_DISABLE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
+# Tests and committed notebooks run alike everywhere: the shipped model, a fixed number of threads, no progress bars.
+STEADY := env -u MINQWEN_CHECKPOINT OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} TQDM_DISABLE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
 NBVAL  := --nbval-current-env --nbval-cell-timeout=300
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
@@ -42,8 +42,8 @@ mutants: $(READY) ## break the library one line at a time; every lesson and test
 
 lessons-with-checkpoint: $(READY) ## run the lessons on MINQWEN_CHECKPOINT=<folder or name> instead of the nano model
 	@test -n "$$MINQWEN_CHECKPOINT" || { echo "Say which checkpoint the lessons should run on: MINQWEN_CHECKPOINT=Qwen/Qwen3.5-0.8B make lessons-with-checkpoint (a name or a folder)."; exit 1; }
-	@if test -d "$$MINQWEN_CHECKPOINT"; then MINQWEN_CHECKPOINT=$$(cd "$$MINQWEN_CHECKPOINT" && pwd); export MINQWEN_CHECKPOINT; fi; \
-	$(STEADY) $(PY) -m pytest -q --nbval-lax $(NBVAL) $(LESSONS)
+	@where="$$MINQWEN_CHECKPOINT"; if test -d "$$where"; then where=$$(cd "$$where" && pwd); fi; \
+	$(STEADY) MINQWEN_CHECKPOINT="$$where" $(PY) -m pytest -q --nbval-lax $(NBVAL) $(LESSONS)
 
 pins: $(READY)    ## write requirements.txt from what is installed now
 	@{ sed -n '/^#/p' requirements.txt; \

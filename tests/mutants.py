@@ -1,0 +1,208 @@
+"""Mutants: the library with one line broken, each a mistake that a public implementation has made.
+
+A test that stays green on its mutant tests nothing, and a lesson that stays green teaches nothing. Every mutant says
+which tests and which lessons must notice it. A mutant is applied to a copy, never to the tree itself.
+
+The numbers in brackets count the traps of the architecture: [10] is "decay first, then the error".
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbclient.exceptions import CellExecutionError
+from notebooks_support import read, run, strip
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake: in `file`, after the line that begins with `within`, `old` becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    within: str = ""
+    tests: tuple[str, ...] = ()          # test files (or ids) of which at least one test must go red
+    lessons: tuple[str, ...] = ()        # lessons that must go red, each by itself
+
+    def apply(self, folder):
+        """Break the copy in `folder`; an `old` that is not there exactly once is an error, so that no mutant rots."""
+        path = Path(folder) / self.file
+        text = path.read_text(encoding="utf-8")
+        start, end = block(text, self.within)
+        found = text.count(self.old, start, end)
+        if found != 1:
+            raise LookupError(f"mutant '{self.name}': {self.old!r} is {found} times in {self.file} {self.within}, "
+                              "and must be there once")
+        path.write_text(text[:start] + text[start:end].replace(self.old, self.new) + text[end:], encoding="utf-8")
+
+
+def block(text, opening):
+    """Where the function or class that begins with `opening` starts and ends; all of the text for ''."""
+    if not opening:
+        return 0, len(text)
+    start = text.find(opening)
+    if start < 0:
+        raise LookupError(f"there is no {opening!r}")
+    indent = start - text.rfind("\n", 0, start) - 1
+    after = re.compile(rf"^ {{0,{indent}}}(def|class|@)", flags=re.MULTILINE).search(text, start + len(opening))
+    return start, after.start() if after else len(text)
+
+
+RULE, MODEL = "minqwen/delta_rule.py", "minqwen/model.py"
+RULE_TESTS, MODEL_TESTS = ("tests/test_delta_rule.py",), ("tests/test_model.py",)
+START, DELTA = "00_start_here", "03_delta_rule"
+PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
+
+
+def rule(name, old, new, within="", lessons=()):
+    return Mutant(name, RULE, old, new, within, RULE_TESTS, lessons)
+
+
+def model(name, old, new, within="", lessons=()):
+    return Mutant(name, MODEL, old, new, within, MODEL_TESTS, lessons)
+
+
+MUTANTS = [
+    # ---- the gated delta rule
+    rule("[10] decay after the error", """\
+        state = state * alpha_t if needs_grad else state.mul_(alpha_t)                   # (N, Dk, Dv)
+        u = (v_t - torch.bmm(k_t, state)) * beta_t                                       # (N, 1, Dv)
+""", """\
+        u = (v_t - torch.bmm(k_t, state)) * beta_t
+        state = state * alpha_t if needs_grad else state.mul_(alpha_t)
+""", lessons=(DELTA,)),
+    rule("[10] decay after the error, in chunks", "beta_c * (v_c - answer)", "beta_c * (v_c - answer / from_start)",
+         lessons=(DELTA,)),
+    rule("decay dropped", PREPARED, PREPARED.replace("v, g, beta))", "v, 0 * g, beta))"), lessons=(DELTA, START)),
+    rule("beta dropped", PREPARED, PREPARED.replace("g, beta))", "g, 0 * beta + 1))"), lessons=(DELTA, START)),
+    rule("beta dropped from the erasure", "beta_c * kk * D", "kk * D", lessons=(DELTA,)),
+    rule("scale dropped", "k.shape[-1] ** -0.5 if scale is None else scale", "1 if scale is None else scale",
+         lessons=(DELTA,)),
+    rule("nothing erased", "(v_t - torch.bmm(k_t, state)) * beta_t", "v_t * beta_t", lessons=(DELTA,)),
+    rule("[11] heads tiled", "x.unsqueeze(3).expand(B, T, Hk, Hv // Hk, Dk).flatten(2, 3)",
+         "x.unsqueeze(2).expand(B, T, Hv // Hk, Hk, Dk).flatten(2, 3)"),
+    rule("[11] heads tiled, in chunks", 'rearrange(v, "b t (h r) d', 'rearrange(v, "b t (r h) d'),
+    rule("[11] heads tiled, in the map", "b t h d -> b (h r) t d", "b t h d -> b (r h) t d"),
+    rule("[9] l2norm with another eps", "eps: float = 1e-6", "eps: float = 1e-3", "def l2norm"),
+    rule("[9] l2norm with no gradient at 0", "x32 * torch.rsqrt(x32.square().sum(-1, keepdim=True) + eps)",
+         "x32 / x32.square().sum(-1, keepdim=True).sqrt().clamp(min=eps)", "def l2norm"),
+    rule("[8] mask after exp", ".masked_fill(future[:C, :C], -torch.inf).exp()", ".exp().tril()"),
+    rule("[8] exp of minus the sum",
+         "(c[..., :, None] - c[..., None, :]).masked_fill(future[:C, :C], -torch.inf).exp()",
+         "(c.exp()[..., :, None] * (-c).exp()[..., None, :]).tril()"),
+    rule("a chunk forgets the one before", "repeat(from_start[:, :, -1],", "repeat(0 * from_start[:, :, -1],"),
+    rule("a chunk writes without decay", "rearrange(to_end * u,", "rearrange(u,"),
+    rule("a chunk reads only what was there before", "read + (qk * D) @ u", "read + (qk * D).tril(-1) @ u"),
+    rule("initial state ignored", "full_precision(initial_state).reshape", "0 * full_precision(initial_state).reshape"),
+    rule("initial state overwritten", "if initial_state is not None and not inplace_final_state:", "if False:"),
+    rule("[2] packed sequences share a memory", "first = None if initial_state is None else initial_state[n : n + 1]",
+         "first = states[-1] if states else None"),
+    rule("beta not in the map", "return A * beta[..., None, :]", "return A", lessons=(DELTA,)),
+
+    # ---- the model
+    model("[12] norm with a plain weight", "(1 + full_precision(self.weight))", "full_precision(self.weight)"),
+    model("[12] gated norm with 1 + weight", "(self.weight * x32", "((1 + self.weight) * x32"),
+    model("[13] query and gate split in halves", "b t (h two d) -> two b t h d", "b t (two h d) -> two b t h d"),
+    model("attention's gate skipped", "return o * torch.sigmoid(gate)", "return o", lessons=(START,)),
+    model("delta rule's gate skipped", "* F.silu(full_precision(z))", "", "class GatedRMSNorm"),
+    model("delta rule's gate a sigmoid", "* F.silu(full_precision(z))", "* torch.sigmoid(full_precision(z))"),
+    model("no norm on queries", "rotate(self.q_norm(q), cos, sin)", "rotate(q, cos, sin)"),
+    model("no norm on keys", "rotate(self.k_norm(k), cos, sin)", "rotate(k, cos, sin)"),
+    model("keys of the delta rule not normed", "k = l2norm(k.unflatten(-1, (self.num_k_heads, -1)))",
+          "k = k.unflatten(-1, (self.num_k_heads, -1))"),
+    model("rotated by the wrong sign", "a * cos - b * sin, b * cos + a * sin", "a * cos + b * sin, b * cos - a * sin"),
+    model("rotated in neighbouring pairs", "torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)",
+          "torch.cat((torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2), rest), dim=-1)"),
+    model("[15] M-RoPE's sections shifted", "[i % 3], i % 3, 0)", "[(i + 1) % 3], (i + 1) % 3, 0)"),
+    model("[15] M-RoPE in blocks", "torch.where(i < 3 * torch.tensor(section, device=i.device)[i % 3], i % 3, 0)",
+          "torch.repeat_interleave(torch.arange(3), torch.tensor(section))"),
+    model("convolution looks ahead",
+          "torch.cat((before, x), dim=1)", "torch.cat((before[:, 1:], x, before[:, :1]), dim=1)"),
+    model("convolution without silu", "F.silu(F.conv1d(window.mT, self.conv1d.weight, groups=channels).mT)",
+          "F.conv1d(window.mT, self.conv1d.weight, groups=channels).mT"),
+    model("convolution forgets what came before", "before = x.new_zeros(B, K - 1, channels) if cache is None else",
+          "before = x.new_zeros(B, K - 1, channels) if True else"),
+    model("[2] convolution across a border", " * same[:, None]", ""),
+    model("[1] padding enters the layer", "x = padding.pack(x)", "pass"),
+    model("[1] padding decays the memory", "g * padding.packed[..., None]", "g"),
+    model("[1] padding is looked at", "(causal & real[:, None])", "(causal | real[:, None] & causal)"),
+    model("[1] padding counts as position", "steps = (valid.cumsum(-1) - 1).clamp(min=0)", "pass"),
+    model("[5] a snapshot shares the state", "return self.recurrent_state.clone(), self.conv_state.clone()",
+          "return self.recurrent_state, self.conv_state"),
+    model("[5] the convolution is not put back", "self.recurrent_state, self.conv_state = (x.clone() for x in saved)",
+          "self.recurrent_state = saved[0].clone()"),
+    model("[4] the memory in the model's dtype", "torch.zeros(batch_size, Hv, Dk, Dv, device=device)",
+          "torch.zeros(batch_size, Hv, Dk, Dv, device=device, dtype=dtype)"),
+    model("[14] every token wipes the memory", "module.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))",
+          "module.dt_bias.fill_(1)"),
+    model("decay without softplus", "F.softplus(full_precision(self.in_proj_a(x)) + self.dt_bias)",
+          "(full_precision(self.in_proj_a(x)) + self.dt_bias)"),
+    model("the bias outside of softplus", "F.softplus(full_precision(self.in_proj_a(x)) + self.dt_bias)",
+          "(F.softplus(full_precision(self.in_proj_a(x))) + self.dt_bias)"),
+    model("attention first and not last of four", "if (i + 1) % self.full_attention_interval == 0",
+          "if i % self.full_attention_interval == 0"),
+    model("gate and up swapped", "F.silu(self.gate_proj(x)) * self.up_proj(x)",
+          "F.silu(self.up_proj(x)) * self.gate_proj(x)"),
+    model("MLP after the wrong norm",
+          "self.mlp(self.post_attention_layernorm(x))", "self.mlp(self.input_layernorm(x))"),
+    model("no last norm", "return self.norm(x)", "return x", "class TextModel"),
+]
+
+
+# ---- running
+
+def workspace(folder, mutant=None, root=REPOSITORY):
+    """A copy of what tests and lessons need, broken by `mutant`; the data are only linked."""
+    folder = Path(folder)
+    for name in ("minqwen", "tests", "notebooks"):
+        if (root / name).exists():
+            shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*"))
+    for name in ("conftest.py", "pyproject.toml"):
+        if (root / name).exists():
+            shutil.copy(root / name, folder)
+    if (root / "data").exists():
+        (folder / "data").symlink_to(root / "data")
+    if mutant:
+        mutant.apply(folder)
+    return folder
+
+
+def environment(folder):
+    """The copy goes before the installed package."""
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "TQDM_DISABLE": "1"}
+
+
+def suite_notices(folder, tests):
+    """Run tests in a workspace up to the first failure: (noticed, the end of what pytest said).
+
+    Only a test that fails notices; one that cannot even be collected, or that stumbles over an import, does not."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--color=no", "-p", "no:cacheprovider",
+               "-m", "not mutants and not browser", *tests]
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900)
+    said = done.stdout[-3000:] + done.stderr[-1000:]
+    stumbled = r"^E\s+(ImportError|ModuleNotFoundError|SyntaxError|NameError)"
+    if done.returncode not in (0, 1) or re.search(stumbled, done.stdout, flags=re.MULTILINE):
+        raise RuntimeError(f"the tests could not judge:\n{said}")
+    return done.returncode == 1, said
+
+
+def lesson_notices(folder, lesson):
+    """Run a lesson in a workspace up to the first error: (noticed, what was said).
+
+    It notices when a check raises: an AssertionError, or the library's own word that a number is wrong."""
+    notebook = strip(read(folder / "notebooks" / f"{lesson}.ipynb"))
+    try:
+        run(notebook, folder=folder / "notebooks", env=environment(folder))
+    except CellExecutionError as error:
+        if error.ename not in ("AssertionError", "QwenError"):
+            raise RuntimeError(f"the lesson fell over its own code and not over a check:\n{error}") from None
+        return True, str(error)
+    return False, "every cell ran"
