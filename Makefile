@@ -19,7 +19,7 @@ help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
 
 lab: $(READY)     ## set everything up and open the lessons in JupyterLab
-	@$(PY) -m minqwen.cli lab
+	@$(VENV)/bin/minqwen lab
 
 test: $(READY)    ## set everything up and run all tests, lessons included
 	$(PY) -m ruff check
@@ -29,7 +29,7 @@ lint: $(READY)    ## style only
 	$(PY) -m ruff check
 
 bench: $(READY)   ## our operations beside transformers', side by side in one run
-	$(PY) -m minqwen.cli bench
+	$(VENV)/bin/minqwen bench
 
 notebooks: $(READY) ## run the lessons in place and keep their outputs (ONLY=03_delta_rule for one)
 	$(STEADY) $(PY) tests/notebooks_support.py $(ONLY)
