@@ -16,7 +16,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 
-from minqwen.errors import QwenError, read_json
+from .errors import QwenError, read_json
 
 BREAK = "\ufdd0"  # a Unicode noncharacter, meant for use inside a program: see `Tokenizer.encode_chat`
 

@@ -1,0 +1,336 @@
+"""Official checkpoints, in and out.
+
+A checkpoint is a folder: `config.json`, and the weights as one `model.safetensors` or as shards with an index
+that says which tensor lies where. The names in it are those of `Qwen.state_dict()`, so loading needs no table
+of names. What it needs is care: that every tensor is there and fits before the first is read, that memory
+holds the weights once, and that saving never leaves half a checkpoint behind.
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from .errors import QwenError, read_json
+from .model import Config, Qwen
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")  # official files are named either way
+COMPANIONS = (  # files that may lie beside config and weights and belong to the model
+    "generation_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+    "merges.txt", "special_tokens_map.json", "preprocessor_config.json", "video_preprocessor_config.json",
+)  # fmt: skip
+
+NOT_BUILT = ("model.visual.", "mtp.")  # the vision tower and the head for multi-token prediction are left unread
+KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: float32 among bfloat16
+
+# ------------------------------------------------------------------------------------------------------ loading
+
+
+def load_config(path_or_name, revision=None):
+    """The `Config` of a checkpoint. By name, this fetches no weights. Arguments and errors as in `load_model`."""
+    folder = resolve(path_or_name, revision, files=(CONFIG,))
+    if not (folder / CONFIG).exists():
+        raise QwenError(f"{folder} is no checkpoint folder: {CONFIG} is missing.")
+    official = read_json(folder / CONFIG)
+    try:
+        return Config.from_dict(official)
+    except (ValueError, TypeError, KeyError) as error:
+        problem = f"the entry {error} is missing" if isinstance(error, KeyError) else error
+        raise QwenError(f"{folder / CONFIG} describes no model that can be built: {problem}") from None
+
+
+def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True):
+    """A checkpoint as a model that is ready to run: in eval mode, without gradients.
+
+    The model is built without memory and then takes the tensors of the memory-mapped files as they are: on a
+    CPU, in the stored dtype, loading copies nothing, and pages are read from disk when they are first used.
+
+    Args:
+        path_or_name: a folder, a name on the Hugging Face Hub ("Qwen/Qwen3.5-0.8B"), or one on ModelScope
+            ("modelscope:Qwen/Qwen3.5-0.8B").
+        dtype: a torch dtype or its name; None keeps every tensor as it is stored. `A_log` and the norm of the
+            delta rule stay float32 if they are stored so: the model is another one without.
+        device: where the weights go.
+        revision: branch, tag or commit of a checkpoint fetched by name.
+        progress: show a progress bar, unless all is done within a second (or TQDM_DISABLE is set).
+
+    Raises:
+        QwenError: what is missing, damaged or misshapen, by name; or why the checkpoint cannot be fetched.
+    """
+    dtype, device = _dtype(dtype), _device(device)
+    folder = resolve(path_or_name, revision, progress)
+    config = load_config(folder)
+    with torch.device("meta"):
+        model = Qwen(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = _find_tensors(folder)
+    _check_tensors(folder, expected, stored, tied=config.tie_word_embeddings)
+
+    tensors, opened = {}, {}
+    bar = {"desc": "loading", "unit": " tensors", "leave": False, "delay": 1} if progress else {"disable": True}
+    for name in tqdm(expected, **bar):
+        path, name_in_file, _ = stored[name]
+        if path not in opened:
+            opened[path] = safe_open(path, framework="pt")
+        tensor = opened[path].get_tensor(name_in_file)
+        as_stored = dtype is None or (name.endswith(KEPT_FLOAT32) and tensor.dtype == torch.float32)
+        tensors[name] = tensor.to(device, tensor.dtype if as_stored else dtype)
+        if tensors[name] is not tensor:  # a copy: map the file anew, so that the pages read so far are let go
+            del opened[path]
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies."""
+
+    path: Path
+    name: str
+    shape: tuple
+
+
+def _find_tensors(folder):
+    """{official name: Stored} for every tensor in the folder's weights. Reads the files' headers only."""
+    if (folder / WEIGHTS).exists():
+        files = [WEIGHTS]
+    elif (folder / INDEX).exists():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise QwenError(f"{folder / INDEX} has no weight_map; fetch or write it again.")
+        files = sorted(set(weight_map.values()))
+    else:
+        raise QwenError(f"{folder} is no checkpoint folder: it has neither {WEIGHTS} nor {INDEX}.")
+
+    stored = {}
+    for path in (folder / file for file in files):
+        if not path.exists():
+            raise QwenError(f"{folder} lacks {path.name}, one of its {len(files)} files of weights; fetch it again.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():
+                    shape = tuple(file.get_slice(name).get_shape())
+                    stored[_official_name(name)] = Stored(path, name, shape)
+        except SafetensorError as error:
+            raise QwenError(
+                f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {error}); fetch it again."
+            ) from None
+    return stored
+
+
+def _official_name(name):
+    """A language model saved alone calls its parts `model.layers...`; in the whole they stand one deeper."""
+    if name.startswith("model.") and not name.startswith(("model.language_model.", "model.visual.")):
+        return name.replace("model.", "model.language_model.", 1)
+    return name
+
+
+def _check_tensors(folder, expected, stored, tied):
+    """Raises unless the stored tensors are the expected ones ({name: shape})."""
+    missing = [name for name in expected if name not in stored]
+    if missing:
+        raise QwenError(f"{folder} lacks {_some(missing)}; fetch it again, or see whether {CONFIG} fits.")
+    not_read = (*NOT_BUILT, "lm_head.") if tied else NOT_BUILT  # a tied head may be stored beside the embedding
+    unknown = [name for name in stored if name not in expected and not name.startswith(not_read)]
+    if unknown:
+        raise QwenError(f"{folder} holds {_some(unknown)}, which no Qwen3.5 model of its {CONFIG} has.")
+    for name, shape in expected.items():
+        if stored[name].shape != shape:
+            raise QwenError(
+                f"The tensor {name} in {stored[name].path} has the shape {stored[name].shape}, "
+                f"but {CONFIG} asks for {shape}."
+            )
+
+
+def _some(names):
+    """'the tensor a', or 'the tensor a and 3 others'."""
+    others = len(names) - 1
+    return f"the tensor {names[0]}" + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
+
+
+def _dtype(dtype):
+    """A torch dtype from itself or from its name; None stays None."""
+    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if found is None or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found
+    raise QwenError(f"There is no dtype {dtype!r} for weights; try 'float32' or 'bfloat16'.")
+
+
+def _device(device):
+    """A torch device that can be used."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise QwenError(f"The device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+# ----------------------------------------------------------------------------------------------------- fetching
+
+TO_FETCH = (CONFIG, "model*.safetensors*", *COMPANIONS)
+
+
+def resolve(path_or_name, revision=None, progress=True, files=TO_FETCH):
+    """The local folder of a checkpoint: itself, or the place to which it was fetched by name.
+
+    Args:
+        path_or_name, revision, progress: as in `load_model`.
+        files: which files of a repository to fetch, by name or pattern.
+
+    Raises:
+        QwenError: there is no such folder and no such name, or it cannot be fetched.
+    """
+    folder = Path(path_or_name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise QwenError(f"{folder} is a file; a checkpoint is the folder with {CONFIG} and {WEIGHTS} in it.")
+    name = str(path_or_name).removeprefix("modelscope:")
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        raise QwenError(f"There is no folder {name}; and a name to fetch looks like Qwen/Qwen3.5-0.8B.")
+    fetch = _from_hugging_face if name == str(path_or_name) else _from_modelscope
+    return Path(fetch(name, revision, list(files), progress))
+
+
+def _from_hugging_face(name, revision, files, progress):
+    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils import tqdm as bar
+
+    class NoBar(bar):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs | {"disable": True})
+
+    try:
+        return snapshot_download(
+            name, revision=revision, allow_patterns=files, tqdm_class=bar if progress else NoBar
+        )
+    except errors.GatedRepoError:
+        problem = "asks you to accept its terms on its page and to run `hf auth login`"
+    except errors.RepositoryNotFoundError:
+        problem = "does not exist (or is private: run `hf auth login`)"
+    except errors.RevisionNotFoundError:
+        problem = f"has no revision {revision!r}"
+    except errors.LocalEntryNotFoundError:
+        problem = "cannot be reached (no network, or HF_HUB_OFFLINE is set), nor was all of it fetched before"
+    except Exception as error:  # the disk, the proxy, the server ...
+        problem = f"could not be fetched ({_first_line(error)})"
+    raise QwenError(f"There is no folder {name}, and the Hugging Face Hub's repository of that name {problem}.")
+
+
+def _from_modelscope(name, revision, files, progress):
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise QwenError("Names that begin with modelscope: need `pip install modelscope`.") from None
+    try:
+        return snapshot_download(name, revision=revision, allow_patterns=files)
+    except Exception as error:
+        raise QwenError(f"{name} could not be fetched from ModelScope: {_first_line(error)}") from None
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# ------------------------------------------------------------------------------------------------------- saving
+
+
+def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokenizer_from=None):
+    """Writes `config.json` and the weights, so that `load_model` and `transformers` read them.
+
+    All is written aside first and put in place at the end; a save that is interrupted leaves what was there.
+    Other files in the folder stay.
+
+    Args:
+        model: a `Qwen`.
+        folder: where to; made if need be.
+        max_shard_size: bytes of weights in one file at most (a single tensor may be larger).
+        overwrite: replace the checkpoint that is in the folder.
+        tokenizer_from: a checkpoint, by folder or name, whose tokenizer, chat template and settings of
+            generation and of the processor are put beside the weights.
+
+    Raises:
+        QwenError: there is a checkpoint and it may not be overwritten, or there is no tokenizer to take along.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise QwenError(f"{folder} is a file; name a folder to save to.")
+    if folder.exists() and ((folder / CONFIG).exists() or _weights_in(folder)) and not overwrite:
+        raise QwenError(f"{folder} holds a checkpoint already; pass overwrite=True to replace it.")
+    companions = []
+    if tokenizer_from is not None:
+        source = resolve(tokenizer_from, files=COMPANIONS)
+        companions = [source / name for name in COMPANIONS if (source / name).exists()]
+        if "tokenizer.json" not in {path.name for path in companions}:
+            raise QwenError(f"{source} has no tokenizer.json to take along.")
+
+    # Inside the folder, because only within one file system is renaming a file a single step.
+    aside = folder / ".saving"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _write_weights(model.state_dict(), aside, max_shard_size)
+        config = replace(model.config.text_config, dtype=str(model.head_weight.dtype).removeprefix("torch."))
+        official = replace(model.config, text_config=config).to_dict()
+        (aside / CONFIG).write_text(json.dumps(official, indent=2) + "\n", encoding="utf-8")
+        for path in companions:
+            shutil.copy(path, aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _put_in_place(aside, folder)
+
+
+def _write_weights(state, folder, max_shard_size):
+    """The tensors in as few files as the size allows; with an index if they are several."""
+    shards, size = [{}], 0
+    for name, tensor in state.items():
+        if shards[-1] and size + tensor.nbytes > max_shard_size:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    files = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        files = [WEIGHTS]
+    for file, shard in zip(files, shards, strict=True):
+        shard = {name: tensor.contiguous() for name, tensor in shard.items()}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in state.values())},
+            "weight_map": {name: file for file, shard in zip(files, shards, strict=True) for name in shard},
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _put_in_place(aside, folder):
+    """Moves the files of a checkpoint from `aside` to `folder`, and removes weights that were there before.
+
+    One file is replaced at one stroke, several are not. Then config.json goes first and comes last, and whoever
+    looks in between finds no checkpoint rather than a mixture of two.
+    """
+    new, old = {path.name for path in aside.iterdir()}, _weights_in(folder)
+    same_config = (folder / CONFIG).exists() and (folder / CONFIG).read_bytes() == (aside / CONFIG).read_bytes()
+    if not (same_config and old | _weights_in(aside) == {WEIGHTS}):
+        (folder / CONFIG).unlink(missing_ok=True)
+    for name in new - {CONFIG}:
+        os.replace(aside / name, folder / name)
+    for name in old - new:
+        (folder / name).unlink()
+    os.replace(aside / CONFIG, folder / CONFIG)
+    aside.rmdir()
+
+
+def _weights_in(folder):
+    """The names of the files that hold a checkpoint's weights or say where they are."""
+    return {path.name for path in folder.iterdir() if path.name in (WEIGHTS, INDEX) or SHARD.fullmatch(path.name)}

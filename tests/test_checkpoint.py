@@ -1,0 +1,546 @@
+"""Checkpoints: what we save `transformers` loads, what it saves we load, and what is broken is named."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors as hub_errors
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from minqwen import checkpoint
+from minqwen.checkpoint import load_config, load_model, resolve, save_model
+from minqwen.errors import QwenError
+from minqwen.model import Config, Qwen, TextConfig
+
+IDS = torch.tensor([[5, 17, 2, 250, 33, 91, 4, 4, 120]])
+
+
+def tiny(tied=True, **numbers):
+    """Four layers of the official layout, with grouped heads."""
+    numbers = {"vocab_size": 256, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4} | numbers
+    text = TextConfig(
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8, tie_word_embeddings=tied,
+        rope_parameters={
+            "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+            "mrope_interleaved": True, "mrope_section": [2, 1, 1],
+        },
+        **numbers,
+    )  # fmt: skip
+    vision = {
+        "model_type": "qwen3_5_vision", "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+        "out_hidden_size": 32, "patch_size": 4, "num_position_embeddings": 16,
+    }  # fmt: skip
+    return Config(text, vision)
+
+
+def tiny_model(tied=True, dtype=torch.float32, **numbers):
+    """With every weight random, so that no two tensors can be mistaken for one another."""
+    torch.manual_seed(0)
+    model = Qwen(tiny(tied, **numbers)).eval()
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            tensor.copy_(tensor + 0.1 * torch.randn_like(tensor))
+            if not name.endswith(("A_log", "linear_attn.norm.weight")):
+                tensor.data = tensor.to(dtype)  # as the official checkpoints: all but these
+    return model
+
+
+def assert_same(model, other):
+    """Every tensor: name, dtype and bits."""
+    ours, theirs = model.state_dict(), other if isinstance(other, dict) else other.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name]), name
+
+
+def assert_close(logits, expected):
+    assert (logits - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint in one file."""
+    save_model(tiny_model(), tmp_path / "one")
+    return tmp_path / "one"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """The same in several files."""
+    save_model(tiny_model(), tmp_path / "several", max_shard_size=50_000)
+    return tmp_path / "several"
+
+
+def rewrite(folder, change):
+    """Changes the dict of tensors of a checkpoint in one file."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+# --------------------------------------------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [5 * 10**9, 50_000, 1])
+def test_what_is_saved_is_loaded(tmp_path, tied, dtype, size):
+    model = tiny_model(tied, dtype)
+    save_model(model, tmp_path / "model", max_shard_size=size)
+    loaded = load_model(tmp_path / "model")
+    assert_same(loaded, model)
+    assert loaded.config.to_dict() == load_config(tmp_path / "model").to_dict()
+    assert loaded.config.text_config.dtype == str(dtype).removeprefix("torch.")
+    assert torch.equal(loaded(IDS), model(IDS))
+    assert not loaded.training and not any(tensor.requires_grad for tensor in loaded.parameters())
+    assert not any(tensor.is_meta for tensor in [*loaded.parameters(), *loaded.buffers()])
+
+
+def test_the_files_are_the_official_ones(folder, shards):
+    model = tiny_model()
+    assert names(folder) == ["config.json", "model.safetensors"]
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert set(file.keys()) == set(model.state_dict()) and "lm_head.weight" not in file.keys()
+    index = json.loads((shards / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert files == [f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
+    assert names(shards) == sorted(["config.json", *files, "model.safetensors.index.json"]) and len(files) > 2
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in model.state_dict().values())
+    for file in files:
+        tensors = load_file(shards / file)
+        assert all(index["weight_map"][name] == file for name in tensors)
+        assert sum(tensor.nbytes for tensor in tensors.values()) <= 50_000
+
+
+def test_the_other_official_spelling_of_shards_loads(shards):
+    """Qwen3.5's own files are named model.safetensors-00001-of-00002.safetensors."""
+    index = (shards / "model.safetensors.index.json").read_text().replace("model-", "model.safetensors-")
+    (shards / "model.safetensors.index.json").write_text(index)
+    for path in shards.glob("model-*"):
+        path.rename(shards / path.name.replace("model-", "model.safetensors-"))
+    assert_same(load_model(shards), tiny_model())
+    save_model(tiny_model(), shards, overwrite=True)
+    assert names(shards) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("size", [5 * 10**9, 50_000])
+@pytest.mark.parametrize("auto", ["AutoModelForImageTextToText", "AutoModelForCausalLM"])
+def test_transformers_loads_what_we_save(tmp_path, tied, size, auto):
+    transformers = pytest.importorskip("transformers")
+    model = tiny_model(tied)
+    save_model(model, tmp_path, max_shard_size=size)
+    theirs, report = getattr(transformers, auto).from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert all("visual" in name for name in report["missing_keys"])
+    with torch.no_grad():
+        assert_close(model(IDS), theirs.eval()(IDS).logits)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", ["5GB", "50KB"])
+@pytest.mark.parametrize("kind", ["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"])
+def test_we_load_what_transformers_saves(tmp_path, tied, dtype, size, kind):
+    """The whole model, whose vision tower is left unread, and the language model alone, whose names are shorter."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Qwen3_5Config(**tiny(tied).to_dict())
+    alone = kind == "Qwen3_5ForCausalLM"
+    theirs = getattr(transformers, kind)(config.text_config if alone else config).eval().to(dtype)
+    theirs.save_pretrained(tmp_path, max_shard_size=size)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == ("qwen3_5_text" if alone else "qwen3_5")
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (size == "50KB")
+
+    loaded = load_model(tmp_path)
+    language_model = theirs.model if alone else theirs.model.language_model
+    expected = {f"model.language_model.{name}": tensor for name, tensor in language_model.state_dict().items()}
+    if not tied:
+        expected["lm_head.weight"] = theirs.lm_head.weight
+    assert_same(loaded, expected)
+    if dtype == torch.float32:
+        with torch.no_grad():
+            assert_close(loaded(IDS), theirs(IDS).logits)
+
+
+def test_a_tied_head_is_stored_once_and_may_be_stored_twice(folder):
+    model = load_model(folder)
+    assert model.head_weight is model.model.language_model.embed_tokens.weight
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(256, 32)}))
+    assert_same(load_model(folder), tiny_model())
+
+
+# ---------------------------------------------------------------------------------------------------- dtypes
+
+
+def test_trap_7_what_is_float32_stays_float32(tmp_path):
+    save_model(tiny_model(dtype=torch.bfloat16), tmp_path / "official")
+    save_model(tiny_model(dtype=torch.bfloat16).to(torch.bfloat16), tmp_path / "all bfloat16")
+    for stored, asked, special, rest in [
+        ("official", None, torch.float32, torch.bfloat16),
+        ("official", torch.float16, torch.float32, torch.float16),
+        ("official", "float32", torch.float32, torch.float32),
+        ("all bfloat16", None, torch.bfloat16, torch.bfloat16),  # as Qwen3.6-27B is
+        ("all bfloat16", "float32", torch.float32, torch.float32),
+    ]:
+        for name, tensor in load_model(tmp_path / stored, asked).named_parameters():
+            kept = name.endswith(("linear_attn.A_log", "linear_attn.norm.weight"))
+            assert tensor.dtype == (special if kept else rest), (stored, asked, name)
+
+
+def test_casting_is_what_torch_does(folder):
+    for name, tensor in load_model(folder, "bfloat16").state_dict().items():
+        stored = tiny_model().state_dict()[name]
+        assert torch.equal(tensor, stored.to(tensor.dtype)), name
+
+
+# ---------------------------------------------------------------------------------------------------- memory
+
+
+PEAK = """
+import re, sys, torch
+from minqwen.checkpoint import load_model
+# Not ru_maxrss: a process inherits that from the one that started it.
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+load_model(sys.argv[1])                        # whatever is needed once
+before = peak()
+model = load_model(sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
+for tensor in model.parameters():
+    tensor.view(torch.uint8).amax()            # so that every page is read
+print((peak() - before) / sum(tensor.nbytes for tensor in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux")
+def test_memory_holds_the_weights_once(tmp_path, folder):
+    big = Qwen(tiny(hidden_size=512, intermediate_size=8192, num_hidden_layers=6))
+    assert sum(tensor.nbytes for tensor in big.parameters()) > 300e6
+    save_model(big, tmp_path / "big")
+    for dtype in ([], ["bfloat16"]):
+        arguments = [sys.executable, "-c", PEAK, folder, tmp_path / "big", *dtype]
+        ratio = float(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+        assert 0.9 < ratio < 1.3, dtype
+
+
+def test_changing_a_loaded_model_leaves_the_file_alone(folder):
+    """The tensors are the file's own pages until they are written to."""
+    model = load_model(folder)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.zero_()
+    assert_same(load_model(folder), tiny_model())
+
+
+def test_a_model_can_be_saved_over_the_files_it_was_loaded_from(folder):
+    model = load_model(folder)
+    with torch.no_grad():
+        model.model.language_model.norm.weight.fill_(0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_model(model, folder, overwrite=True)
+    assert_same(model, before)
+    assert_same(load_model(folder), before)
+
+
+# ---------------------------------------------------------------------------------------------------- saving
+
+
+def test_an_existing_checkpoint_is_not_overwritten_unasked(folder):
+    with pytest.raises(QwenError, match="already; pass overwrite=True"):
+        save_model(tiny_model(tied=False), folder)
+    assert_same(load_model(folder), tiny_model())
+    with pytest.raises(QwenError, match="is a file"):
+        save_model(tiny_model(), folder / "config.json")
+
+
+@pytest.mark.parametrize("first, then", [(1, 10**9), (10**9, 1), (1, 50_000), (10**9, 10**9)])
+def test_overwriting_leaves_no_old_weights_and_all_other_files(tmp_path, first, then):
+    save_model(tiny_model(), tmp_path / "model", max_shard_size=first)
+    log = open(tmp_path / "model" / "training.csv", "a")  # a file that is being written meanwhile
+    (tmp_path / "model" / "samples").mkdir()
+    save_model(tiny_model(tied=False), tmp_path / "model", max_shard_size=then, overwrite=True)
+    save_model(tiny_model(tied=False), tmp_path / "fresh", max_shard_size=then)
+    print("step", file=log, flush=True)
+    assert names(tmp_path / "model") == sorted([*names(tmp_path / "fresh"), "training.csv", "samples"])
+    assert (tmp_path / "model" / "training.csv").read_text() == "step\n"
+    assert_same(load_model(tmp_path / "model"), tiny_model(tied=False))
+
+
+@pytest.mark.parametrize("interruption", [OSError("no space left"), KeyboardInterrupt()])
+def test_a_save_that_fails_leaves_what_was_there(shards, monkeypatch, interruption):
+    def fail(tensors, path, **options):
+        if "00002" in str(path):
+            Path(path).write_bytes(b"half")
+            raise interruption
+        save_file(tensors, path, **options)
+
+    before = names(shards)
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(type(interruption)):
+        save_model(tiny_model(tied=False), shards, max_shard_size=50_000, overwrite=True)
+    assert names(shards) == before
+    assert_same(load_model(shards), tiny_model())
+
+
+@pytest.mark.parametrize("first, then", [(1, 50_000), (50_000, 50_000), (50_000, 10**9), (10**9, 1), (10**9, 10**9)])
+@pytest.mark.parametrize("numbers", [{}, {"intermediate_size": 64}])
+def test_at_no_moment_is_there_a_mixture(tmp_path, monkeypatch, first, then, numbers):
+    """Stops the save at each of its steps in turn: the folder holds the old, the new, or nothing that loads."""
+    old, new = tiny_model(), tiny_model(**numbers)
+    with torch.no_grad():
+        for tensor in new.parameters():
+            tensor += 1
+    outcomes = []
+    for steps in range(200):
+        left = [steps]
+
+        def limited(function, left=left):
+            def step(*arguments, **options):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+                return function(*arguments, **options)
+
+            return step
+
+        folder = tmp_path / str(steps)
+        save_model(old, folder, max_shard_size=first)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", limited(os.replace))
+            patch.setattr(Path, "unlink", limited(Path.unlink))
+            try:
+                save_model(new, folder, max_shard_size=then, overwrite=True)
+                finished = True
+            except KeyboardInterrupt:
+                finished = False
+        try:
+            loaded = load_model(folder).state_dict()
+            is_new = torch.equal(loaded["model.language_model.norm.weight"], new.model.language_model.norm.weight)
+            assert_same(new if is_new else old, loaded)
+            outcomes.append("new" if is_new else "old")
+        except QwenError as error:
+            assert "config.json is missing" in str(error)
+            outcomes.append("none")
+        if finished:
+            break
+    assert outcomes[0] == "old" and outcomes[-1] == "new"
+    assert outcomes == sorted(outcomes, key=["old", "none", "new"].index)
+    if first == then == 10**9 and not numbers:
+        assert "none" not in outcomes  # the common case, one file, is replaced at one stroke
+    save_model(new, folder, max_shard_size=then, overwrite=True)
+    assert ".saving" not in names(folder)
+
+
+def test_the_tokenizer_is_taken_along(tmp_path, folder):
+    source = tmp_path / "source"
+    save_model(tiny_model(tied=False), source)
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "README.md"):
+        (source / name).write_text(f"{name} of the source")
+    save_model(tiny_model(), tmp_path / "to", tokenizer_from=source)
+    taken = ["chat_template.jinja", "generation_config.json", "tokenizer.json"]
+    assert names(tmp_path / "to") == sorted(["config.json", "model.safetensors", *taken])
+    assert all((tmp_path / "to" / name).read_text() == f"{name} of the source" for name in taken)
+    assert_same(load_model(tmp_path / "to"), tiny_model())
+    save_model(tiny_model(), source, overwrite=True, tokenizer_from=source)  # from itself: all stays
+    assert names(source) == sorted([*names(tmp_path / "to"), "README.md"])
+    with pytest.raises(QwenError, match="no tokenizer.json"):
+        save_model(tiny_model(), tmp_path / "other", tokenizer_from=folder)
+    assert not (tmp_path / "other").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- errors
+
+
+def sentence(action, *arguments, **options):
+    """The message of the QwenError that must come, which is one line."""
+    with pytest.raises(QwenError) as error:
+        action(*arguments, **options)
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 400
+    return message
+
+
+def test_not_a_checkpoint_folder(tmp_path, folder):
+    assert "config.json is missing" in sentence(load_model, tmp_path)
+    assert "no folder ./nowhere" in sentence(load_model, "./nowhere")
+    assert "no folder nowhere" in sentence(load_config, "nowhere")
+    assert "is a file" in sentence(load_model, folder / "config.json")
+    (folder / "model.safetensors").unlink()
+    assert "neither model.safetensors nor model.safetensors.index.json" in sentence(load_model, folder)
+
+
+def test_missing_shard(shards):
+    lost = next(shards.glob("model-00001-of-*"))
+    lost.unlink()
+    assert f"lacks {lost.name}, one of its" in sentence(load_model, shards)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_file(folder, shards, keep):
+    for path in (folder / "model.safetensors", next(shards.glob("model-00002-of-*"))):
+        path.write_bytes(path.read_bytes()[:keep])
+        assert f"{path} is cut short or damaged" in sentence(load_model, path.parent)
+
+
+def test_a_git_lfs_pointer_is_no_weights(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "is cut short or damaged (" in sentence(load_model, folder)
+
+
+NORM = "model.language_model.norm.weight"
+
+
+def test_missing_tensor(folder, shards):
+    rewrite(folder, lambda tensors: tensors.pop(NORM))
+    assert f"lacks the tensor {NORM};" in sentence(load_model, folder)
+    rewrite(folder, lambda tensors: tensors.pop("model.language_model.embed_tokens.weight"))
+    assert "and 1 other;" in sentence(load_model, folder)
+    rewrite(folder, lambda tensors: tensors.pop("model.language_model.layers.0.linear_attn.A_log"))
+    assert "and 2 others;" in sentence(load_model, folder)
+
+
+def test_an_untied_model_needs_its_head(tmp_path):
+    save_model(tiny_model(tied=False), tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors.pop("lm_head.weight"))
+    assert "lacks the tensor lm_head.weight" in sentence(load_model, tmp_path)
+
+
+def test_misshapen_tensor(folder):
+    rewrite(folder, lambda tensors: tensors.update({NORM: torch.zeros(31)}))
+    assert f"{NORM} in {folder / 'model.safetensors'} has the shape (31,), but config.json asks for (32,)" in sentence(
+        load_model, folder
+    )
+
+
+def test_unknown_tensors_are_named_and_parts_not_built_are_unread(folder):
+    unread = {"model.visual.merger.norm.weight": torch.zeros(1), "mtp.fc.weight": torch.zeros(1)}
+    rewrite(folder, lambda tensors: tensors.update(unread))
+    assert_same(load_model(folder), tiny_model())
+    rewrite(folder, lambda tensors: tensors.update({"model.language_model.layers.4.mlp.weight": torch.zeros(1)}))
+    assert "holds the tensor model.language_model.layers.4.mlp.weight, which no" in sentence(load_model, folder)
+
+
+def test_config_that_cannot_be_read(folder):
+    config = json.loads((folder / "config.json").read_text())
+    for text, says in [
+        ('{"half": ', "is not valid JSON"),
+        ("[]", "should hold a JSON object"),
+        (json.dumps(config | {"model_type": "llama"}), "'llama'"),
+        (json.dumps({"model_type": "qwen3_5"}), "'text_config' is missing"),
+        (json.dumps(config | {"text_config": config["text_config"] | {"num_attention_heads": 3}}), "not a multiple"),
+        (json.dumps(config | {"text_config": 7}), "describes no model"),
+    ]:
+        (folder / "config.json").write_text(text)
+        message = sentence(load_model, folder)
+        assert says in message and str(folder / "config.json") in message
+
+
+def test_index_that_cannot_be_read(shards):
+    for text, says in [('{"half": ', "is not valid JSON"), ("{}", "has no weight_map")]:
+        (shards / "model.safetensors.index.json").write_text(text)
+        assert says in sentence(load_model, shards)
+
+
+def test_dtypes_and_devices_that_are_not_there(folder):
+    for dtype in ("float99", "int8", torch.int64, 16, "nn"):
+        assert "no dtype" in sentence(load_model, folder, dtype)
+    for device in ("nowhere", "cuda:99"):
+        assert f"The device '{device}' cannot be used" in sentence(load_model, folder, device=device)
+
+
+# ---------------------------------------------------------------------------------------------------- fetching
+
+
+@pytest.fixture
+def hub(monkeypatch, folder):
+    """Stands for the Hub's download: notes what it was asked for, and gives `folder` or raises."""
+    asked = types.SimpleNamespace(error=None)
+
+    def snapshot_download(name, *, revision, allow_patterns, tqdm_class):
+        asked.name, asked.revision, asked.patterns, asked.bar = name, revision, allow_patterns, tqdm_class
+        if asked.error:
+            raise asked.error
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_a_name_is_fetched_from_the_hub_at_its_revision(hub, folder):
+    assert_same(load_model("Qwen/Qwen3.5-0.8B", revision="abc123"), tiny_model())
+    assert (hub.name, hub.revision) == ("Qwen/Qwen3.5-0.8B", "abc123")
+    wanted = {"config.json", "model*.safetensors*", "tokenizer.json", "chat_template.jinja", "generation_config.json"}
+    assert wanted <= set(hub.patterns)
+    assert load_config("Qwen/Qwen3.5-0.8B").to_dict() == load_config(folder).to_dict()
+    assert hub.patterns == ["config.json"]  # a look at the numbers fetches no weights
+    resolve("Qwen/Qwen3.5-0.8B", progress=False)
+    assert hub.bar(total=1).disable
+
+
+@pytest.mark.parametrize(
+    "kind, says",
+    [
+        ("RepositoryNotFoundError", "does not exist"),
+        ("GatedRepoError", "accept its terms"),
+        ("RevisionNotFoundError", "has no revision 'v9'"),
+        ("HfHubHTTPError", r"could not be fetched \(what the hub says"),
+    ],
+)
+def test_the_hub_says_no(hub, kind, says):
+    response = types.SimpleNamespace(headers={}, request=None)
+    hub.error = getattr(hub_errors, kind)("what the hub says\n\non many lines", response=response)
+    with pytest.raises(QwenError, match=says) as error:
+        load_model("Qwen/Nothing", revision="v9")
+    assert "no folder Qwen/Nothing" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_network(monkeypatch, tmp_path):
+    """With the library's own offline switch: nothing is sent, and nothing was fetched before."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert "cannot be reached (no network" in sentence(load_model, "Qwen/Qwen3.5-0.8B")
+
+
+def test_modelscope(monkeypatch, folder):
+    monkeypatch.setitem(sys.modules, "modelscope", None)  # as if not installed
+    assert "pip install modelscope" in sentence(load_model, "modelscope:Qwen/Qwen3.5-0.8B")
+
+    asked = []
+
+    def snapshot_download(model_id, revision=None, allow_patterns=None):
+        asked.append((model_id, revision))
+        if revision == "v9":
+            raise RuntimeError("revision v9 not found\nmore")
+        return str(folder)
+
+    monkeypatch.setitem(sys.modules, "modelscope", types.SimpleNamespace(snapshot_download=snapshot_download))
+    assert_same(load_model("modelscope:Qwen/Qwen3.5-0.8B", revision="v1"), tiny_model())
+    assert asked == [("Qwen/Qwen3.5-0.8B", "v1")]
+    assert "revision v9 not found" in sentence(load_model, "modelscope:Qwen/Qwen3.5-0.8B", revision="v9")
+
+
+def test_the_progress_bar_can_be_turned_off(folder, monkeypatch, capsys):
+    real, options = checkpoint.tqdm, []
+
+    def impatient(items, **kwargs):
+        options.append(kwargs)
+        return real(items, **kwargs | {"delay": 0})
+
+    monkeypatch.setattr(checkpoint, "tqdm", impatient)
+    load_model(folder, progress=False)
+    assert capsys.readouterr().err == ""
+    load_model(folder)
+    assert "loading" in capsys.readouterr().err
+    assert "disable" not in options[-1]  # or TQDM_DISABLE would be overruled
