@@ -69,7 +69,7 @@ def recurrent_gated_delta_rule(
     dtype, (B, T, Hk, Dk), (Hv, Dv) = v.dtype, k.shape, v.shape[2:]
     q, k, v, g, beta = _prepare(q, k, v, g, beta, scale, use_qk_l2norm_in_kernel)
     N = B * Hv                                           # one memory per row of the batch and value head
-    state = v.new_zeros(N, Dk, Dv) if initial_state is None else full_precision(initial_state).reshape(N, Dk, Dv)
+    state = v.new_zeros(N, Dk, Dv) if initial_state is None else initial_state.to(v.dtype).reshape(N, Dk, Dv)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
     if initial_state is not None and not inplace_final_state:
         state = state.clone()
@@ -131,10 +131,10 @@ def chunk_gated_delta_rule(
     if initial_state is None:
         state = v.new_zeros(B * Hk, Dk, R * Dv)
     else:
-        state = rearrange(full_precision(initial_state), "b (h r) k v -> (b h) k (r v)", h=Hk)
+        state = rearrange(initial_state.to(v.dtype), "b (h r) k v -> (b h) k (r v)", h=Hk)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
-    if not needs_grad and initial_state is not None:
-        state = state.clone() if R == 1 else state.contiguous()                          # updated in place below
+    if not needs_grad and initial_state is not None and state.data_ptr() == initial_state.data_ptr():
+        state = state.clone()                                                            # updated in place below
 
     future = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device).triu(1)
     outputs = []
