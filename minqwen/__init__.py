@@ -20,7 +20,8 @@ HOME = {                                        # where each public name is defi
     "Tokenizer": "tokenizer",
     "generate": "generate", "stream": "generate",
     "trace": "trace", "verify": "verify",
-    "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule", "effective_attention": "delta_rule",
+    "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule",
+    "effective_attention": "delta_rule",
     "StateExplorer": "widgets",
     "QwenError": "errors",
 }  # fmt: skip
@@ -46,9 +47,9 @@ def __dir__():
 
 
 class CallableModule(ModuleType):
-    """A module that can be called like the function of its own name: `minqwen.trace(qwen)` is `minqwen.trace.trace(qwen)`.
+    """A module that is called like the function of its own name: `minqwen.trace(...)` is `minqwen.trace.trace(...)`.
 
-    Importing `minqwen.trace` from anywhere binds the module to that name; this way it is both, whatever came first.
+    Importing `minqwen.trace` from anywhere binds the module to that name: so it is both, whatever came first.
     """
 
     @property

@@ -7,8 +7,8 @@ A model only ever says how likely each token is to come next. The rest is a loop
     sample              draws the next token
     decode_one_token    reads that one, and so on
 
-`stream` runs the loop and gives every step's tokens as they come; `generate` collects them. A row's last token is given but
-not read: to go on with the same cache, begin the next `input_ids` with it.
+`stream` runs the loop and gives every step's tokens as they come; `generate` collects them. A row's last token is
+given but not read: to go on with the same cache, begin the next `input_ids` with it.
 
 Symbols: B rows of the batch, T tokens of the prompt (pads included), V tokens of the vocabulary.
 """
@@ -29,7 +29,7 @@ __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "s
 
 def generate(model: Qwen, input_ids: "Tensor | Sequence[Sequence[int]]", attention_mask: Tensor | None = None,
              **options) -> list[list[int]]:
-    """The new tokens of each row, up to and including the one it stopped at. Arguments and errors are those of `stream`."""
+    """The new tokens of each row, the one it stopped at among them. Arguments and errors are those of `stream`."""
     rows = [[] for _ in input_ids]
     for step in stream(model, input_ids, attention_mask, **options):
         for row, id in zip(rows, step, strict=True):
@@ -60,9 +60,9 @@ def stream(
 ) -> Iterator[list[int | None]]:
     """Generate step by step: at each the new token of every row, None for a row that has stopped.
 
-    A row stops by itself: at a stop id (which is given), after `max_new_tokens`, or where the context is full. The others do
-    not notice. Ctrl-C waits for the end of the step under way, so that the cache stays usable: `cache.length` says how many
-    tokens were read.
+    A row stops by itself: at a stop id (which is given), after `max_new_tokens`, or where the context is full. The
+    others do not notice. Ctrl-C waits for the end of the step under way, so that the cache stays usable:
+    `cache.length` says how many tokens were read.
 
     Args:
         input_ids: (B, T), or a list of B lists of ids, which may differ in length.
@@ -79,23 +79,24 @@ def stream(
     Raises:
         QwenError: a prompt or a number that cannot be; raised here, before the first step.
     """
+    thinks_briefly = thinking_budget is not None
     problems = {
         f"max_new_tokens is {max_new_tokens}; it must be 0 or more": max_new_tokens < 0,
         f"temperature is {temperature}; it must be 0 (the likeliest token) or more": not temperature >= 0,
         f"top_k is {top_k}; it must be 1 or more, or 0 for all tokens": top_k < 0,
         f"top_p is {top_p}; it must be above 0 and at most 1": not 0 < top_p <= 1,
         f"min_p is {min_p}; it must be from 0 to 1": not 0 <= min_p <= 1,
-        f"repetition_penalty is {repetition_penalty}; it must be above 0, and 1 changes nothing": not repetition_penalty > 0,
+        f"repetition_penalty is {repetition_penalty}; it must be above 0, and 1 is none": not repetition_penalty > 0,
         f"prefill_chunk is {prefill_chunk}; it must be 1 or more": prefill_chunk is not None and prefill_chunk < 1,
-        f"thinking_budget is {thinking_budget}; it must be 0 or more": thinking_budget is not None and thinking_budget < 0,
-        "a thinking_budget needs think_ids, the ids of <think> and </think>": thinking_budget is not None and not think_ids,
+        f"thinking_budget is {thinking_budget}; it must be 0 or more": thinks_briefly and thinking_budget < 0,
+        "a thinking_budget needs think_ids, the ids of <think> and </think>": thinks_briefly and not think_ids,
     }
     for problem, is_so in problems.items():
         if is_so:
             raise QwenError(f"This cannot be generated: {problem}.")
     if not isinstance(input_ids, Tensor):
         if attention_mask is not None:
-            raise QwenError("An attention_mask goes with a tensor of input_ids; lists of ids are padded, and masked, by themselves.")
+            raise QwenError("An attention_mask goes with a tensor of input_ids; lists of ids are padded for you.")
         input_ids, attention_mask = left_pad(input_ids)
     device = model.head_weight.device
     input_ids = input_ids.to(device)
@@ -112,12 +113,13 @@ def stream(
     if not keep_cache:
         cache = model.new_cache(B, T + max(limits))
     elif cache.length + T + max(limits) - 1 > cache.max_length:
-        raise QwenError(f"The cache holds {cache.length} of {cache.max_length} tokens, and {T} of the prompt and {max(limits)} new ones "
-                        f"do not fit: make it longer with model.new_cache(max_length=...).")
+        raise QwenError(f"The cache holds {cache.length} of {cache.max_length} tokens; {T} of the prompt and "
+                        f"{max(limits)} new ones do not fit: make it longer with model.new_cache(max_length=...).")
     budgets = None
-    if thinking_budget is not None:
+    if thinks_briefly:
         prompts = [row[real].tolist() for row, real in zip(input_ids, mask.bool(), strict=True)]
-        budgets = [ThinkingBudget(thinking_budget, think_ids, end_think_ids or think_ids[1:], prompt) for prompt in prompts]
+        end = end_think_ids or think_ids[1:]
+        budgets = [ThinkingBudget(thinking_budget, think_ids, end, prompt) for prompt in prompts]
 
     def run():
         generator = torch.Generator(device)
@@ -126,16 +128,16 @@ def stream(
         else:
             generator.manual_seed(seed)
         stops, running = set(stop_ids), [limit > 0 for limit in limits]
-        logits = prefill(model, input_ids, cache, attention_mask=mask, prefill_chunk=prefill_chunk)     # (B, V)
+        logits = prefill(model, input_ids, cache, attention_mask=mask, prefill_chunk=prefill_chunk)  # (B, V)
         penalties = presence_penalty != 0 or repetition_penalty != 1
         if penalties:
-            in_prompt = seen(input_ids, mask, logits.shape[-1])                                         # (B, V)
+            in_prompt = seen(input_ids, mask, logits.shape[-1])                                     # (B, V)
             in_output = torch.zeros_like(in_prompt)
 
         for step in range(1, max(limits) + 1):
             if penalties:
                 logits = penalize(logits, in_prompt, in_output, presence_penalty, repetition_penalty)
-            next_ids = sample(logits, temperature, top_k, top_p, min_p, generator)                      # (B,)
+            next_ids = sample(logits, temperature, top_k, top_p, min_p, generator)                  # (B,)
             if budgets is not None:
                 chosen = [budget(id) for budget, id in zip(budgets, next_ids.tolist(), strict=True)]
                 next_ids = next_ids.new_tensor(chosen)
@@ -143,7 +145,8 @@ def stream(
                 in_output.scatter_(1, next_ids[:, None], True)
             ids = next_ids.tolist()
             given = [id if runs else None for id, runs in zip(ids, running, strict=True)]
-            running = [runs and id not in stops and step < limit for id, runs, limit in zip(ids, running, limits, strict=True)]
+            running = [runs and id not in stops and step < limit
+                       for id, runs, limit in zip(ids, running, limits, strict=True)]
             yield given
             if not any(running):
                 return
@@ -154,7 +157,7 @@ def stream(
     return run()
 
 
-# ------------------------------------------------------------------------------------------------------ the parts of the loop
+# ------------------------------------------------------------------------------------------------ the parts of the loop
 
 
 @torch.no_grad()
@@ -172,7 +175,10 @@ def prefill(model: Qwen, input_ids: Tensor, cache: Cache, attention_mask: Tensor
 
 @torch.no_grad()
 def decode_one_token(model: Qwen, ids: Tensor, cache: Cache, real: Tensor | None = None) -> Tensor:
-    """Read one token of each row, (B,), into the cache -> the logits of the one after it, (B, V). real: (B,) bool, False reads nothing."""
+    """Read one token of each row, (B,), into the cache -> the logits of the one after it, (B, V).
+
+    real: (B,) bool; a row that is False reads nothing.
+    """
     with interrupts_held_back():
         return model(ids[:, None], attention_mask=None if real is None else real[:, None], cache=cache)[:, -1]
 
@@ -192,17 +198,18 @@ def warp(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float 
     Args:
         temperature: below 1 the likely become likelier, above 1 less so.
         top_k: only the k likeliest stay; 0 keeps all.
-        top_p: of these, only the fewest that together have at least this probability. Holtzman et al. 2020 (arXiv 1904.09751).
+        top_p: of these, only the fewest that make up this probability. Holtzman et al. 2020 (arXiv 1904.09751).
         min_p: and only those at least this fraction as likely as the likeliest. Nguyen et al. 2024 (arXiv 2407.01082).
     """
     scores = logits.float() / temperature
     if not top_k and top_p == 1 and min_p == 0:
         return scores
-    best, ids = scores.topk(min(top_k or scores.shape[-1], scores.shape[-1]))                           # from the likeliest down
+    V = scores.shape[-1]
+    best, ids = scores.topk(min(top_k or V, V))                                             # from the likeliest down
     p = best.softmax(-1)
     out = p < min_p * p[:, :1]
     if top_p < 1:
-        out |= p.cumsum(-1) - p >= top_p                                                                # the likelier ones suffice
+        out |= p.cumsum(-1) - p >= top_p                                                    # the likelier ones suffice
     return torch.full_like(scores, -torch.inf).scatter(1, ids, best.masked_fill(out, -torch.inf))
 
 
@@ -211,8 +218,8 @@ def penalize(logits: Tensor, in_prompt: Tensor, in_output: Tensor, presence_pena
     """Make tokens that were seen before less likely. All (B, V); in_prompt and in_output are bool.
 
     Args:
-        repetition_penalty: divides the logit of a token in prompt or output (multiplies it where negative). Keskar et al. 2019
-            (arXiv 1909.05858).
+        repetition_penalty: divides the logit of a token in prompt or output (multiplies it where negative).
+            Keskar et al. 2019 (arXiv 1909.05858).
         presence_penalty: is subtracted, once, from the logit of a token in the output, as in OpenAI's API and in vLLM.
     """
     logits = logits.float()
@@ -222,12 +229,12 @@ def penalize(logits: Tensor, in_prompt: Tensor, in_output: Tensor, presence_pena
 
 def seen(input_ids: Tensor, mask: Tensor, vocab_size: int) -> Tensor:
     """Which tokens of the vocabulary a row holds, pads aside: (B, T) -> (B, V) bool."""
-    ids = input_ids.masked_fill(mask == 0, vocab_size)                                                  # pads fall off the end
+    ids = input_ids.masked_fill(mask == 0, vocab_size)                                      # pads fall off the end
     return ids.new_zeros(len(ids), vocab_size + 1, dtype=torch.bool).scatter(1, ids, True)[:, :-1]
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
-    """Lists of ids as one batch that ends flush: input_ids and attention_mask, both (B, T). Any pad_id will do, as it is masked."""
+    """Lists of ids as one batch that ends flush: input_ids and attention_mask, both (B, T)."""
     T = max(map(len, rows), default=0)
     ids = torch.tensor([[pad_id] * (T - len(row)) + list(row) for row in rows], dtype=torch.long)
     mask = torch.tensor([[0] * (T - len(row)) + [1] * len(row) for row in rows], dtype=torch.long)
@@ -263,8 +270,8 @@ class ThinkingBudget:
 def interrupts_held_back():
     """Ctrl-C during this block is heard at its end.
 
-    A forward pass moves the cache on layer by layer and in place: broken off midway, it would leave the layers at different
-    tokens. Signals reach the main thread only, so in another one there is nothing to do.
+    A forward pass moves the cache on layer by layer and in place: broken off midway, it would leave the layers at
+    different tokens. Signals reach the main thread only, so in another one there is nothing to do.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:     # None: not Python's to put back
@@ -282,12 +289,12 @@ def interrupts_held_back():
 
 def _check_prompt(model: Qwen, input_ids: Tensor, mask: Tensor) -> None:
     if input_ids.dim() != 2 or input_ids.numel() == 0:
-        raise QwenError(f"A prompt must hold at least one token, as input_ids (B, T), but its shape is {tuple(input_ids.shape)}.")
+        raise QwenError(f"A prompt is input_ids (B, T), at least one token, but its shape is {tuple(input_ids.shape)}.")
     if mask.shape != input_ids.shape:
         raise QwenError(f"attention_mask must be {tuple(input_ids.shape)} like input_ids, but is {tuple(mask.shape)}.")
     if not mask[:, -1].all():
-        raise QwenError("A prompt ends in padding (or is empty), where the next token is to be guessed: pad on the left.")
+        raise QwenError("A prompt is empty or ends in padding, where the next token is to be guessed: pad on the left.")
     vocab_size = model.config.text_config.vocab_size
     if input_ids.min() < 0 or input_ids.max() >= vocab_size:
-        raise QwenError(f"The prompt holds ids from {input_ids.min()} to {input_ids.max()}, but the vocabulary has {vocab_size}: "
-                        f"it was made by another model's tokenizer.")
+        raise QwenError(f"The prompt holds ids from {input_ids.min()} to {input_ids.max()}, but the vocabulary has "
+                        f"{vocab_size}: use the model's own tokenizer.")
