@@ -79,28 +79,28 @@ def stream(
     Raises:
         QwenError: a prompt or a number that cannot be; raised here, before the first step.
     """
-    thinks_briefly = thinking_budget is not None
-    problems = {
-        f"max_new_tokens is {max_new_tokens}; it must be 0 or more": max_new_tokens < 0,
-        f"temperature is {temperature}; it must be 0 (the likeliest token) or more": not temperature >= 0,
-        f"top_k is {top_k}; it must be 1 or more, or 0 for all tokens": top_k < 0,
-        f"top_p is {top_p}; it must be above 0 and at most 1": not 0 < top_p <= 1,
-        f"min_p is {min_p}; it must be from 0 to 1": not 0 <= min_p <= 1,
-        f"repetition_penalty is {repetition_penalty}; it must be above 0, and 1 is none": not repetition_penalty > 0,
-        f"prefill_chunk is {prefill_chunk}; it must be 1 or more": prefill_chunk is not None and prefill_chunk < 1,
-        f"thinking_budget is {thinking_budget}; it must be 0 or more": thinks_briefly and thinking_budget < 0,
-        "a thinking_budget needs think_ids, the ids of <think> and </think>": thinks_briefly and not think_ids,
-    }
-    for problem, is_so in problems.items():
-        if is_so:
-            raise QwenError(f"This cannot be generated: {problem}.")
+    budget, chunk = thinking_budget, prefill_chunk
+    demands = [
+        (max_new_tokens >= 0, f"max_new_tokens must be 0 or more, not {max_new_tokens}"),
+        (temperature >= 0, f"temperature must be 0 (the likeliest token) or more, not {temperature}"),
+        (top_k >= 0, f"top_k must be 1 or more, or 0 for all tokens, not {top_k}"),
+        (0 < top_p <= 1, f"top_p must be above 0 and at most 1, not {top_p}"),
+        (0 <= min_p <= 1, f"min_p must be from 0 to 1, not {min_p}"),
+        (repetition_penalty > 0, f"repetition_penalty must be above 0, and is 1 for none, not {repetition_penalty}"),
+        (budget is None or budget >= 0, f"thinking_budget must be 0 or more, not {budget}"),
+        (budget is None or think_ids, "a thinking_budget needs think_ids, the ids of <think> and </think>"),
+        (chunk is None or chunk >= 1, f"prefill_chunk must be 1 or more, not {chunk}"),
+    ]
+    for met, demand in demands:
+        if not met:
+            raise QwenError(f"This cannot be generated: {demand}.")
     if not isinstance(input_ids, Tensor):
         if attention_mask is not None:
             raise QwenError("An attention_mask goes with a tensor of input_ids; lists of ids are padded for you.")
         input_ids, attention_mask = left_pad(input_ids)
     device = model.head_weight.device
     input_ids = input_ids.to(device)
-    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -input_ids.shape[1]:].to(device)
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
     _check_prompt(model, input_ids, mask)
 
     B, T = input_ids.shape
@@ -109,19 +109,18 @@ def stream(
     if lengths.max() > context:
         raise QwenError(f"The prompt has {lengths.max()} tokens, but the model's context holds {context}: shorten it.")
     limits = [min(max_new_tokens, context - length) for length in lengths.tolist()]
-    keep_cache = cache is not None
-    if not keep_cache:
-        cache = model.new_cache(B, T + max(limits))
-    elif cache.length + T + max(limits) - 1 > cache.max_length:
+    if cache is not None and cache.length + T + max(limits) - 1 > cache.max_length:
         raise QwenError(f"The cache holds {cache.length} of {cache.max_length} tokens; {T} of the prompt and "
                         f"{max(limits)} new ones do not fit: make it longer with model.new_cache(max_length=...).")
     budgets = None
-    if thinks_briefly:
+    if budget is not None:
         prompts = [row[real].tolist() for row, real in zip(input_ids, mask.bool(), strict=True)]
-        end = end_think_ids or think_ids[1:]
-        budgets = [ThinkingBudget(thinking_budget, think_ids, end, prompt) for prompt in prompts]
+        budgets = [ThinkingBudget(budget, think_ids, end_think_ids or think_ids[1:], prompt) for prompt in prompts]
 
-    def run():
+    def run(cache):
+        keep_cache = cache is not None
+        if not keep_cache:
+            cache = model.new_cache(B, T + max(limits))
         generator = torch.Generator(device)
         if seed is None:
             generator.seed()
@@ -139,7 +138,7 @@ def stream(
                 logits = penalize(logits, in_prompt, in_output, presence_penalty, repetition_penalty)
             next_ids = sample(logits, temperature, top_k, top_p, min_p, generator)                  # (B,)
             if budgets is not None:
-                chosen = [budget(id) for budget, id in zip(budgets, next_ids.tolist(), strict=True)]
+                chosen = [choose(id) for choose, id in zip(budgets, next_ids.tolist(), strict=True)]
                 next_ids = next_ids.new_tensor(chosen)
             if penalties:
                 in_output.scatter_(1, next_ids[:, None], True)
@@ -154,7 +153,7 @@ def stream(
             real = None if not keep_cache or all(running) else torch.tensor(running, device=device)
             logits = decode_one_token(model, next_ids, cache, real)
 
-    return run()
+    return run(cache)
 
 
 # ------------------------------------------------------------------------------------------------ the parts of the loop
