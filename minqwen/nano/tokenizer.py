@@ -1,0 +1,103 @@
+"""The nano model's tokenizer and chat template, in the official files' form.
+
+Byte-level BPE like the official one - any text can be written - with merges learnt from the world, so that each of its
+words is one token; the official special tokens by name and in their order; digits one by one. One deviation, for the
+comfort of those who type: text is lower-cased, since the world knows no capitals.
+"""
+
+import json
+import re
+from pathlib import Path
+from random import Random
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from . import world
+
+# the official added tokens, in the order of their ids; the second group counts as text, not as "special"
+SPECIAL = ("endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
+           "vision_start vision_end vision_pad image_pad video_pad").split()
+ADDED = ([AddedToken(f"<|{name}|>", special=True, normalized=False) for name in SPECIAL]
+         + [AddedToken(f"<{tag}>", special=False, normalized=False)
+            for tag in "tool_call /tool_call tool_response /tool_response think /think".split()])
+
+# words with a space before them, digits one by one, runs of punctuation, line ends - our own cut, simpler than theirs
+WORDS = Regex(r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+")
+
+TEMPLATE = """\
+{#- The chat format of Qwen3.5, text part, written for the nano model: <|im_start|>role, the text, <|im_end|>;
+    an answer begins with its think block, empty when there is no thinking; earlier turns have none. -#}
+{%- if not messages %}{{ raise_exception("There are no messages to answer.") }}{% endif %}
+{%- set ns = namespace(last_user=-1) %}
+{%- for message in messages %}
+    {%- if message.role == "user" %}{% set ns.last_user = loop.index0 %}{% endif %}
+{%- endfor %}
+{%- if ns.last_user < 0 %}{{ raise_exception("There is no user message to answer.") }}{% endif %}
+{%- for message in messages %}
+    {%- set content = (message.content or "") | trim %}
+    {%- if message.role == "system" %}
+        {%- if not loop.first %}{{ raise_exception("The system message must come first.") }}{% endif %}
+        {{- "<|im_start|>system\\n" + content + "<|im_end|>\\n" }}
+    {%- elif message.role == "user" %}
+        {{- "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}
+    {%- elif message.role == "assistant" %}
+        {%- set thinking = message.reasoning_content or "" %}
+        {%- if "</think>" in content %}
+            {%- set thinking = content.split("</think>")[0].split("<think>")[-1] %}
+            {%- set content = content.split("</think>")[-1] | trim %}
+        {%- endif %}
+        {{- "<|im_start|>assistant\\n" }}
+        {%- if loop.index0 > ns.last_user %}{{ "<think>\\n" + thinking | trim + "\\n</think>\\n\\n" }}{% endif %}
+        {{- content + "<|im_end|>\\n" }}
+    {%- else %}
+        {{- raise_exception("A message's role must be system, user or assistant, not " + message.role + ".") }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- "<|im_start|>assistant\\n<think>\\n" }}
+    {%- if not (enable_thinking is defined and enable_thinking) %}{{ "\\n</think>\\n\\n" }}{% endif %}
+{%- endif %}
+"""
+
+
+def build_tokenizer() -> Tokenizer:
+    """Bytes, then merges until every word of the world is one token, then the added tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(WORDS, behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
+    tokenizer.decoder = decoders.ByteLevel()
+    rng = Random(0)
+    words = [*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES]
+    stories = [text for n in range(400) for text, _ in
+               world.pieces(world.facts_conversation(rng, 12, 4, thinking=n % 4 == 0))
+               + world.pieces(world.sums_conversation(rng, thinking=True))]
+    phrases = [*world.GREETINGS, world.INTRODUCTION, world.WELCOME, world.NOTHING_TO_THINK, world.UNKNOWN,
+               world.NOT_TOLD, "user", "assistant", "system", "\n\n", "\n"]
+    corpus = [*stories, *(40 * phrases), *(40 * words), *(" " + word for word in 40 * words)]
+    corpus = [re.sub(r"<[|/a-z_]+>", "", text) for text in corpus]
+    trainer = trainers.BpeTrainer(vocab_size=10_000, min_frequency=20, show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens(ADDED)
+    return tokenizer
+
+
+def save_tokenizer(folder: str | Path) -> Tokenizer:
+    """Write tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json into `folder`."""
+    folder, tokenizer = Path(folder), build_tokenizer()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
+        "bos_token": None, "add_prefix_space": False, "clean_up_tokenization_spaces": False, "model_max_length": 4096,
+        "additional_special_tokens": [f"<|{name}|>" for name in SPECIAL],
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    end, pad = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
+    generation = {"bos_token_id": pad, "do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    return tokenizer
