@@ -115,7 +115,7 @@ class DeltaRecord:
         return full_precision(self.v[row, t, head]) - decayed.T @ full_precision(self.k[row, t, head // self._group])
 
     def state(self, t: int, head: int, row: int = 0) -> Tensor:
-        """(Dk, Dv): the memory after token t, decayed(t) - erase(t) + write(t), exactly. To go on from there is quick."""
+        """(Dk, Dv): the memory after token t, decayed(t) - erase(t) + write(t) exactly. Going on is quick."""
         t = self._token(t, head, row)
         reached, state = self._reached.get((row, head), (-1, None))
         if reached > t or state is None:
@@ -254,7 +254,7 @@ class Trace:
     @property
     def layers(self) -> list[DeltaRecord | AttentionRecord]:
         if not self.pieces["input_ids"]:
-            raise QwenError("Nothing is traced yet: run the model in `with minqwen.trace(qwen) as t:`, or use t.run(text).")
+            raise QwenError("Nothing is traced yet: run the model in `with minqwen.trace(qwen) as t:`, or t.run(text).")
         return self._layers
 
     @property
@@ -404,7 +404,7 @@ def _arguments(args, kwargs) -> dict:
 
 
 def _replace(stack, module, name, function):
-    """Let `module.name` be `function` till the stack closes, then what it was: the class's method, or another trace's."""
+    """Let `module.name` be `function` till the stack closes; then the class's method again, or an outer trace's."""
     outer = module.__dict__.get(name)
     setattr(module, name, function)
     stack.callback(lambda: module.__dict__.pop(name) if outer is None else setattr(module, name, outer))

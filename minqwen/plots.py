@@ -1,0 +1,245 @@
+"""Pictures of what a trace holds, for lessons and for pages that cannot run an explorer.
+
+    t = minqwen.trace(qwen).run("ann has a red cup.")
+    plots.show(plots.step(t.layers[0], t=5, head=2), alt="The memory after the sixth token, and how it came about.")
+
+Every function but `show` returns a matplotlib `Figure` and shows nothing. Figures bring their own light background, so
+they read well on dark pages too. Colours are safe for colour-blind eyes: blue to orange about zero, viridis above.
+"""
+
+import csv
+import io
+
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+__all__ = ["attention", "diverging", "gates", "memory", "show", "states", "step", "tokens_on", "training", "visible"]
+
+KEEPS, WRITES, RECALLS, INK, FAINT = "#3b82c4", "#e07b1a", "#8e63b0", "#24292f", "#8a8f98"
+BACKGROUND = "#ffffff"
+
+
+# ------------------------------------------------------------------------------------------------- colours and tokens
+
+
+def diverging(dark: bool = False) -> np.ndarray:
+    """(256, 3) uint8: from blue (1) through nothing (128 is zero exactly) to orange (255). Entry 0 is not used.
+
+    On a light page nothing is nearly white, on a dark one nearly black: what is bright, or dark, is what is large.
+    """
+    blue_to_orange = (["#b9dcff", "#4597dc", "#1c4065", "#1b1e24", "#5f3a10", "#e08a2e", "#ffdca8"] if dark else
+                      ["#0b3566", "#2f7cba", "#a6cde6", "#f3f3f1", "#f8c793", "#d8721b", "#6e2b00"])
+    anchors = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in blue_to_orange], dtype=float)
+    where = np.clip((np.arange(256) - 128) / 127, -1, 1)
+    ramp = [np.interp(where, np.linspace(-1, 1, len(anchors)), anchors[:, c]) for c in range(3)]
+    return np.stack(ramp, axis=1).round().astype(np.uint8)
+
+
+DIVERGING = ListedColormap(diverging()[1:] / 255, name="blue to orange")
+
+
+def visible(token: str) -> str:
+    """A token as it can be read: spaces and line ends shown, and what the plots' font lacks written as a code point."""
+    shown = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
+    def drawn(c):                        # DejaVu has Latin, Greek, Cyrillic and common signs, but not CJK or emoji
+        return c.isprintable() and (c < "\u0530" or "\u2010" <= c < "\u2600")
+    return "".join(shown.get(c, c if drawn(c) else f"‹{ord(c):x}›") for c in token) or "∅"
+
+
+def tokens_on(axis, tokens: list[str], most: int = 64) -> None:
+    """Write tokens along an axis (`ax.xaxis` or `ax.yaxis`); every n-th where there are more than `most`."""
+    places = range(0, len(tokens), -(-len(tokens) // most))
+    axis.set_ticks(list(places), [visible(tokens[i]).replace("$", r"\$") for i in places], family="monospace")
+    axis.set_tick_params(labelsize=8 if len(places) < 40 else 6, length=2,
+                         **({"labelrotation": 90} if axis.axis_name == "x" else {}))
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def states(pictures: dict, limit: float | None = None, height: float = 2.4) -> Figure:
+    """Matrices side by side on one scale, each under its title.
+
+    Args:
+        pictures: title -> (Dk, Dv); a key dimension is a row, a value dimension a column.
+        limit: the value that has the full colour; the largest there is if None.
+    """
+    matrices = {title: _numpy(x) for title, x in pictures.items()}
+    limit = limit or max(np.abs(x).max() for x in matrices.values()) or 1.0
+    rows, columns = next(iter(matrices.values())).shape
+    figure, axes = _figure(len(matrices), (1.2 + len(matrices) * height * columns / rows, height + 0.75))
+    for ax, (title, matrix) in zip(axes, matrices.items()):
+        image = ax.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel("value dimension", fontsize=8, color=FAINT)
+    axes[0].set_ylabel("key dimension", fontsize=8, color=FAINT)
+    _colour_bar(figure, image, axes)
+    return figure
+
+
+def step(record, t: int, head: int, row: int = 0, token: str | None = None) -> Figure:
+    """One step of a memory, as the sum it is: after = decayed - erased + written. `record` is a `DeltaRecord`."""
+    names = {"memory after" + (f" “{visible(token)}”" if token is not None else ""): record.state,
+             "=  decayed": record.decayed, "−  erased": record.erase, "+  written": record.write}
+    return states({title: part(t, head, row) for title, part in names.items()})
+
+
+def memory(step: dict, alpha, beta, recall, tokens: list[str], limit: float | None = None) -> Figure:
+    """The state explorer, standing still: one step of a memory, above the gates and the recall of all tokens up to it.
+
+    Args:
+        step: "memory", "decayed", "erased", "written" -> (Dk, Dv).
+        alpha, beta: (T,) over all tokens.
+        recall: (N,) cosines for the tokens up to this one, N - 1.
+        limit: the value that has the full colour; the largest there is if None.
+    """
+    parts = {"memory": "memory after “" + visible(tokens[len(recall) - 1]) + "”", "decayed": "=  faded",
+             "erased": "−  erased", "written": "+  written"}
+    limit = limit or max(np.abs(_numpy(step[part])).max() for part in parts) or 1.0
+    figure = Figure(figsize=(10.5, 5.6), facecolor=BACKGROUND, layout="constrained")
+    grid = figure.add_gridspec(4, 4, height_ratios=(6, 1, 1, 1))
+    panels = [figure.add_subplot(grid[0, i]) for i in range(4)]
+    for ax, (part, title) in zip(panels, parts.items()):
+        image = ax.imshow(_numpy(step[part]), cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.set(xticks=[], yticks=[])
+    _colour_bar(figure, image, panels)
+    strips = {"α  keeps": (alpha, KEEPS), "β  writes": (beta, WRITES), "recall": (recall, RECALLS)}
+    for i, (name, (heights, colour)) in enumerate(strips.items()):
+        ax = figure.add_subplot(grid[i + 1, :])
+        _strip(ax, name, _numpy(heights), colour, len(tokens))
+        ax.axvspan(len(recall) - 1.5, len(recall) - 0.5, color=INK, alpha=0.12, linewidth=0)
+        ax.set_xticks([])
+    tokens_on(ax.xaxis, tokens, most=130)
+    for ax in figure.axes:
+        _plain(ax)
+    return figure
+
+
+def gates(record, tokens: list[str], head: int, row: int = 0) -> Figure:
+    """Over the tokens: alpha, how much of the memory stays, and beta, how strongly the token writes."""
+    figure, axes = _figure((2, 1), (max(4.5, min(12, 1.2 + 0.17 * len(tokens))), 2.9), sharex=True)
+    strips = {"α  keeps": (record.alpha, KEEPS), "β  writes": (record.beta, WRITES)}
+    for ax, (name, (gate, colour)) in zip(axes, strips.items()):
+        _strip(ax, name, _numpy(gate[row, :, head]), colour, len(tokens))
+    tokens_on(axes[1].xaxis, tokens)
+    return figure
+
+
+def attention(weights, tokens: list[str], looked_at: list[str] | None = None, title: str = "",
+              limit: float | None = None) -> Figure:
+    """A token-to-token map: each row is a token that looks, each column a token that is looked at.
+
+    Softmax weights go from 0 to 1; a map with negative entries, such as an effective attention, is drawn about zero.
+
+    Args:
+        weights: (T, S)
+        looked_at: the S tokens of the columns, where there are more than rows (a conversation that was going on).
+    """
+    weights, looked_at = _numpy(weights), looked_at or tokens
+    signed = weights.min() < 0
+    limit = limit or (np.abs(weights).max() or 1.0 if signed else 1.0)
+    side = max(3.2, min(8.5, 0.16 * len(looked_at)))
+    figure, (ax,) = _figure(1, (side + 1.9, side * len(tokens) / len(looked_at) + 1.1))
+    image = ax.imshow(weights, cmap=DIVERGING if signed else "viridis", vmin=-limit if signed else 0, vmax=limit,
+                      interpolation="nearest")
+    ax.set_title(title, fontsize=10, color=INK)
+    tokens_on(ax.xaxis, looked_at)
+    tokens_on(ax.yaxis, tokens)
+    ax.set_xlabel("looked at", fontsize=8, color=FAINT)
+    ax.set_ylabel("token", fontsize=8, color=FAINT)
+    _colour_bar(figure, image, [ax])
+    return figure
+
+
+def training(path) -> Figure:
+    """The curves of a training log: a CSV with a header, its first column the step; empty cells are skipped.
+
+    Columns with "loss" in their names share the upper axes. Those with numbers between 0 and 1 only are accuracies,
+    below; the learning rate, `lr`, is neither.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    steps, *names = rows[0]
+    curves = {name: [(float(row[steps]), float(row[name])) for row in rows if row[name]] for name in names}
+    losses = [name for name in curves if "loss" in name]
+    accuracies = [name for name, points in curves.items() if name not in (*losses, "lr") and points
+                  and all(0 <= y <= 1 for _, y in points)]
+    groups = {"loss": losses, "accuracy": accuracies}
+    groups = {name: group for name, group in groups.items() if group}
+    figure, axes = _figure((len(groups), 1), (7.5, 2.3 * len(groups) + 0.6), sharex=True)
+    for ax, (label, group) in zip(axes, groups.items()):
+        colours = ["#3b82c4", "#e07b1a", "#8e63b0", "#4aa3a2", "#b8860b", "#7f7f7f", "#c05a8c", "#1b3b6f"]
+        for i, name in enumerate(group):
+            ax.plot(*zip(*curves[name]), label=name.replace("_", " "), color=colours[i % 8], linewidth=1.4,
+                    linestyle=("-", "--", ":")[i // 8 % 3])
+        ax.set_ylabel(label, fontsize=9, color=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+        if len(group) > 1:
+            ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        if label == "accuracy":
+            ax.set_ylim(-0.02, 1.02)
+        elif min(y for name in group for _, y in curves[name]) > 0:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("{x:g}")
+            ax.tick_params(axis="y", which="both", labelsize=8)
+    axes[-1].set_xlabel(steps, fontsize=9, color=INK)
+    return figure
+
+
+def show(figure: Figure, alt: str, dpi: int = 100) -> None:
+    """Show a figure in a notebook as exactly one PNG that carries its description, and close it.
+
+    Args:
+        alt: one sentence that says what is to be seen, for those who do not see it. It is the output's text as well.
+    """
+    from IPython.display import display
+    from matplotlib import pyplot
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    pyplot.close(figure)                 # else a notebook would show it a second time
+    display({"image/png": png.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+# ---------------------------------------------------------------------------------------------------- what they share
+
+
+def _figure(panels, size, **options):
+    """A figure on its own background, and its axes as a flat list. Not pyplot's: nothing keeps it alive."""
+    figure = Figure(figsize=size, facecolor=BACKGROUND, layout="constrained")
+    rows, columns = panels if isinstance(panels, tuple) else (1, panels)
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for ax in axes:
+        _plain(ax)
+    return figure, axes
+
+
+def _plain(ax):
+    ax.tick_params(colors=INK, labelsize=8)
+    for spine in ax.spines.values():
+        spine.set(color="#c9ced6", linewidth=0.8)
+
+
+def _strip(ax, name, heights, colour, length):
+    """Bars between 0 and 1 over the tokens; they hang where they are negative."""
+    ax.bar(range(len(heights)), heights, width=0.8, color=colour)
+    low = min(0.0, np.floor(10 * heights.min()) / 10)
+    ax.set(ylim=(low, 1.02), yticks=[0, 1], xlim=(-0.6, length - 0.4))
+    ax.set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _colour_bar(figure, image, axes):
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=18, pad=0.02)
+    bar.ax.tick_params(labelsize=7, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def _numpy(x) -> np.ndarray:
+    return torch.as_tensor(x).detach().float().cpu().numpy()
