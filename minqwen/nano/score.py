@@ -106,14 +106,14 @@ A Qwen3.5 of {parameters:,} parameters in the official layout, trained from scra
 have things and are in places, all of which changes, and sums. It is here so that everything in this project - lessons,
 pictures, tests - runs on a real trained model, offline. Outside of its world it knows nothing.
 
-{layers} layers of width {width}: {delta} Gated DeltaNet ({Hk} key heads, {Hv} value heads of {Dk} x {Dv}) and {attention}
-gated attention; a vocabulary of {vocabulary}, a context of {context} tokens.
+{layers} layers of width {width}: {delta} Gated DeltaNet ({Hk} key heads, {Hv} value heads of {Dk} x {Dv}) and
+{attention} gated attention; a vocabulary of {vocabulary}, a context of {context} tokens.
 
 ## Scores
 
 Asked through the chat template, answered greedily; right means right to the letter. Training saw stories of up to
-{facts} facts and sums of up to {digits} digits; a star marks what is longer than that. Sums scored here were left out of
-training.
+{facts} facts and sums of up to {digits} digits; a star marks what is longer than that. Sums scored here were left out
+of training.
 
 {table}
 

@@ -204,7 +204,7 @@ def train(args: argparse.Namespace) -> None:
         if (step + 1) % 10 == 0 or len(row) > 7:
             log.append(row)
         bar.set_postfix({name: f"{x.item():.3f}" for name, x in loss.items()})
-        if (step + 1) % 100 == 0:
+        if (step + 1) % args.keep_every == 0:
             keep(step + 1)
     keep(args.steps)
 
@@ -228,17 +228,18 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens in a step, about")
     parser.add_argument("--probe-every", type=int, default=100, metavar="STEPS")
+    parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
     parser.add_argument("--run", default=str(ROOT / "runs" / "nano"), help="where a run keeps its place")
     parser.add_argument("--out", default=str(ROOT / "data" / "nano"), help="where the finished model goes")
     parser.add_argument("--restart", action="store_true", help="forget a run that was interrupted")
-    train(parser.parse_args())
+    train(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
