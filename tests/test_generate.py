@@ -261,7 +261,7 @@ def test_thinking_budget_in_a_batch(qwen):
     rows, free = (generate(qwen, prompts, max_new_tokens=12, **more) for more in (options, {}))
     assert not {OPEN, CLOSE} & {*free[0], *free[1]}
     assert rows[0][:7] == free[0][:4] + END and rows[1] == free[1]
-    assert rows[0][7:] == generate(qwen, [prompts[0] + rows[0][:7]], max_new_tokens=5)[0]   # it read what was forced
+    assert rows[0][7:] == generate(qwen, [prompts[0] + rows[0][:7]], max_new_tokens=5)[0]  # the rest saw it
 
 
 # --------------------------------------------------------------------------------------------- Ctrl-C and exceptions
@@ -295,7 +295,7 @@ def test_ctrl_c_leaves_the_cache_usable(qwen, chunk, at):
     prefill(qwen, torch.tensor([prompt[: cache.length]]), calm, prefill_chunk=chunk)
     for id in given:
         decode_one_token(qwen, torch.tensor([id]), calm)
-    for layer, other in zip(cache.layers, calm.layers, strict=True):                # each layer has read the same tokens
+    for layer, other in zip(cache.layers, calm.layers, strict=True):    # each layer has read the same tokens
         for name, value in vars(layer).items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(getattr(other, name))), name
     unread = everything[cache.length : max(cache.length + 1, 70)]
