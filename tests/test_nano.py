@@ -1,4 +1,4 @@
-"""The nano model: its world is true, its text the template's, its training resumes, its scores are what the card says."""
+"""The nano model: its world is true, its text the template's; its training resumes; its scores are what the card says."""
 
 import json
 import re

@@ -198,10 +198,11 @@ def train(args: argparse.Namespace) -> None:
         row = {"step": step + 1, "seconds": round(seconds, 1), "lr": schedule(step, args.steps, args.lr),
                "most facts": most_facts, "gradient norm": norm.item(),
                **{f"loss {name}": x.item() for name, x in loss.items()}}
-        if (step + 1) % args.probe_every == 0 or step + 1 == args.steps:
+        last = step + 1 == args.steps
+        if last or (step + 1) % args.probe_every == 0:
             row |= probe(model, encode)
             bar.write("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
-        if (step + 1) % 10 == 0 or len(row) > 7:
+        if last or (step + 1) % 10 == 0:
             log.append(row)
         bar.set_postfix({name: f"{x.item():.3f}" for name, x in loss.items()})
         if (step + 1) % args.keep_every == 0:
