@@ -109,6 +109,6 @@ class Explorer(anywidget.AnyWidget):
         with self._errors_shown():
             self.send({"page": message["want"]}, [self.page(message["want"])])
 
-    def _handle_msg(self, message):                         # what the browser says comes this way, to observers too
+    def set_state(self, sync_data):                         # a move in the browser; observers hear of it in here
         with self._errors_shown():
-            super()._handle_msg(message)
+            super().set_state(sync_data)

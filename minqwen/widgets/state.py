@@ -91,7 +91,7 @@ class StateExplorer(Explorer):
 
     def __init__(self, qwen, text=None, *, token: int = -1, layer: int | None = None, head: int = 0, row: int = 0):
         if isinstance(qwen, Trace) != (text is None):
-            raise QwenError("A StateExplorer needs a model and a text, StateExplorer(qwen, 'ann ...'), or a trace alone.")
+            raise QwenError("Give a model and a text, StateExplorer(qwen, 'ann has ...'), or a trace alone.")
         self.trace = qwen if text is None else trace(qwen).run(text)
         self.row = row
         self._records = {record.index: record for record in self.trace.delta_layers}
@@ -156,8 +156,8 @@ class StateExplorer(Explorer):
         figure = plots.memory(steps[token], alpha, beta, recall, tokens, limits["memory"])
         plots.show(figure, alt or (
             f"Layer {layer}, head {head}, after token {token + 1} of {len(tokens)}: the memory as what faded, minus "
-            "what was erased, plus what was written; below, over the tokens, the gates alpha and beta and how well each "
-            "earlier token is recalled."))
+            "what was erased, plus what was written; below, over the tokens, the gates alpha and beta and how well "
+            "each earlier token is recalled."))
 
     def _steps(self, layer, head) -> tuple[list[dict], dict]:
         """Every token's step, from the numbers of the page."""

@@ -173,7 +173,7 @@ function render({ model, el }) {
   const legend = make("p", { class: "legend" });
   legend.innerHTML = `<i class="alpha"></i> <b>α</b> how much of the memory it keeps
     <i class="beta"></i> <b>β</b> how strongly it writes
-    <i class="recall"></i> <b>recall</b> how well its key now brings back its value`;
+    <i class="recall"></i> <b>recall</b> how well its key now brings back its value (cosine)`;
 
   const canvas = make("canvas", { width: plan.width, height: plan.height });
   const captions = (kind, texts) => make("div", { class: `captions ${kind}` }, ...texts.map((text, i) => {

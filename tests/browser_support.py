@@ -1,0 +1,134 @@
+"""Driving explorers: a Chromium that counts what it fetches, a JupyterLab of its own, and a canvas's pixels."""
+
+import base64
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import nbformat
+import numpy as np
+
+from conftest import REPOSITORY
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update"]
+
+# Take an explorer to each place in turn, by its sliders, and bring back all pixels.
+WALK = """async ([root, places]) => {
+  const until = async (wanted) => {
+    const start = Date.now();
+    while (!root.dataset.drawn?.startsWith(wanted + " ")) {
+      if (Date.now() - start > 20000) throw new Error(`wanted ${wanted}, but shown is ${root.dataset.drawn}`);
+      await new Promise((next) => setTimeout(next));
+    }
+  };
+  const canvas = root.querySelector("canvas"), all = [];
+  for (const [token, layer, head, layerIndex] of places) {
+    for (const [name, value] of Object.entries({ layer: layerIndex, head, token })) {
+      const range = root.querySelector(`[data-moves=${name}]`);
+      range.value = value;
+      range.dispatchEvent(new Event("input"));
+    }
+    await until(`${token} ${layer} ${head}`);
+    all.push(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+  }
+  const reader = new FileReader();
+  const read = new Promise((done) => (reader.onload = () => done(reader.result.split(",")[1])));
+  reader.readAsDataURL(new Blob(all));
+  return read;
+}"""
+
+
+@contextmanager
+def a_browser(chromium, profile):
+    """A persistent context with a fresh profile, as a person's browser is."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(profile), executable_path=chromium, args=FLAGS, viewport={"width": 1200, "height": 1000})
+        yield context
+        context.close()
+
+
+def watched(page, home):
+    """Lists that fill up with what goes wrong on a page: requests that leave `home`, and errors."""
+    strangers, errors = [], []
+    page.on("request", lambda request: strangers.append(request.url)
+            if not request.url.startswith((home, "data:", "blob:")) else None)
+    page.on("websocket", lambda socket: strangers.append(socket.url)
+            if not socket.url.startswith(home.replace("http", "ws", 1)) else None)
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    return strangers, errors
+
+
+def walk(root, places, layers):
+    """(N, height, width, 4) uint8: the canvas of the explorer `root` at each (token, layer, head)."""
+    size = root.evaluate("root => { const c = root.querySelector('canvas'); return [c.height, c.width]; }")
+    places = [[token, layer, head, layers.index(layer)] for token, layer, head in places]
+    pixels = root.evaluate(f"(root, places) => ({WALK})([root, places])", places)
+    return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(-1, *size, 4)
+
+
+def shown(root, place, theme="light"):
+    """Wait until the explorer shows (token, layer, head)."""
+    wanted = " ".join(map(str, place)) + " " + theme
+    root.page.wait_for_function("([root, wanted]) => root.dataset.drawn === wanted",
+                                arg=[root.element_handle(), wanted], timeout=20_000)
+
+
+@contextmanager
+def a_jupyterlab(folder):
+    """JupyterLab on a free port, with a home of its own and nothing that calls out. Gives (address, token)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token, home = secrets.token_hex(16), folder / "home"
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    own = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {"HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
+               "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
+               "--LabApp.expose_app_in_browser=True"]
+    with open(folder / "server.log", "w") as log:
+        server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log, cwd=folder)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()
+                    break
+                except OSError:
+                    assert server.poll() is None, (folder / "server.log").read_text()
+                    time.sleep(0.1)
+            yield address, token
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def write_notebook(path, *cells):
+    """A notebook with these code cells, the last of which says when all have run."""
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (*cells, 'print("ALL" + "DONE")')]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
+def run_all_cells(page, address, token, name):
+    """Open a notebook in JupyterLab, run it, and wait for its end."""
+    page.goto(f"{address}/lab/tree/{name}?reset&token={token}")
+    kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
+    page.wait_for_function(f"() => {kernel}?.status === 'idle'", timeout=120_000)
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.get_by_text("ALLDONE", exact=True).wait_for(timeout=120_000)
