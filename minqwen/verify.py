@@ -1,33 +1,535 @@
-"""Compare piece by piece with `transformers`."""
+"""Is this model the official one, computed the official way? Ask piece by piece.
+
+    report = minqwen.verify("data/nano")          # or a loaded model, or a name
+    print(report)                                 # a table: the piece, what it was compared with, error, tolerance
+    report.raise_if_failed()
+
+Three rings, from the inside out:
+
+    1  kernel       the forms of the delta rule against the recurrence in float64, on this very machine
+    2  model        every module and the whole model against `transformers` on the same weights - literally the same:
+                    its model is built without memory and given our tensors, so that there is one copy of them
+    3  weights      what is publicly known of the answers of Qwen/Qwen3.5-0.8B, where that is the checkpoint; only then
+
+An error is always the largest difference over the largest entry of what is right. The pieces of layer i of both models
+get the same input, so that what is named is the wrong piece, and not all that come after it.
+
+At the end: the checks of the lessons. They raise an AssertionError of one sentence, or print a line that never changes.
+"""
+
+import html
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
-from minqwen.model import Qwen
+from minqwen.model import Config, Qwen, rotary_angles
+
+KERNEL = {"float64": 1e-12, "float32": 1e-5, "gates to -50": 2e-4, "gradients": 1e-4}
+# (one piece on the same input, the whole model, the whole model where chunks fall differently)
+FULL_PRECISION, HALF_PRECISION = (2e-5, 5e-5, 1e-4), (2e-2, 1e-1, 1e-1)
+
+
+# ------------------------------------------------------------------------------------------------------- the report
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison."""
+
+    ring: str
+    piece: str
+    compared: str
+    error: float
+    tolerance: float
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.tolerance               # not a number is not ok
+
+
+@dataclass
+class Report:
+    """What was compared, and how it went. `print` it, or let a notebook show it."""
+
+    title: str
+    checks: list[Check] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.checks) and all(check.ok for check in self.checks)
+
+    @property
+    def failed(self) -> list[Check]:
+        return [check for check in self.checks if not check.ok]
+
+    def raise_if_failed(self) -> None:
+        """
+        Raises:
+            AssertionError: a check failed; names all that did.
+        """
+        if not self.ok:
+            wrong = "; ".join(f"{c.piece} is off by {c.error:.1e} ({c.tolerance:.0e} is allowed)" for c in self.failed)
+            number = f"{len(self.failed)} of {len(self.checks)}"
+            raise AssertionError(f"{number} checks failed: {wrong or 'nothing was compared'}.")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(c.ring, c.piece, c.compared, f"{c.error:.1e}", f"{c.tolerance:.0e}", "✓" if c.ok else "✗", c.note)
+                for c in self.checks]
+
+    def _verdict(self) -> str:
+        return f"{'✓' if self.ok else '✗'} {len(self.checks) - len(self.failed)} of {len(self.checks)} checks passed"
+
+    def __str__(self) -> str:
+        rows = [HEADINGS, *self._rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        rule = "-" * sum(widths[:6], 2 * 5)
+        return "\n".join([self.title, "", lines[0], rule, *lines[1:], "", *self.remarks, self._verdict()])
+
+    def _repr_html_(self) -> str:
+        def line(cells, tag):
+            cells = (f'<{tag} style="text-align: left">{html.escape(cell)}</{tag}>' for cell in cells)
+            return f"<tr>{''.join(cells)}</tr>"
+
+        rows = "".join(line(row, "td") for row in self._rows())
+        about = "".join(f"<p>{html.escape(text)}</p>" for text in (*self.remarks, self._verdict()))
+        return (f"<p>{html.escape(self.title)}</p><table><thead>{line(HEADINGS, 'th')}</thead>"
+                f"<tbody>{rows}</tbody></table>{about}")
+
+
+HEADINGS = ("ring", "piece", "compared with", "error", "allowed", "", "")
+
+
+# ----------------------------------------------------------------------------------------------------- the question
+
+
+@torch.no_grad()
+def verify(qwen, seed: int = 0) -> Report:
+    """Compare a model piece by piece with `transformers`, and the kernels with the rule itself.
+
+    Args:
+        qwen: a folder or a name (loaded in the dtype that it is stored in), what `minqwen.load` returns, or a `Qwen`.
+        seed: of the token ids and vectors that are put through both.
+
+    Raises:
+        QwenError: `transformers` is missing, or what was named cannot be loaded. A comparison that fails does not
+            raise: ask `report.ok`, or call `report.raise_if_failed()`.
+    """
+    name, model, tokenizer = _loaded(qwen)
+    official = _official()
+    weight, text = model.head_weight, model.config.text_config
+    dtype = str(weight.dtype).removeprefix("torch.")
+    report = Report(f"{name or 'The model'}: {model.config!r}, {dtype} on {weight.device}, beside transformers "
+                    f"{official.__version__} and torch {torch.__version__}")
+    random = torch.Generator().manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    try:
+        report.checks += kernel_checks(text, weight.device, random)
+        report.checks.append(_names(model))
+        twin = official_twin(model)
+        report.checks += module_checks(model, twin, random)
+        report.checks += model_checks(model, twin, random)
+        known, remark = _known_outputs(name, model, tokenizer)
+        report.checks += known
+        report.remarks.append(remark)
+    finally:
+        model.train(was_training)
+    return report
 
 
 def official_twin(qwen: Qwen) -> nn.Module:
     """`transformers`' own language model on the very same weights: built without memory, then given our tensors.
 
     Raises:
-        QwenError: `transformers` is not installed.
+        QwenError: `transformers` is missing.
     """
-    official = _official()
-    config = official.Qwen3_5TextConfig(**qwen.config.to_dict()["text_config"])
+    modules = _official().models.qwen3_5.modeling_qwen3_5
+    config = modules.Qwen3_5TextConfig(**qwen.config.to_dict()["text_config"])
     with torch.device("meta"):
-        twin = official.Qwen3_5ForCausalLM(config)
+        twin = modules.Qwen3_5ForCausalLM(config)
     ours = {name.replace("language_model.", ""): tensor for name, tensor in qwen.state_dict().items()}
     twin.load_state_dict(ours | {"lm_head.weight": qwen.head_weight.detach()}, assign=True)
     twin.tie_weights()
-    twin.model.rotary_emb = official.Qwen3_5TextRotaryEmbedding(config).to(qwen.head_weight.device)
+    twin.model.rotary_emb = modules.Qwen3_5TextRotaryEmbedding(config).to(qwen.head_weight.device)
     return twin.eval().requires_grad_(False)
 
 
 def _official():
     try:
-        from transformers.models.qwen3_5 import modeling_qwen3_5
+        import transformers
+        import transformers.models.qwen3_5.modeling_qwen3_5
     except ImportError:
-        raise QwenError("Verification compares with transformers, which is missing here: pip install 'minqwen[verify]' "
-                        "(5.23 or newer).") from None
-    return modeling_qwen3_5
+        raise QwenError("Verification compares with transformers 5.23 or newer, which is missing here: "
+                        "pip install 'minqwen[verify]'.") from None
+    if transformers.logging.get_verbosity() == transformers.logging.WARNING:
+        transformers.logging.set_verbosity_error()        # that kernels for a GPU are missing is no news to us
+    return transformers
+
+
+def _loaded(qwen) -> tuple[str, Qwen, object]:
+    """(its name or folder or "", the model, its tokenizer or None)"""
+    if isinstance(qwen, Qwen):
+        return "", qwen, None
+    if hasattr(qwen, "model"):
+        return str(getattr(qwen, "folder", None) or ""), qwen.model, getattr(qwen, "tokenizer", None)
+    from minqwen import checkpoint
+    from minqwen.tokenizer import Tokenizer
+
+    folder = checkpoint.resolve(qwen)
+    return str(qwen), checkpoint.load_model(folder), Tokenizer.from_folder(folder)
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference over the largest entry of what is right."""
+    precision = torch.promote_types(torch.promote_types(ours.dtype, theirs.dtype), torch.float32)
+    ours, theirs = ours.detach().to(precision), theirs.detach().to(ours.device, precision)
+    off, scale = (ours - theirs).abs().max(), theirs.abs().max()
+    return (off / scale if scale > 0 else off).nan_to_num(torch.inf).item()
+
+
+# --------------------------------------------------------------------------------------------------- ring 1: kernel
+
+
+def kernel_checks(text, device, random: torch.Generator) -> Iterator[Check]:
+    """All forms of the delta rule against the recurrence in float64 on the CPU; heads as the model's, but few."""
+    Hk = min(2, text.linear_num_key_heads)
+    Hv = Hk * (text.linear_num_value_heads // text.linear_num_key_heads)
+    shape = (1, 130, Hk, Hv, text.linear_key_head_dim, text.linear_value_head_dim)
+    check = partial(Check, "kernel")
+    single = torch.float32
+
+    for gates, tolerance in ((-3.0, KERNEL["float32"]), (-50.0, KERNEL["gates to -50"])):
+        x, state = _rule_inputs(*shape, gates, random)
+        right = recurrent_gated_delta_rule(*x, initial_state=state, output_final_state=True)
+        on_device = [t.to(device, single) for t in x], state.to(device, single)
+        for name, rule in (("recurrent", recurrent_gated_delta_rule), ("chunked", chunk_gated_delta_rule)):
+            ours = rule(*on_device[0], initial_state=on_device[1], output_final_state=True)
+            yield check(f"delta rule, {name}, float32", f"the recurrence in float64, gates to {gates:.0f}",
+                        max(map(error, ours, _on(right, device))), tolerance)
+
+    x, state = _rule_inputs(*shape, -3.0, random)
+    right = recurrent_gated_delta_rule(*x, initial_state=state, output_final_state=True)
+    ours = chunk_gated_delta_rule(*x, initial_state=state, output_final_state=True)
+    exact = KERNEL["float64"]
+    yield check("delta rule, chunked, float64", "the recurrence in float64", max(map(error, ours, right)), exact)
+
+    ends = torch.tensor([0, 1, 65, 130])
+    ours = chunk_gated_delta_rule(*x, cu_seqlens=ends)[0]
+    alone = [recurrent_gated_delta_rule(*(t[:, a:b] for t in x))[0] for a, b in zip(ends, ends[1:], strict=False)]
+    yield check("delta rule, packed sequences", "each by itself", error(ours, torch.cat(alone, dim=1)), exact)
+
+    q, k, v, g, beta = x
+    attended = torch.einsum("b h t s, b s h d -> b t h d", effective_attention(q, k, g, beta), v)
+    right = recurrent_gated_delta_rule(*x)[0]
+    yield check("effective attention", "what the recurrence reads", error(attended, right), exact)
+
+    for gates in (-3.0, -50.0):
+        x, state = _rule_inputs(*shape, gates, random)
+        right = _gradients(recurrent_gated_delta_rule, [*x, state])
+        ours = _gradients(chunk_gated_delta_rule, [t.to(device, single) for t in (*x, state)])
+        yield check("delta rule, gradients, float32", f"autograd through the recurrence, gates to {gates:.0f}",
+                    max(map(error, ours, _on(right, device))), KERNEL["gradients" if gates > -50 else "gates to -50"])
+
+
+def _rule_inputs(B, T, Hk, Hv, Dk, Dv, gates, random):
+    """q, k of unit length, v, log decays down to `gates`, beta in (0, 1), and a memory: float64, on the CPU."""
+    normal = partial(torch.randn, generator=random, dtype=torch.float64)
+    uniform = partial(torch.rand, generator=random, dtype=torch.float64)
+    q, k = l2norm(normal(2, B, T, Hk, Dk))
+    return [q, k, normal(B, T, Hv, Dv), gates * uniform(B, T, Hv) ** 3, uniform(B, T, Hv)], normal(B, Hv, Dk, Dv)
+
+
+@torch.enable_grad()
+def _gradients(rule, leaves):
+    leaves = [t.detach().requires_grad_() for t in leaves]
+    o, state = rule(*leaves[:5], initial_state=leaves[5], output_final_state=True)
+    return torch.autograd.grad(o.square().sum() + state.square().sum(), leaves)
+
+
+def _on(tensors, device):
+    return [t.to(device, torch.float32 if device.type != "cpu" else t.dtype) for t in tensors]
+
+
+# ---------------------------------------------------------------------------------------------------- ring 2: model
+
+
+def _names(model: Qwen) -> Check:
+    """Every tensor of the official language model is there under its name, in its shape, and no other."""
+    modules = _official().models.qwen3_5
+    with torch.device("meta"):
+        whole = modules.modeling_qwen3_5.Qwen3_5ForConditionalGeneration(
+            modules.configuration_qwen3_5.Qwen3_5Config.from_dict(model.config.to_dict()))
+    theirs = {name: tuple(t.shape) for name, t in whole.state_dict().items() if not name.startswith("model.visual.")}
+    if model.config.tie_word_embeddings:
+        theirs.pop("lm_head.weight", None)                # the embedding is the head, and stored once
+    ours = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    wrong = {name for name, _ in theirs.items() ^ ours.items()}
+    return Check("model", "names and shapes", f"the official state_dict: {len(theirs)} tensors", len(wrong), 0,
+                 f"such as {min(wrong)}" if wrong else "")
+
+
+def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int = 65) -> Iterator[Check]:
+    """Each module of each layer on the input that it gets in our model."""
+    ours, theirs, text = model.model.language_model, twin.model, model.config.text_config
+    device, dtype = model.head_weight.device, model.head_weight.dtype
+    tolerance = _tolerances(dtype)[0]
+
+    positions = torch.randint(text.max_position_embeddings, (3, 2, T), generator=random).to(device)
+    angles = rotary_angles(positions, text)
+    cos, sin = theirs.rotary_emb(torch.zeros((), device=device), positions)
+    both = torch.cat((angles, angles), dim=-1)
+    yield Check("model", "rotary positions", f"official, in three rows, up to {text.max_position_embeddings:,}",
+                max(error(both.cos(), cos), error(both.sin(), sin)), FULL_PRECISION[0])
+
+    inputs = []                                           # of each layer
+    hooks = [layer.register_forward_pre_hook(lambda _, x: inputs.append(x)) for layer in ours.layers]
+    model(_ids(model, 1, T, random), logits_to_keep=1)
+    for hook in hooks:
+        hook.remove()
+
+    worst = {}                                            # piece -> (error, layer, how many)
+
+    def compare(piece, i, a, b):
+        found, layer, count = worst.get(piece, (-1.0, 0, 0))
+        now = error(a, b)
+        worst[piece] = (*max((found, layer), (now, i)), count + 1)
+
+    for i, (layer, other) in enumerate(zip(ours.layers, theirs.layers, strict=True)):
+        x, cos, sin, *nothing = inputs[i]
+        angle = (torch.cat((cos, cos), -1).squeeze(2), torch.cat((sin, sin), -1).squeeze(2))
+        normed = layer.input_layernorm(x)
+        compare("RMSNorm before the mixer", i, normed, other.input_layernorm(x))
+        if layer.layer_type == "full_attention":
+            mixer, right = layer.self_attn, other.self_attn(normed, angle, None)[0]
+            q = mixer.q_proj(normed).unflatten(-1, (-1, 2, mixer.head_dim))[..., 0, :]
+            compare("RMSNorm of queries", i, mixer.q_norm(q), other.self_attn.q_norm(q))
+            compare("gated attention", i, mixer(normed, cos, sin, None, None), right)
+        else:
+            mixer, right = layer.linear_attn, other.linear_attn(normed)
+            z = mixer.in_proj_z(normed).unflatten(-1, (mixer.num_v_heads, -1))
+            compare("gated norm", i, mixer.norm(z.flip(1), z), other.linear_attn.norm(z.flip(1), z))
+            compare("Gated DeltaNet", i, mixer(normed, None, None, None), right)
+        x_mlp = layer.post_attention_layernorm(x)
+        compare("RMSNorm before the MLP", i, x_mlp, other.post_attention_layernorm(x))
+        compare("MLP", i, layer.mlp(x_mlp), other.mlp(x_mlp))
+        compare("decoder layer", i, layer(x, cos, sin, *nothing), other(x, angle))
+    compare("last RMSNorm", len(ours.layers), ours.norm(x), theirs.norm(x))
+
+    for piece, (found, layer, count) in worst.items():
+        at = f"official, {count} layers on our input; worst: layer {layer}" if count > 1 else "official, on our input"
+        yield Check("model", piece, at, found, tolerance)
+
+
+def model_checks(model: Qwen, twin: nn.Module, random: torch.Generator) -> Iterator[Check]:
+    """Logits, end to end: lengths, padding, positions of a picture, and the cache."""
+    _, whole, uneven = _tolerances(model.head_weight.dtype)
+
+    def check(what, compared, ours, theirs, tolerance):
+        return Check("model", what, compared, error(ours, theirs), tolerance, _margin(ours, theirs))
+
+    for T in (1, 65, 200):
+        ids = _ids(model, 1, T, random)
+        yield check(f"logits of {T} token{'s' * (T > 1)}", "official", model(ids), twin(ids).logits, whole)
+
+    mask = torch.ones(3, 80, dtype=torch.long, device=model.head_weight.device)
+    mask[0, :37] = mask[1, 50:] = 0
+    ids, real = _ids(model, 3, 80, random), mask.bool()
+    logits = model(ids, attention_mask=mask)
+    theirs = twin(ids, attention_mask=mask).logits
+    yield check("logits, padded left and right", "official", logits[real], theirs[real], uneven)
+    alone = [model(ids[row : row + 1, real[row]])[0] for row in range(3)]
+    yield check("logits, padded left and right", "the same rows alone", logits[real], torch.cat(alone), uneven)
+
+    ids = _ids(model, 1, 90, random)
+    positions = torch.randint(90, (3, 1, 90), generator=random).to(ids.device)
+    yield check("logits at positions of a picture", "official", model(ids, position_ids=positions),
+                twin(ids, position_ids=positions).logits, whole)
+
+    at_once = twin(ids).logits
+    cache, steps = model.new_cache(1, 90), [40, 1, 1, 1, 30, 1, 1, 15]
+    logits = torch.cat([model(piece, cache=cache) for piece in ids.split(steps, dim=1)], dim=1)
+    yield check("prefill in pieces, and decoding", "official, at once", logits, at_once, uneven)
+
+    cache, ours, theirs, past = model.new_cache(1, 90), [], [], None
+    for piece in ids[:, :74].split([64] + [1] * 10, dim=1):
+        ours.append(model(piece, cache=cache))
+        output = twin(piece, past_key_values=past, use_cache=True)
+        theirs.append(output.logits)
+        past = output.past_key_values
+    ours, theirs = torch.cat(ours, dim=1), torch.cat(theirs, dim=1)
+    yield check("decoding, token by token", "official, with its own cache", ours, theirs, uneven)
+    memories = [(layer.recurrent_state, other.recurrent_states[0])
+                for layer, other in zip(cache.layers, past.layers, strict=True) if hasattr(layer, "recurrent_state")]
+    yield Check("model", "memories after decoding", f"official, {len(memories)} layers",
+                max((error(a, b) for a, b in memories), default=0.0), uneven)
+
+    here = cache.snapshot()
+    model(_ids(model, 1, 5, random), cache=cache)
+    cache.restore(here)
+    logits = model(ids[:, 74:], cache=cache)
+    yield check("back to a snapshot, and on", "official, at once", logits, at_once[:, 74:], uneven)
+
+
+def _ids(model, B, T, random) -> Tensor:
+    return torch.randint(model.config.text_config.vocab_size, (B, T), generator=random).to(model.head_weight.device)
+
+
+def _tolerances(dtype):
+    return FULL_PRECISION if dtype in (torch.float32, torch.float64) else HALF_PRECISION
+
+
+def _margin(ours: Tensor, theirs: Tensor) -> str:
+    """Where the most probable token differs: by how much they prefer their own to their second. Small is rounding."""
+    differs = ours.argmax(-1) != theirs.argmax(-1)
+    if not differs.any():
+        return ""
+    first, second = theirs[differs].float().topk(2).values.unbind(-1)
+    return (f"top-1 differs at {differs.sum()} of {differs.numel()} positions, "
+            f"where top-1 and top-2 are at most {(first - second).max():.1e} apart")
+
+
+# -------------------------------------------------------------------------------------------------- ring 3: weights
+
+# Public facts on Qwen/Qwen3.5-0.8B: transformers' integration tests (tests/models/qwen3_5/test_modeling_qwen3_5.py).
+KNOWN_NAME = "Qwen3.5-0.8B"
+KNOWN_IDS, KNOWN_ARGMAX = [1, 306, 4658, 278, 6593, 310, 2834, 338], [198, 74, 9230, 198, 1, 264, 1, 198]
+KNOWN_PROMPT = "My favourite condiment is "
+KNOWN_ANSWER = "100% real.\nThe 100% real is the only one that is"
+
+
+def _known_outputs(name, model, tokenizer) -> tuple[list[Check], str]:
+    """The answers that are publicly known, if this is the checkpoint that gave them: by name, by numbers, trained."""
+    why = None
+    if KNOWN_NAME not in name or f"{KNOWN_NAME}-" in name:
+        why = f"this was not loaded as Qwen/{KNOWN_NAME}"
+    elif model.config.text_config != Config.named(KNOWN_NAME).text_config:
+        why = f"its configuration is not that of Qwen/{KNOWN_NAME}"
+    elif not model.model.language_model.norm.weight.any():
+        why = "its weights were never trained"
+    if why:
+        return [], f"Official weights: publicly known answers were not compared, because {why}."
+
+    ids = torch.tensor([KNOWN_IDS], device=model.head_weight.device)
+    logits = model(ids)[0].float()
+    wrong = sum(a != b for a, b in zip(logits.argmax(-1).tolist(), KNOWN_ARGMAX, strict=True))
+    checks = [Check("weights", "most probable tokens", "transformers' integration test, 8 ids", wrong, 0)]
+    if tokenizer is None:
+        return checks, f"Official weights: the known text of {KNOWN_NAME} was not compared, for want of a tokenizer."
+    from minqwen.generate import generate
+
+    prompt = torch.tensor([tokenizer.encode(KNOWN_PROMPT)], device=ids.device)
+    answer = tokenizer.decode(generate(model, prompt, max_new_tokens=20, temperature=0.0)[0])
+    checks.append(Check("weights", "greedy answer", "transformers' integration test, 20 tokens",
+                        float(answer.strip() != KNOWN_ANSWER), 0, f"it says {answer!r}"))
+    return checks, f"Official weights: compared with the publicly known answers of Qwen/{KNOWN_NAME}."
+
+
+# ------------------------------------------------------------------------------------------------ checks for lessons
+
+
+def check_close(name: str, ours: Tensor, theirs: Tensor, rtol: float = 2e-5) -> None:
+    """Raise unless `ours` is `theirs` up to `rtol` of the largest entry; then print `✓ name`.
+
+    Raises:
+        AssertionError: one sentence with the error.
+    """
+    ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
+    if ours.shape != theirs.shape:
+        raise AssertionError(f"{name}: the shape should be {tuple(theirs.shape)} but is {tuple(ours.shape)}.")
+    off = error(ours.double().cpu(), theirs.double().cpu())
+    if not off <= rtol:
+        raise AssertionError(f"{name}: the largest error is {off:.1e} of the largest value, and {rtol:.0e} is allowed.")
+    print(f"✓ {name}")
+
+
+def check_delta_rule(rule: Callable, name: str = "the gated delta rule") -> None:
+    """Raise unless `rule` is the gated delta rule; then print `✓ name`. Says which mistake it looks like.
+
+    Args:
+        rule: called as `recurrent_gated_delta_rule` is. Less will do: `rule(q, k, v, g, beta)` must be possible,
+            `initial_state` and `output_final_state` are given if it takes them, and it returns o, or o and the state.
+
+    Raises:
+        AssertionError: one sentence that says what is wrong.
+    """
+    takes = inspect.signature(rule).parameters
+    options = {"output_final_state": True} if "output_final_state" in takes else {}
+    random = torch.Generator().manual_seed(0)
+    for gates in (-1.0, -50.0):
+        for with_state in (False, True)[: 1 + ("initial_state" in takes)]:
+            x, state = _rule_inputs(2, 40, 2, 6, 8, 12, gates, random)
+            state = state if with_state else torch.zeros_like(state)
+            given = {"initial_state": state.float()} if with_state else {}
+            result = rule(*(t.float() for t in x), **given, **options)
+            o, last = result if isinstance(result, tuple) else (result, None)
+            right, right_last = _walk(*x, state)
+            _shape_of(name, "o", o, right)
+            if not o.isfinite().all():
+                raise AssertionError(f"{name}: o is not finite for gates down to {gates:.0f}; exp of something > 0?")
+            if error(o.double(), right) > 1e-3:
+                alike = [sentence for sentence, wrong in MISTAKES.items() if error(o.double(), wrong(*x, state)) < 1e-3]
+                because = f"it looks as if {alike[0]}" if alike else "compare it with the four lines of the rule"
+                raise AssertionError(f"{name}: o is wrong (error {error(o.double(), right):.1e}); {because}.")
+            if last is not None:
+                _shape_of(name, "the final state", last, right_last)
+                if not error(last.double(), right_last) <= 1e-3:
+                    raise AssertionError(f"{name}: o is right, but the final state is not.")
+    print(f"✓ {name}")
+
+
+def _shape_of(name, what, ours, right):
+    if not isinstance(ours, Tensor) or ours.shape != right.shape:
+        shape = tuple(ours.shape) if isinstance(ours, Tensor) else type(ours).__name__
+        raise AssertionError(f"{name}: {what} should have the shape {tuple(right.shape)} but is {shape}.")
+
+
+def _walk(q, k, v, g, beta, state, decay_late=False, erase=True, read_late=True):
+    """The rule, token by token, with a switch for each mistake."""
+    per_key = v.shape[2] // k.shape[2]
+    q, k = (x.repeat_interleave(per_key, dim=2) for x in (q * k.shape[-1] ** -0.5, k))
+    outputs = []
+    for q_t, k_t, v_t, alpha, beta_t in zip(*(x.unbind(1) for x in (q, k, v, g.exp(), beta)), strict=True):
+        alpha = alpha[..., None, None]
+        decayed = state if decay_late else alpha * state
+        answer = torch.einsum("b h k v, b h k -> b h v", decayed, k_t) * erase
+        written = torch.einsum("b h k, b h v -> b h k v", k_t, beta_t[..., None] * (v_t - answer))
+        before, state = decayed, (alpha * state if decay_late else decayed) + written
+        outputs.append(torch.einsum("b h k v, b h k -> b h v", state if read_late else before, q_t))
+    return torch.stack(outputs, dim=1), state
+
+
+def _heads_in_turn(q, k, v, g, beta, state):
+    """What comes out if value head h takes key head h % Hk."""
+    turn = torch.arange(v.shape[2]).view(-1, k.shape[2]).T.flatten()
+    o = _walk(q, k, v[:, :, turn], g[:, :, turn], beta[:, :, turn], state[:, turn])[0]
+    return o[:, :, turn.argsort()]
+
+
+MISTAKES = {
+    "nothing decays: multiply the state by exp(g) at each token":
+        lambda q, k, v, g, beta, s: _walk(q, k, v, 0 * g, beta, s)[0],
+    "beta is not used: it says how much of the error is written":
+        lambda q, k, v, g, beta, s: _walk(q, k, v, g, torch.ones_like(beta), s)[0],
+    "q is not scaled by Dk ** -0.5":
+        lambda q, k, v, g, beta, s: _walk(q, k, v, g, beta, s)[0] * k.shape[-1] ** 0.5,
+    "values are added and old ones never erased: write v - S^T k, not v":
+        lambda *x: _walk(*x, erase=False)[0],
+    "the error is read before the state has decayed: decay comes first":
+        lambda *x: _walk(*x, decay_late=True)[0],
+    "the state is read before this token is written into it":
+        lambda *x: _walk(*x, read_late=False)[0],
+    "value heads take key heads in turn: in blocks, heads 0 ... R-1 share key head 0 (repeat_interleave, not tile)":
+        _heads_in_turn,
+    "the initial state is not used":
+        lambda q, k, v, g, beta, s: _walk(q, k, v, g, beta, 0 * s)[0],
+}
+

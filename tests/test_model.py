@@ -6,7 +6,7 @@ import pytest
 import torch
 from support import error, random_qwen, small_config, tokens
 
-from minqwen.model import Config, GatedDeltaNet, Qwen
+from minqwen.model import GatedDeltaNet, Qwen
 from minqwen.verify import official_twin
 
 EXACT = 2e-5                                              # largest error over largest logit
@@ -93,7 +93,7 @@ def test_trap_1_padding_enters_neither_convolution_nor_memory(qwen, twin, rows):
 
 
 def test_trap_1_holes_are_as_if_they_were_not_there(qwen):
-    """Pads between real tokens, as when two turns of a batch are joined: the row is its real tokens and nothing else."""
+    """Pads between real tokens, as when turns of a batch are joined: a row is its real tokens and nothing else."""
     mask = mask_of("0011" * 5 + "1" * 40 + "0" * 7 + "1" * 13, "1" * 50 + "0" * 20 + "1" * 10)
     x = tokens(2, 80)
     logits = qwen(x, attention_mask=mask)
@@ -120,6 +120,7 @@ def test_trap_2_packed_sequences_do_not_see_each_other(qwen, cut):
 @pytest.mark.parametrize("pieces", [
     [130], [50, 1, 64, 1, 1, 13], [1] * 20, [1, 2, 3, 4, 5], [64, 64, 1, 1], [3, 1, 60],
 ], ids=str)
+@torch.no_grad()                                          # so that decoding is in place
 def test_trap_3_prefill_pieces_and_decoding_are_one_function(qwen, twin, pieces):
     x, cache, outputs = tokens(2, sum(pieces)), qwen.new_cache(2, 200), []
     for piece in x.split(pieces, dim=1):
@@ -140,6 +141,7 @@ def test_trap_3_caches_hold_the_same_after_pieces_and_at_once(qwen):
             assert error(getattr(a, name), getattr(b, name)) < EXACT, name
 
 
+@torch.no_grad()                                          # so that decoding is in place
 def test_decoding_beside_the_official_cache(qwen, twin):
     x, cache = tokens(2, 60), qwen.new_cache(2, 60)
     theirs = twin(x[:, :40], use_cache=True)
@@ -150,6 +152,7 @@ def test_decoding_beside_the_official_cache(qwen, twin):
 
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
+@torch.no_grad()                                          # so that decoding is in place
 def test_trap_1_padded_prefill_then_decoding(qwen, side):
     """A padded row goes on exactly as the same row alone, whichever side its pads are on."""
     rows = {"left": ["0" * 15 + "1" * 25, "1" * 40], "right": ["1" * 25 + "0" * 15, "1" * 40],
@@ -197,11 +200,12 @@ def test_a_model_in_float64_decodes_too(qwen):
     assert error(logits, double(x)) < 1e-12
 
 
+@torch.no_grad()                                          # so that decoding is in place
 def test_trap_5_going_back_is_as_if_nothing_had_happened(qwen):
     x, cache = tokens(2, 60), qwen.new_cache(2, 100)
     qwen(x[:, :30], cache=cache)
     here = cache.snapshot()
-    for wrong in ([20], [1, 1, 1], [1]):                                           # three detours from one snapshot
+    for wrong in ([1, 1, 1], [20], [1]):                                           # three detours from one snapshot
         for piece in tokens(2, sum(wrong), seed=9).split(wrong, dim=1):
             qwen(piece, cache=cache)
         cache.restore(here)
@@ -247,7 +251,7 @@ def test_trap_7_a_log_and_gated_norm_stay_float32_in_a_half_precision_model():
     assert logits.dtype == theirs.dtype == torch.bfloat16
     assert error(logits, theirs) < 2e-2                  # rounding anywhere else than they do would make 5e-2 and more
     exact = copy.deepcopy(half).float()(x)
-    assert error(logits, exact) < 1.2 * error(theirs, exact)                       # no further from the truth than they are
+    assert error(logits, exact) < 1.2 * error(theirs, exact)                      # no further from the truth than they
     assert error(copy.deepcopy(half).bfloat16()(x), logits) > 0
 
 
@@ -291,8 +295,8 @@ def test_trap_14_a_fresh_memory_outlasts_the_token(seed):
         assert parameter.isfinite().all(), name
     for module in fresh.modules():
         if isinstance(module, GatedDeltaNet):
-            g = -module.A_log.exp() * torch.nn.functional.softplus(module.dt_bias)           # where the input says nothing
-            lasts = -1 / g                                                                   # tokens until 1/e is left
+            g = -module.A_log.exp() * torch.nn.functional.softplus(module.dt_bias)     # where the input says nothing
+            lasts = -1 / g                                                             # tokens until 1/e is left
             assert 0.5 < lasts.min() and 4 < lasts.median() < 100 and 100 < lasts.max() < 1e4
     x = tokens(2, 50)
     logits = fresh(x)

@@ -1,0 +1,133 @@
+"""Numbers, names and shapes of the published models; everything here runs on the meta device, without memory."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support import SMALL, small_config
+
+from minqwen.model import Config, Qwen, TextConfig
+
+PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())   # from the checkpoints' own files
+SHARED = PUBLISHED.pop("every size")
+sizes = pytest.mark.parametrize("name", PUBLISHED)
+
+
+def official_json(name):
+    """The published `config.json`, put together again."""
+    size = PUBLISHED[name]
+    return {**SHARED["config"], "architectures": ["Qwen3_5ForConditionalGeneration"],
+            "tie_word_embeddings": size["tie_word_embeddings"],
+            "text_config": {"model_type": "qwen3_5_text", **SHARED["text_config"], **size["text_config"]},
+            "vision_config": {"model_type": "qwen3_5", **SHARED["vision_config"], **size["vision_config"]}}
+
+
+def on_meta(config):
+    with torch.device("meta"):
+        return Qwen(config)
+
+
+@sizes
+def test_named_sizes_are_the_published_ones(name):
+    config = Config.named(name)
+    for part, numbers in (("text_config", vars(config.text_config)), ("vision_config", config.vision_config)):
+        for key, value in {**SHARED[part], **PUBLISHED[name][part]}.items():
+            assert numbers[key] == value, (part, key)
+    for key in SHARED["config"].keys() - {"model_type"}:
+        assert getattr(config, key) == SHARED["config"][key]
+    assert config.tie_word_embeddings == PUBLISHED[name]["tie_word_embeddings"]
+    assert config.text_config.layer_types == Config.from_dict(official_json(name)).text_config.layer_types
+    assert config.text_config == Config.from_dict(official_json(name)).text_config
+
+
+def test_names_may_carry_their_owner_and_base():
+    assert Config.named("Qwen/Qwen3.5-4B-Base") == Config.named("Qwen3.5-4B")
+
+
+@sizes
+def test_three_layers_of_four_are_delta_nets(name):
+    kinds = Config.named(name).text_config.layer_types
+    assert kinds == (["linear_attention"] * 3 + ["full_attention"]) * (len(kinds) // 4)
+
+
+@sizes
+def test_text_parameters_are_as_many_as_published(name):
+    model = on_meta(Config.named(name))
+    assert sum(p.numel() for p in model.parameters()) == PUBLISHED[name]["parameters"]["text"]
+    assert len(model.state_dict()) == PUBLISHED[name]["text_tensors"]
+
+
+@sizes
+def test_names_and_shapes_are_the_official_ones(name):
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    with torch.device("meta"):
+        config = transformers.Qwen3_5Config.from_dict(official_json(name))
+        official = transformers.Qwen3_5ForConditionalGeneration(config)
+    theirs = {k: tuple(t.shape) for k, t in official.state_dict().items() if not k.startswith("model.visual.")}
+    if PUBLISHED[name]["tie_word_embeddings"]:
+        del theirs["lm_head.weight"]
+    assert {k: tuple(t.shape) for k, t in on_meta(Config.named(name)).state_dict().items()} == theirs
+
+
+@sizes
+def test_round_trip(name):
+    config = Config.named(name)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("config", [
+    Config.named("Qwen3.5-0.8B"), Config.named("Qwen3.5-27B"),
+    small_config(layer_types=["full_attention"] + ["linear_attention"] * 3),
+], ids=["0.8B", "27B", "small, text only"])
+def test_transformers_reads_what_we_write(config, tmp_path):
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert type(theirs).__name__ == "Qwen3_5Config"
+    assert theirs.tie_word_embeddings == config.tie_word_embeddings
+    for key, value in vars(config.text_config).items():
+        if key not in ("full_attention_interval", "mtp_num_hidden_layers", "dtype"):   # not kept by transformers
+            assert getattr(theirs.text_config, key) == value, key
+    for key, value in (config.vision_config or {}).items():
+        if key != "model_type":
+            assert getattr(theirs.vision_config, key) == value, key
+
+
+def test_we_read_what_transformers_writes(tmp_path):
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    transformers.Qwen3_5TextConfig(**SMALL).save_pretrained(tmp_path / "text")
+    text = Config.from_dict(json.loads((tmp_path / "text" / "config.json").read_text()))
+    for key, value in SMALL.items():
+        assert getattr(text.text_config, key) == value, key
+    transformers.Qwen3_5Config(text_config=SMALL, tie_word_embeddings=True).save_pretrained(tmp_path / "whole")
+    whole = Config.from_dict(json.loads((tmp_path / "whole" / "config.json").read_text()))
+    assert whole.text_config == text.text_config and whole.vision_config["depth"] == 27
+
+
+WRONG = {
+    "another model": {"model_type": "llama"},
+    "no model type": {"model_type": None},
+    "layers that are not listed": {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 4},
+    "an unknown layer": {"num_hidden_layers": 1, "layer_types": ["mamba"]},
+    "value heads that do not divide": {"linear_num_value_heads": 7},
+    "query heads that do not divide": {"num_attention_heads": 5},
+    "another activation": {"hidden_act": "gelu"},
+    "another rotary scaling": {"rope_parameters": {**SMALL["rope_parameters"], "rope_type": "yarn"}},
+    "sections that do not add up": {"rope_parameters": {**SMALL["rope_parameters"], "mrope_section": [3, 3, 3]}},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_built_is_told_in_one_sentence(wrong):
+    with pytest.raises(ValueError, match=r"^[A-Z][^\n]+\.$"):
+        Config.from_dict({"model_type": "qwen3_5_text", **SMALL, **WRONG[wrong]})
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="Qwen3.5-0.8B, .*Qwen3.5-27B"):
+        Config.named("Qwen3.5-1T")
+
+
+def test_defaults_are_the_9b():
+    assert TextConfig(mtp_num_hidden_layers=1) == Config.named("Qwen3.5-9B").text_config

@@ -1,0 +1,209 @@
+"""Verification verifies: it passes what is right, and names the piece when that piece alone is broken."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from support import random_qwen, small_config
+
+import minqwen.model as architecture
+import minqwen.verify as verification
+from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from minqwen.errors import QwenError
+from minqwen.model import GatedAttention, GatedDeltaNet
+from minqwen.verify import Check, Report, check_close, check_delta_rule, verify
+
+
+@pytest.fixture(scope="module")
+def qwen():
+    pytest.importorskip("transformers", minversion="5.23")
+    return random_qwen()
+
+
+# --------------------------------------------------------------------------------------- what is right passes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_right_model_passes(qwen, dtype):
+    report = verify(copy.deepcopy(qwen).to(dtype))
+    report.raise_if_failed()
+    assert report.ok and {check.ring for check in report.checks} == {"kernel", "model"}
+    assert len(report.checks) >= 29
+
+
+def test_an_untied_model_of_attention_alone_passes():
+    pytest.importorskip("transformers", minversion="5.23")
+    config = small_config(tie_word_embeddings=False, layer_types=["full_attention"] * 2, num_hidden_layers=2)
+    verify(random_qwen(config)).raise_if_failed()
+
+
+def test_a_folder_is_loaded_and_verified(qwen, tmp_path):
+    from minqwen.checkpoint import save_model
+
+    save_model(qwen, tmp_path / "here")
+    report = verify(tmp_path / "here")
+    assert report.ok and str(tmp_path / "here") in str(report)
+
+
+def test_the_model_is_left_as_it_was(qwen):
+    qwen = copy.deepcopy(qwen).train().requires_grad_(True)
+    before = {name: tensor.clone() for name, tensor in qwen.state_dict().items()}
+    verify(qwen)
+    assert qwen.training and all(p.requires_grad for p in qwen.parameters())
+    assert not any(module._forward_pre_hooks for module in qwen.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in qwen.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------ what is broken is named
+
+
+def scaled(function, by=1.01):
+    return lambda *args, **kwargs: function(*args, **kwargs) * by
+
+
+def height_and_width_swapped(positions, config):
+    return architecture.rotary_angles(positions[[0, 2, 1]], config)
+
+
+append = architecture.AttentionCache.append
+BROKEN = {  # what fails -> how it is broken
+    "gated attention": lambda patch: patch.setattr(GatedAttention, "gated", lambda self, o, gate: o),
+    "Gated DeltaNet": lambda patch: patch.setattr(GatedDeltaNet, "convolve", scaled(GatedDeltaNet.convolve)),
+    "rotary positions": lambda patch: patch.setattr(verification, "rotary_angles", height_and_width_swapped),
+    "MLP": lambda patch: patch.setattr(architecture.MLP, "forward", scaled(architecture.MLP.forward)),
+    "last RMSNorm": lambda patch: patch.setattr(architecture.RMSNorm, "forward", scaled(architecture.RMSNorm.forward)),
+    "gated norm": lambda patch: patch.setattr(architecture.GatedRMSNorm, "forward", lambda self, x, z: x * self.weight),
+    "logits, padded left and right": lambda patch: patch.setattr(architecture.Padding, "pack", lambda self, x: x),
+    "back to a snapshot, and on": lambda patch: patch.setattr(
+        architecture.DeltaCache, "restore", lambda self, saved: None),
+    "prefill in pieces, and decoding": lambda patch: patch.setattr(
+        architecture.AttentionCache, "append", lambda self, k, v: [1.01 * x for x in append(self, k, v)]),
+    "delta rule, chunked, float32": lambda patch: patch.setattr(
+        verification, "chunk_gated_delta_rule", lambda *x, **o: tuple(1.01 * t for t in chunk_gated_delta_rule(*x, **o)
+                                                                      if t is not None)),
+    "effective attention": lambda patch: patch.setattr(
+        verification, "effective_attention", scaled(verification.effective_attention)),
+}
+
+
+@pytest.mark.parametrize("piece", BROKEN)
+def test_a_broken_piece_is_named(qwen, piece, monkeypatch):
+    BROKEN[piece](monkeypatch)
+    report = verify(qwen)
+    assert not report.ok and piece in {check.piece for check in report.failed}
+    with pytest.raises(AssertionError, match=r"^\d+ of \d+ checks failed: .*\.$"):
+        report.raise_if_failed()
+
+
+def test_a_missing_name_is_named(qwen):
+    other = copy.deepcopy(qwen)
+    other.model.language_model.layers[0].mlp.extra = torch.nn.Parameter(torch.zeros(1))
+    check = verification._names(other)
+    assert not check.ok and "layers.0.mlp.extra" in check.note
+
+
+def test_weights_that_are_not_numbers_fail(qwen):
+    other = copy.deepcopy(qwen)
+    other.model.language_model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    failed = {check.piece for check in verify(other).failed}
+    assert "MLP" in failed and "logits of 200 tokens" in failed
+
+
+# ------------------------------------------------------------------------------------------------- the report
+
+
+def test_report():
+    good = Check("model", "MLP", "official", 1e-7, 2e-5)
+    bad = Check("model", "norm", "<official>", float("nan"), 2e-5, "!")
+    assert good.ok and not bad.ok
+    report = Report("a model", [good, bad], ["a remark"])
+    assert not report.ok and report.failed == [bad]
+    assert "✗ 1 of 2 checks passed" in str(report) and "a remark" in str(report)
+    assert str(report).count("✓") == 1 and "&lt;official&gt;" in report._repr_html_()
+    assert Report("good", [good]).ok
+    assert not Report("nothing was run").ok
+    with pytest.raises(AssertionError, match="nothing was compared"):
+        Report("nothing was run").raise_if_failed()
+
+
+def test_half_precision_reports_the_margin_beside_a_mismatch():
+    theirs = torch.tensor([[1.0, 1.5, 0.0], [3.0, 0.0, 0.0]])
+    ours = torch.tensor([[1.5, 1.25, 0.0], [3.0, 0.0, 0.0]])
+    assert verification._margin(theirs, theirs) == ""
+    assert verification._margin(ours, theirs) == (
+        "top-1 differs at 1 of 2 positions, where top-1 and top-2 are at most 5.0e-01 apart")
+
+
+def test_without_transformers_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(QwenError, match=r"pip install 'minqwen\[verify\]'\.$"):
+        verify(random_qwen())
+
+
+# -------------------------------------------------------------------------------------- ring 3, never claimed
+
+
+@pytest.mark.parametrize("name, because", [
+    ("", "not loaded as"), ("data/nano", "not loaded as"), ("Qwen/Qwen3.5-0.8B-Base", "not loaded as"),
+    ("Qwen/Qwen3.5-0.8B", "configuration is not"),
+])
+def test_known_answers_are_compared_only_where_they_apply(qwen, name, because):
+    checks, remark = verification._known_outputs(name, qwen, None)
+    assert checks == [] and "were not compared" in remark and because in remark
+
+
+def test_known_answers_need_trained_weights(monkeypatch):
+    fresh = architecture.Qwen(small_config())
+    monkeypatch.setattr(verification.Config, "named", lambda name: fresh.config)
+    assert "never trained" in verification._known_outputs("Qwen/Qwen3.5-0.8B", fresh, None)[1]
+    trained = random_qwen(small_config(vocab_size=10_000))
+    monkeypatch.setattr(verification.Config, "named", lambda name: trained.config)
+    checks, remark = verification._known_outputs("Qwen/Qwen3.5-0.8B", trained, None)
+    assert [check.ok for check in checks] == [False] and "want of a tokenizer" in remark
+
+
+# ----------------------------------------------------------------------------------------- checks for lessons
+
+
+def test_check_close(capsys):
+    right = torch.tensor([1.0, -4.0])
+    check_close("a name", right + 4e-5, right)
+    assert capsys.readouterr().out == "✓ a name\n"
+    for wrong in (right + 1e-3, right * torch.nan, right[:1]):
+        with pytest.raises(AssertionError, match=r"^a name: [^\n]+\.$"):
+            check_close("a name", wrong, right)
+
+
+@pytest.mark.parametrize("rule", [
+    recurrent_gated_delta_rule, chunk_gated_delta_rule,
+    lambda q, k, v, g, beta: recurrent_gated_delta_rule(q, k, v, g, beta)[0],
+    lambda q, k, v, g, beta, initial_state=None: chunk_gated_delta_rule(q, k, v, g, beta, None, initial_state, True),
+], ids=["recurrent", "chunked", "o alone", "o and state"])
+def test_check_delta_rule_passes(rule, capsys):
+    check_delta_rule(rule)
+    assert capsys.readouterr().out == "✓ the gated delta rule\n"
+
+
+@pytest.mark.parametrize("mistake", verification.MISTAKES)
+def test_check_delta_rule_says_which_mistake_it_is(mistake):
+    def rule(q, k, v, g, beta, initial_state=None):
+        x = [t.double() for t in (q, k, v, g, beta)]
+        state = torch.zeros(2, 6, 8, 12) if initial_state is None else initial_state
+        return verification.MISTAKES[mistake](*x, state.double()).float()
+
+    with pytest.raises(AssertionError) as caught:
+        check_delta_rule(rule)
+    assert mistake in str(caught.value)
+
+
+@pytest.mark.parametrize("rule, says", [
+    (lambda q, k, v, g, beta: v, "compare it with"),
+    (lambda q, k, v, g, beta: v[:, :1], "shape"),
+    (lambda q, k, v, g, beta: None, "NoneType"),
+    (lambda *x: recurrent_gated_delta_rule(*x)[0] / (x[3] > -30)[..., None], "not finite"),
+    (lambda *x: (recurrent_gated_delta_rule(*x)[0], torch.zeros(2, 6, 8, 12)), "final state is not"),
+])
+def test_check_delta_rule_says_what_is_wrong(rule, says):
+    with pytest.raises(AssertionError, match=rf"^the gated delta rule: [^\n]*{says}[^\n]*\.$"):
+        check_delta_rule(rule)
