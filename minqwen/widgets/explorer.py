@@ -80,18 +80,16 @@ class Explorer(anywidget.AnyWidget):
         raise NotImplementedError
 
     def to_html(self, path) -> Path:
-        """Write one page that holds everything - module, data, colours - and needs no kernel and no network.
+        """Write one page that holds everything - module, data, colours - and needs no kernel and no network."""
+        return self._write_page(path, self.story, self.page_names(), {x: getattr(self, x) for x in self.position})
 
-        Args:
-            path: the file to write.
-        """
+    def _write_page(self, path, story: dict, names: list[str], position: dict) -> Path:
         path = Path(path)
-        pages = {name: base64.b64encode(self.page(name)).decode() for name in self.page_names()}
-        state = {"story": self.story, "pages": pages, "problem": ""}
-        state |= {name: getattr(self, name) for name in self.position}
+        pages = {name: base64.b64encode(self.page(name)).decode() for name in names}
+        state = {"story": story, "pages": pages, "problem": "", **position}
         module = Path(self._esm_path).read_text(encoding="utf-8").replace("export default", "const explorer =")
         path.write_text(PAGE.format(
-            title=html.escape(self.story["title"]), css=Path(self._css_path).read_text(encoding="utf-8"), module=module,
+            title=html.escape(story["title"]), css=Path(self._css_path).read_text(encoding="utf-8"), module=module,
             state=json.dumps(state).replace("<", "\\u003c"),            # so that no text can close the script
         ), encoding="utf-8")
         return path

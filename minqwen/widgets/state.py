@@ -6,6 +6,7 @@ in Python. Both count in double precision, each sum and product in the same orde
 """
 
 import base64
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -138,6 +139,17 @@ class StateExplorer(Explorer):
         if not self.story["begins_empty"]:
             parts.append(record.initial_state[row])
         return b"".join(x.float().cpu().contiguous().numpy().astype("<f4").tobytes() for x in parts)
+
+    def to_html(self, path, layers: list[int] | None = None) -> Path:
+        """Write one page that holds everything and needs no kernel and no network.
+
+        Args:
+            path: the file to write.
+            layers: which layers to put in, by their numbers in the model; all if None. (A large model's page is large.)
+        """
+        layers = [self._checked("layer", layer) for layer in (self.story["layers"] if layers is None else layers)]
+        position = {"token": self.token, "layer": self.layer if self.layer in layers else layers[0], "head": self.head}
+        return self._write_page(path, self.story | {"layers": layers}, [str(layer) for layer in layers], position)
 
     def frame(self, token=None, layer=None, head=None, dark: bool = False) -> np.ndarray:
         """(height, width, 4) uint8: the canvas's pixels there; what is not given is where the explorer stands."""

@@ -126,7 +126,7 @@ const make = (tag, attributes = {}, ...children) => {
   return element;
 };
 const signed = (x, digits = 4) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
-const percent = (x) => `${(100 * x).toFixed(x > 0.99 && x < 1 ? 1 : 0)} %`;
+const percent = (x) => `${(100 * x).toFixed(x >= 1 || x < 0.99 ? 0 : x < 0.999 ? 1 : 2)} %`;
 const readable = (text) => text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "∅";
 
 const isDark = () => {
@@ -171,9 +171,9 @@ function render({ model, el }) {
   });
   const ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...cells);   // the slider says it all
   const legend = make("p", { class: "legend" });
-  legend.innerHTML = `<i class="alpha"></i> <b>α</b> how much of the memory it keeps
-    <i class="beta"></i> <b>β</b> how strongly it writes
-    <i class="recall"></i> <b>recall</b> how well its key now brings back its value (cosine)`;
+  legend.innerHTML = `<i class="alpha"></i> <b>α</b> share of the memory kept
+    <i class="beta"></i> <b>β</b> strength of writing
+    <i class="recall"></i> <b>recall</b> does its key bring back its value? (cosine)`;
 
   const canvas = make("canvas", { width: plan.width, height: plan.height });
   const captions = (kind, texts) => make("div", { class: `captions ${kind}` }, ...texts.map((text, i) => {
@@ -191,7 +191,8 @@ function render({ model, el }) {
     mark.style.top = `${(50 * Dk) / plan.height}%`;
     return mark;
   });
-  const stage = make("div", { class: "stage", tabindex: 0, role: "img" }, make("div", { class: "picture" }, canvas, ...signs));
+  const picture = make("div", { class: "picture" }, canvas, ...signs);
+  const stage = make("div", { class: "stage", tabindex: 0, role: "img" }, above, picture, below);
   const said = make("p", { class: "said" });
   const pointed = make("p", { class: "pointed" });
   const scale = make("span", { class: "scale" }, make("output"), make("i"), make("output"));
@@ -201,8 +202,7 @@ function render({ model, el }) {
 
   const root = make("section", { class: "minqwen-state", "data-lm-suppress-shortcuts": "true", "aria-label": story.title },
     make("header", {}, title, where), controls, problem, ribbon, legend,
-    make("div", { class: "frame" }, above, stage, below), said, make("div", { class: "foot" }, pointed, scale), help);
-  root.style.setProperty("--height", plan.height / plan.width);
+    stage, said, make("div", { class: "foot" }, pointed, scale), help);
   el.append(root);
 
   // ---- moving
