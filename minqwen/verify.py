@@ -474,7 +474,7 @@ def check_delta_rule(rule: Callable, name: str = "the gated delta rule") -> None
             right, right_last = _walk(*x, state)
             _shape_of(name, "o", o, right)
             if not o.isfinite().all():
-                raise AssertionError(f"{name}: o is not finite for gates down to {gates:.0f}; exp of something > 0?")
+                raise AssertionError(f"{name}: o is not finite for gates down to {gates:.0f}, as if from exp(-g).")
             if error(o.double(), right) > 1e-3:
                 alike = [sentence for sentence, wrong in MISTAKES.items() if error(o.double(), wrong(*x, state)) < 1e-3]
                 because = f"it looks as if {alike[0]}" if alike else "compare it with the four lines of the rule"

@@ -13,6 +13,7 @@ from support import error, random_qwen
 from minqwen.model import Config, Qwen
 from minqwen.verify import module_checks, official_twin
 
+
 def one_period(name: str) -> Qwen:
     """Four layers as wide as the published model, with weights as `init_weights` makes them - but quicker.
 
