@@ -45,9 +45,10 @@ def load_config(path_or_name, revision=None):
     official = read_json(folder / CONFIG)
     try:
         return Config.from_dict(official)
-    except (ValueError, TypeError, KeyError) as error:
-        problem = f"the entry {error} is missing" if isinstance(error, KeyError) else error
-        raise QwenError(f"{folder / CONFIG} describes no model that can be built: {problem}") from None
+    except ValueError as error:
+        raise QwenError(f"{folder / CONFIG}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise QwenError(f"{folder / CONFIG} is not laid out like an official one ({error}).") from None
 
 
 def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True):
@@ -316,12 +317,13 @@ def _write_weights(state, folder, max_shard_size):
 def _put_in_place(aside, folder):
     """Moves the files of a checkpoint from `aside` to `folder`, and removes weights that were there before.
 
-    One file is replaced at one stroke, several are not. Then config.json goes first and comes last, and whoever
-    looks in between finds no checkpoint rather than a mixture of two.
+    One file is put in place at one stroke (and counts more than shards that are there still), several are not:
+    then config.json goes first and comes last, and whoever looks in between finds no checkpoint rather than a
+    mixture of two.
     """
     new, old = {path.name for path in aside.iterdir()}, _weights_in(folder)
     same_config = (folder / CONFIG).exists() and (folder / CONFIG).read_bytes() == (aside / CONFIG).read_bytes()
-    if not (same_config and old | _weights_in(aside) == {WEIGHTS}):
+    if not (same_config and _weights_in(aside) == {WEIGHTS}):
         (folder / CONFIG).unlink(missing_ok=True)
     for name in new - {CONFIG}:
         os.replace(aside / name, folder / name)
