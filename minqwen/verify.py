@@ -152,7 +152,7 @@ def official_twin(qwen: Qwen) -> nn.Module:
     Raises:
         QwenError: `transformers` is missing.
     """
-    modules = _official().models.qwen3_5.modeling_qwen3_5
+    modules = official_modules()
     config = modules.Qwen3_5TextConfig(**qwen.config.to_dict()["text_config"])
     with torch.device("meta"):
         twin = modules.Qwen3_5ForCausalLM(config)
@@ -161,6 +161,11 @@ def official_twin(qwen: Qwen) -> nn.Module:
     twin.tie_weights()
     twin.model.rotary_emb = modules.Qwen3_5TextRotaryEmbedding(config).to(qwen.head_weight.device)
     return twin.eval().requires_grad_(False)
+
+
+def official_modules():
+    """`transformers.models.qwen3_5.modeling_qwen3_5`. Raises QwenError if there is none."""
+    return _official().models.qwen3_5.modeling_qwen3_5
 
 
 def _official():

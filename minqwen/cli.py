@@ -1,0 +1,201 @@
+"""The command line: `minqwen lab | chat | verify | info | download | bench`.
+
+What the user got wrong is said in one sentence on stderr, with exit code 2.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from .errors import QwenError
+
+ROOT = Path(__file__).parent.parent                      # of a clone; notebooks and data are beside the package
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        print(f"minqwen: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Raised by this package on purpose, and not in the depths of another by a bug."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return isinstance(error, QwenError) or Path(trace.tb_frame.f_code.co_filename).is_relative_to(ROOT / "minqwen")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("minqwen", description="Qwen3.5 as one readable file, with a course around it.")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    def command(run, help):
+        sub = commands.add_parser(run.__name__, help=help, description=run.__doc__)
+        sub.set_defaults(run=run)
+        return sub
+
+    def checkpoint_of(sub, **options):
+        sub.add_argument("checkpoint", help="a folder, a name on the Hugging Face Hub such as Qwen/Qwen3.5-0.8B, "
+                                            "or modelscope:Qwen/Qwen3.5-0.8B", **options)
+        sub.add_argument("--revision", help="branch, tag or commit of a checkpoint fetched by name")
+
+    sub = command(lab, "open the lessons in JupyterLab")
+    sub.add_argument("notebook", nargs="?", default="00", help="a lesson by the beginning of its name (00)")
+    sub.add_argument("--no-browser", action="store_true", help="print the address, and open it yourself")
+    sub.add_argument("--port", type=int)
+
+    sub = command(chat, "talk to a checkpoint")
+    checkpoint_of(sub, nargs="?")
+    sub.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="think before the answer, or do not "
+                     "(as the checkpoint has it)")
+    sub.add_argument("--system", help="a text that is put first")
+    for name, kind in (("temperature", float), ("top-k", int), ("top-p", float), ("min-p", float),
+                       ("presence-penalty", float), ("max-new-tokens", int), ("thinking-budget", int), ("seed", int)):
+        sub.add_argument(f"--{name}", type=kind, metavar="N")
+    sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
+    sub.add_argument("--device", default="cpu")
+
+    sub = command(verify, "compare a checkpoint piece by piece with transformers")
+    checkpoint_of(sub)
+    sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
+    sub.add_argument("--device", default="cpu")
+
+    sub = command(info, "what a model costs: parameters, bytes, cache")
+    checkpoint_of(sub)
+    sub.add_argument("--context", type=int, metavar="TOKENS", help="tokens that the cache holds (as many as can be)")
+    sub.add_argument("--dtype", choices=DTYPES, help="of weights, keys and values (as the configuration has it)")
+
+    sub = command(download, "fetch a checkpoint and say where it is")
+    checkpoint_of(sub)
+
+    sub = command(bench, "our operations beside transformers', side by side in one run")
+    sub.add_argument("--quick", action="store_true", help="fewer rounds and layers")
+    return parser
+
+
+# ----------------------------------------------------------------------------------------------------------- commands
+
+
+def lab(arguments) -> None:
+    """Open JupyterLab on a lesson. It asks nothing of the network: no news, no look for updates."""
+    try:
+        from jupyterlab.labapp import LabApp
+    except ImportError:
+        raise QwenError("JupyterLab is missing here: pip install jupyterlab.") from None
+    lesson = find_lesson(arguments.notebook)
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+        (Path(folder) / "labconfig").mkdir()
+        (Path(folder) / "labconfig" / "page_config.json").write_text(json.dumps(quiet))
+        before = os.environ.get("JUPYTER_CONFIG_PATH", "")
+        os.environ["JUPYTER_CONFIG_PATH"] = f"{folder}{os.pathsep}{before}".rstrip(os.pathsep)
+        LabApp.launch_instance([
+            str(lesson), f"--ServerApp.root_dir={lesson.parent.parent}", "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+            "--LabApp.extension_manager=readonly", *(["--no-browser"] * arguments.no_browser),
+            *([f"--port={arguments.port}"] if arguments.port else []),
+        ])
+
+
+def find_lesson(name: str) -> Path:
+    """A notebook by its path, or a lesson by the beginning of its name."""
+    if Path(name).is_file():
+        return Path(name).resolve()
+    folders = [Path.cwd() / "notebooks", ROOT / "notebooks"]
+    lessons = next((found for folder in folders if (found := sorted(folder.glob("[0-9]*.ipynb")))), [])
+    for lesson in lessons:
+        if lesson.name.startswith(name):
+            return lesson.resolve()
+    if lessons:
+        raise QwenError(f"No lesson begins with {name!r}; there are {', '.join(lesson.stem for lesson in lessons)}.")
+    raise QwenError("There are no lessons here: run this in a clone of the repository, where they are in notebooks.")
+
+
+def chat(arguments) -> None:
+    """Talk to a checkpoint. Ctrl-C stops the answer, Ctrl-D (or an empty line) the program."""
+    from .chat import load
+
+    qwen = load(arguments.checkpoint, dtype=arguments.dtype, device=arguments.device, revision=arguments.revision)
+    names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "max_new_tokens", "thinking_budget", "seed")
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    talk = qwen.conversation(system=arguments.system, thinking=arguments.thinking, **options)
+    print(qwen, "\nCtrl-C stops an answer, Ctrl-D ends.\n", sep="")
+    while True:
+        try:
+            text = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            return print()
+        if not text.strip():
+            return None
+        speak(talk(text, stream=True))
+
+
+def speak(pieces) -> None:
+    """Print an answer as it comes, its thinking dimmed; Ctrl-C stops it."""
+    dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    was_thinking = False
+    try:
+        for piece in pieces:
+            if piece.thinking != was_thinking:
+                print(dim if piece.thinking else f"{plain}\n", end="")
+            was_thinking = piece.thinking
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" ...", end="")
+    print(f"{plain}\n")
+
+
+def verify(arguments) -> int:
+    """Compare a checkpoint piece by piece with transformers: kernels, modules, logits, cache. Exit code 1 if wrong."""
+    from .chat import load
+    from .verify import verify
+
+    report = verify(load(arguments.checkpoint, arguments.dtype, arguments.device, arguments.revision))
+    print(report)
+    return 0 if report.ok else 1
+
+
+def info(arguments) -> None:
+    """Layers, parameters, bytes of weights, and the cache at a context. Names such as Qwen3.5-4B need no download."""
+    from .checkpoint import load_config
+    from .info import describe
+    from .model import OFFICIAL_SIZES, Config
+
+    name = arguments.checkpoint
+    short = name.removeprefix("Qwen/").removesuffix("-Base")
+    known = short in OFFICIAL_SIZES and not Path(name).exists()
+    config = Config.named(name) if known else load_config(name, arguments.revision)
+    if arguments.context is not None and arguments.context < 1:
+        raise QwenError(f"--context is {arguments.context}, and must be at least one token.")
+    print(f"{name}\n\n{describe(config, arguments.context, arguments.dtype)}")
+
+
+def download(arguments) -> None:
+    """Fetch a checkpoint, unless it was fetched before, and print the folder that it is in."""
+    from .checkpoint import resolve
+
+    print(resolve(arguments.checkpoint, arguments.revision))
+
+
+def bench(arguments) -> None:
+    """Time our operations and transformers' by turns, and print how many times faster ours are."""
+    from .bench import run
+
+    run(quick=arguments.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What a model costs, from its configuration alone: parameters, bytes of weights, and memory over a context.
+
+    print(describe(Config.named("Qwen3.5-4B"), context=32_768))
+
+Attention keeps every key and value, so its cache grows with the context; a Gated DeltaNet keeps one matrix per head,
+and nothing grows. One layer in four attends: that is what the hybrid saves.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from .model import Config, Qwen
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def parameter_counts(config: Config) -> dict[str, int]:
+    """Parameters of the "text" model, of the "vision" tower and of the head for multi-token prediction, "mtp".
+
+    The text model is counted; the other two, which this version does not build, are computed from their numbers and
+    agree with the published checkpoints. 0 where the configuration has none.
+    """
+    with torch.device("meta"):
+        text = sum(p.numel() for p in Qwen(config).parameters())
+    vision, mtp = _vision_parameters(config.vision_config), _mtp_parameters(config.text_config)
+    return {"text": text, "vision": vision, "mtp": mtp}
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs                    # with a bias
+
+
+def _vision_parameters(v: dict | None) -> int:
+    if not v or "depth" not in v:
+        return 0
+    h, m, merged = v["hidden_size"], v["intermediate_size"], v["hidden_size"] * v["spatial_merge_size"] ** 2
+    patch = v["in_channels"] * v["temporal_patch_size"] * v["patch_size"] ** 2
+    norm = 2 * h                                         # LayerNorm: weight and bias
+    block = 2 * norm + _linear(h, 3 * h) + _linear(h, h) + _linear(h, m) + _linear(m, h)
+    merger = norm + _linear(merged, merged) + _linear(merged, v["out_hidden_size"])
+    return _linear(patch, h) + v["num_position_embeddings"] * h + v["depth"] * block + merger
+
+
+def _mtp_parameters(t) -> int:
+    if not t.mtp_num_hidden_layers:
+        return 0
+    h, D = t.hidden_size, t.head_dim
+    attention = h * D * (3 * t.num_attention_heads + 2 * t.num_key_value_heads) + 2 * D      # q, gate, o; k, v; norms
+    layer = attention + 3 * h * t.intermediate_size + 2 * h
+    return 2 * h * h + 3 * h + t.mtp_num_hidden_layers * layer                               # fc, and three norms
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one row of a batch keeps while it is generated from."""
+
+    keys_and_values: int                                 # of the attention layers, for the whole context
+    per_token: int                                       # what they grow by with each token
+    states: int                                          # of the Gated DeltaNet layers, whatever the context: float32
+    convolutions: int                                    # their last inputs
+
+
+def memory(config: Config, context: int, dtype: str = "bfloat16") -> Memory:
+    """What `context` tokens take in the cache, with keys and values in `dtype`."""
+    t, size = config.text_config, BYTES[dtype]
+    attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
+    per_token = attention * 2 * t.num_key_value_heads * t.head_dim * size
+    values = t.linear_num_value_heads * t.linear_value_head_dim
+    channels = 2 * t.linear_num_key_heads * t.linear_key_head_dim + values
+    return Memory(context * per_token, per_token, linear * values * t.linear_key_head_dim * 4,
+                  linear * (t.linear_conv_kernel_dim - 1) * channels * size)
+
+
+def describe(config: Config, context: int | None = None, dtype: str | None = None) -> str:
+    """A page on a model: layers, parameters, bytes of weights, the cache at `context` tokens (None: the longest)."""
+    t, counts = config.text_config, parameter_counts(config)
+    dtype, context = dtype or t.dtype, context or t.max_position_embeddings
+    kept, total = memory(config, context, dtype), sum(counts.values())
+    attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
+    parts = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    weights, of_text = readable(total * BYTES[dtype]), readable(counts["text"] * BYTES[dtype])
+    tied = "the embedding is the head" if t.tie_word_embeddings else "embedding and head apart"
+    return f"""\
+layers        {t.num_hidden_layers}, {t.hidden_size} wide
+              {linear} Gated DeltaNet, {t.linear_num_key_heads} key and {t.linear_num_value_heads} value heads, \
+memories of {t.linear_key_head_dim} x {t.linear_value_head_dim}
+              {attention} gated attention, {t.num_attention_heads} query and {t.num_key_value_heads} key-value heads, \
+{t.head_dim} wide
+vocabulary    {t.vocab_size:,} tokens, {tied}
+context       {t.max_position_embeddings:,} tokens at most
+
+parameters    {total:,}: {parts}
+weights       {weights} in {dtype}, of which the text model {of_text}
+
+cache of one row at {context:,} tokens
+  attention   {readable(kept.keys_and_values)} in {dtype}, {readable(kept.per_token)} more with each token
+  DeltaNet    {readable(kept.states + kept.convolutions)}, always; its states in float32"""
+
+
+def readable(size: float) -> str:
+    """1234567 -> "1.23 MB", in powers of ten as on the disk."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

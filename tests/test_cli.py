@@ -1,0 +1,196 @@
+"""The command line: every command runs, and what the user got wrong is one sentence and exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support import random_qwen
+
+from minqwen import cli
+from minqwen.checkpoint import save_model
+from minqwen.errors import QwenError
+from minqwen.info import describe, memory, parameter_counts, readable
+from minqwen.model import AttentionCache, Config
+
+PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "small"
+    save_model(random_qwen(), path)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------- info
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "every size"])
+def test_parameters_are_as_many_as_published(name):
+    assert parameter_counts(Config.named(name)) == PUBLISHED[name]["parameters"]
+
+
+def test_memory_is_what_a_cache_takes():
+    qwen = random_qwen()
+    cache = qwen.new_cache(1, 100)
+    kept = memory(qwen.config, 100, "float32")
+    attention = [layer for layer in cache.layers if isinstance(layer, AttentionCache)]
+    delta = [layer for layer in cache.layers if not isinstance(layer, AttentionCache)]
+    assert kept.keys_and_values == sum(layer.keys.nbytes + layer.values.nbytes for layer in attention)
+    assert kept.states == sum(layer.recurrent_state.nbytes for layer in delta)
+    assert kept.convolutions == sum(layer.conv_state.nbytes for layer in delta)
+    assert kept.keys_and_values == 100 * kept.per_token
+    half = memory(qwen.config, 100, "bfloat16")
+    assert 2 * half.keys_and_values == kept.keys_and_values and half.states == kept.states
+
+
+def test_info_by_name_needs_no_download(capsys):
+    assert cli.main(["info", "Qwen/Qwen3.5-4B", "--context", "32768"]) == 0
+    page = capsys.readouterr().out
+    for fact in ("24 Gated DeltaNet", "8 gated attention", "4,659,865,088", "333,514,240", "9.32 GB in bfloat16",
+                 "32,768 tokens", "1.07 GB", "51.5 MB"):
+        assert fact in page, fact
+
+
+def test_info_of_a_folder(folder, capsys):
+    assert cli.main(["info", str(folder), "--dtype", "float32"]) == 0
+    page = capsys.readouterr().out
+    assert f"{sum(p.numel() for p in random_qwen().parameters()):,}" in page and "vision" not in page
+
+
+def test_readable():
+    assert [readable(n) for n in (0, 999, 12345, 1.5e6, 55.6e9, 2e12)] == \
+        ["0 bytes", "999 bytes", "12.3 kB", "1.5 MB", "55.6 GB", "2 TB"]
+
+
+def test_describe_takes_the_longest_context_by_default():
+    assert "262,144 tokens\n  attention" in describe(Config.named("Qwen3.5-0.8B"))
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("argv", [
+    ["info", "Qwen3.5-1T"], ["info", "Qwen3.5-4B", "--context", "0"], ["verify", "nowhere"], ["chat", "nowhere"],
+    ["download", "nowhere"], ["lab", "99_no_such_lesson"],
+], ids=" ".join)
+def test_mistakes_are_one_sentence_and_exit_code_2(argv, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert cli.main(argv) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("minqwen: ") and said.err.endswith(".\n") and said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_a_bug_elsewhere_keeps_its_traceback(monkeypatch):
+    """A JSONDecodeError is a ValueError, but it says nothing to a user, and is not shown as if it did."""
+    monkeypatch.setattr("minqwen.checkpoint.resolve", lambda name, revision: json.loads(""))
+    with pytest.raises(json.JSONDecodeError):
+        cli.main(["download", "x"])
+
+
+def test_a_value_error_of_the_model_is_ours(monkeypatch, capsys):
+    monkeypatch.setattr("minqwen.checkpoint.resolve", lambda name, revision: random_qwen()(torch.tensor([[999]])))
+    assert cli.main(["download", "x"]) == 2
+    assert "Token ids run from" in capsys.readouterr().err
+
+
+def test_from_the_shell():
+    done = subprocess.run([sys.executable, "-m", "minqwen.cli", "info", "nowhere"], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.startswith("minqwen: ")
+    done = subprocess.run([sys.executable, "-m", "minqwen.cli", "--help"], capture_output=True, text=True)
+    assert all(name in done.stdout for name in ("lab", "chat", "verify", "info", "download", "bench"))
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def test_verify(folder, capsys):
+    pytest.importorskip("transformers", minversion="5.23")
+    assert cli.main(["verify", str(folder)]) == 0
+    report = capsys.readouterr().out
+    assert "gated attention" in report and "checks passed" in report and str(folder) in report
+    assert "publicly known answers were not compared" in report
+
+
+def test_verify_says_so_with_its_exit_code(folder, capsys, monkeypatch):
+    pytest.importorskip("transformers", minversion="5.23")
+    monkeypatch.setattr("minqwen.model.GatedAttention.gated", lambda self, o, gate: o)
+    assert cli.main(["verify", str(folder)]) == 1
+    assert "✗" in capsys.readouterr().out
+
+
+def test_download_of_a_folder_is_where_it_is(folder, capsys):
+    assert cli.main(["download", str(folder)]) == 0
+    assert Path(capsys.readouterr().out.strip()) == folder
+
+
+def test_find_lesson(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("00_start_here.ipynb", "03_delta_rule.ipynb", "scratch.ipynb"):
+        (tmp_path / "notebooks" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli.find_lesson("00").name == "00_start_here.ipynb"
+    assert cli.find_lesson("03_delta_rule").name == "03_delta_rule.ipynb"
+    assert cli.find_lesson("notebooks/scratch.ipynb").name == "scratch.ipynb"
+    with pytest.raises(QwenError, match="03_delta_rule"):
+        cli.find_lesson("42")
+
+
+def test_lab_opens_the_lesson_and_asks_nothing_of_the_network(tmp_path, monkeypatch):
+    lab = pytest.importorskip("jupyterlab.labapp")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "00_start_here.ipynb").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "")
+    seen = {}
+
+    def launch(argv):
+        from jupyterlab_server.config import get_page_config
+
+        seen["argv"], seen["page"] = argv, get_page_config([])
+        app = lab.LabApp()
+        app.parse_command_line(argv)
+        seen["news"], seen["root"] = app.news_url, argv[1]
+        seen["updates"] = app.check_for_updates_class.__name__
+
+    monkeypatch.setattr(lab.LabApp, "launch_instance", staticmethod(launch))
+    assert cli.main(["lab", "--no-browser", "--port", "9999"]) == 0
+    assert seen["argv"][0] == str(tmp_path / "notebooks" / "00_start_here.ipynb")
+    assert seen["news"] is None and seen["updates"] == "NeverCheckForUpdate"
+    assert "@jupyterlab/apputils-extension:announcements" in seen["page"]["disabledExtensions"]
+    assert "--no-browser" in seen["argv"] and "--port=9999" in seen["argv"]
+
+
+class Talk:
+    """A conversation that says two words; the second answer is interrupted."""
+
+    def __init__(self):
+        self.turns = 0
+
+    def conversation(self, **options):
+        self.options = options
+        return self
+
+    def __call__(self, text, stream):
+        from minqwen.chat import Piece
+
+        self.turns += 1
+        yield Piece("hm", thinking=True)
+        yield Piece(f"you said {text}")
+        if self.turns == 2:
+            raise KeyboardInterrupt
+        yield Piece("!")
+
+
+def test_chat_goes_on_after_an_interrupted_answer(monkeypatch, capsys):
+    qwen, said = Talk(), iter(["hi", "stop", "again"])
+    monkeypatch.setattr("minqwen.chat.load", lambda *args, **kwargs: qwen)
+    monkeypatch.setattr("builtins.input", lambda prompt: next(said, None) or (_ for _ in ()).throw(EOFError))
+    assert cli.main(["chat", "--no-thinking", "--top-k", "5", "--system", "Be brief."]) == 0
+    out = capsys.readouterr().out
+    assert "you said hi!" in out and "you said stop ..." in out and "you said again!" in out
+    assert qwen.options == {"system": "Be brief.", "thinking": False, "top_k": 5}
