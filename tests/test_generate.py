@@ -31,7 +31,8 @@ PROMPTS = [tokens(1, length, seed=length)[0].tolist() for length in (5, 37, 70, 
 
 @pytest.fixture(scope="module")
 def qwen():
-    return random_qwen()
+    """Its head is not its embedding: a random tied model answers every token with itself, for ever."""
+    return random_qwen(small_config(tie_word_embeddings=False))
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,7 @@ def test_a_cache_too_short_is_refused_before_the_first_step(qwen):
 
 # -------------------------------------------------------------------------------------------------- thinking budget
 
-OPEN, CLOSE, END = 290, 291, [280, 291, 281]
+OPEN, CLOSE, END = 286, 287, [280, 287, 281]
 
 
 def through(prompt, said, budget=3):
