@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 __all__ = ["attention", "diverging", "gates", "memory", "show", "states", "step", "tokens_on", "training", "visible"]
 
@@ -185,9 +186,9 @@ def training(path) -> Figure:
             ax.set_ylim(-0.02, 1.02)
         elif min(y for name in group for _, y in curves[name]) > 0:
             ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter("{x:g}")
-            ax.tick_params(axis="y", which="both", labelsize=8)
+            ax.yaxis.set_minor_formatter(NullFormatter())
     axes[-1].set_xlabel(steps, fontsize=9, color=INK)
     return figure
 

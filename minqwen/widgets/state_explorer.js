@@ -98,22 +98,25 @@ function layout(Dk, Dv) {                                  // see `layout` in st
   return { unit, x, places, width: x[3] + Dv, height: Dk + 3 * unit };
 }
 
-function entry(place, x, y, Dv) {                          // which number stands at a pixel of a place
-  if (place.name === "key") return y;
-  return place.scale === "value" ? x : y * Dv + x;
+function openPalette(page) {                               // one number for each colour, as a pixel has it in memory
+  const rgb = bytesOf(page), pixels = new Uint8Array(4 * 256).fill(255);
+  for (let i = 0; i < 256; i++) pixels.set(rgb.subarray(3 * i, 3 * i + 3), 4 * i);
+  return new Uint32Array(pixels.buffer);
 }
 
+// Which number stands at a pixel of a place: along a column, along a row, or in a matrix.
+const entry = ({ scale }, x, y, Dv) => (scale === "key" ? y : scale === "value" ? x : y * Dv + x);
+
 function paint(canvas, plan, parts, limits, palette, Dv) {
-  const image = new ImageData(plan.width, plan.height);
-  for (const place of plan.places)
+  const image = new ImageData(plan.width, plan.height), pixels = new Uint32Array(image.data.buffer);
+  for (const place of plan.places) {
+    const numbers = parts[place.name], limit = limits[place.scale];
     for (let y = 0; y < place.h; y++)
       for (let x = 0; x < place.w; x++) {
-        const number = parts[place.name][entry(place, x, y, Dv)];
-        const shade = Math.min(255, Math.max(1, Math.floor((number / limits[place.scale]) * 127 + 128.5)));
-        const at = 4 * ((place.y + y) * plan.width + place.x + x);
-        image.data.set(palette.subarray(3 * shade, 3 * shade + 3), at);
-        image.data[at + 3] = 255;
+        const shade = Math.floor((numbers[entry(place, x, y, Dv)] / limit) * 127 + 128.5);
+        pixels[(place.y + y) * plan.width + place.x + x] = palette[Math.min(255, Math.max(1, shade))];
       }
+  }
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
@@ -145,7 +148,7 @@ function render({ model, el }) {
   const story = model.get("story");
   const { tokens, layers, value_heads: Hv, key_dim: Dk, value_dim: Dv } = story;
   const T = tokens.length, plan = layout(Dk, Dv);
-  const palettes = { light: bytesOf(story.palettes.light), dark: bytesOf(story.palettes.dark) };
+  const palettes = { light: openPalette(story.palettes.light), dark: openPalette(story.palettes.dark) };
 
   // ---- what is on the page
 
@@ -279,7 +282,7 @@ function render({ model, el }) {
     const wrong = ofValue(parts.error), left = ofValue(parts.now.map((x, j) => parts.value[j] - x));
 
     const told = tokens.slice(0, token + 1).map(({ text }) => text).join("").replace(/\s+/g, " ");
-    where.replaceChildren("after “", make("q", {}, told.length > 60 ? told.slice(-60).replace(/^\S*/, "…") : told), "”");
+    where.replaceChildren("after “", make("q", {}, told.length > 60 ? told.slice(-60).replace(/^\S*(?=\s)|^/, "…") : told), "”");
 
     Object.entries({ token, layer: layers.indexOf(layer), head }).forEach(([name, i]) => (sliders[name].range.value = i));
     sliders.token.number.textContent = `${token + 1} of ${T}`;
@@ -324,7 +327,7 @@ function render({ model, el }) {
     const place = plan.places.find((p) => x >= p.x && x < p.x + p.w && y >= p.y && y < p.y + p.h);
     pointer = place ? event : null;
     if (!place || !shown) return void (pointed.textContent = HINT);
-    const at = place.name === "key" ? `key ${y}` : place.scale === "value" ? `value ${x - place.x}` : `key ${y}, value ${x - place.x}`;
+    const at = place.scale === "key" ? `key ${y}` : place.scale === "value" ? `value ${x - place.x}` : `key ${y}, value ${x - place.x}`;
     const number = shown.parts[place.name][entry(place, x - place.x, y - place.y, Dv)];
     pointed.replaceChildren(`${NAMES[place.name]} [${at}]  `, make("b", {}, signed(number, 6)));
   }
