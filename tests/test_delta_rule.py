@@ -195,7 +195,8 @@ def test_trap_9_l2norm_is_x_times_rsqrt_of_the_sum_of_squares_plus_eps():
     half = torch.randn(300, 128, generator=torch.Generator().manual_seed(0)).bfloat16()
     exact = half.double() / (half.double().square().sum(-1, keepdim=True) + 1e-6).sqrt()
     assert l2norm(half).dtype == torch.bfloat16
-    assert ((l2norm(half) - exact).abs() < 2**-8.99 * exact.abs()).all()     # computed in float32, rounded once
+    as_float32 = (l2norm(half) == exact.bfloat16()).double().mean()          # computed in float32, rounded once:
+    assert as_float32 > 0.999                                                # in bfloat16 two entries in five differ
 
 
 @pytest.mark.parametrize("form", FORMS)
