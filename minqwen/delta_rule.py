@@ -1,21 +1,21 @@
 """The gated delta rule: a memory that decays, erases and writes - as pure functions.
 
-Per head the memory is one matrix S of shape (Dk, Dv). At each token it meets a key k and a query q (Dk), a value v (Dv),
-a log decay g <= 0 and a writing strength beta in (0, 1):
+Per head the memory is one matrix S of shape (Dk, Dv). At each token it meets a key k and a query q of width Dk, a
+value v of width Dv, a log decay g <= 0 and a writing strength beta in (0, 1):
 
     S  <-  exp(g) S                       forget a little of everything       (the gate, alpha = exp(g))
     u   =  beta (v - S^T k)               the error: what the memory would have answered to k, set against v
     S  <-  S + k u^T                      write the correction under k - the old answer goes, the new one stays
     o   =  S^T (q scale)                  read
 
-Decay comes first, then the error. "Gated Delta Networks" (Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464), equation 10;
-the chunked form is its section 3.3, after "Parallelizing Linear Transformers with the Delta Rule over Sequence Length"
-(Yang et al. 2024, arXiv 2406.06484).
+Decay comes first, then the error. Source: "Gated Delta Networks" (Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464),
+equation 10; the chunked form is its section 3.3, after "Parallelizing Linear Transformers with the Delta Rule over
+Sequence Length" (Yang et al. 2024, arXiv 2406.06484).
 
 Layout and names of the arguments are those of `flash-linear-attention` and of `transformers`, for every function here:
 
     q, k    (B, T, Hk, Dk)    Hk key heads
-    v       (B, T, Hv, Dv)    Hv value heads, a multiple of Hk: value heads i*R ... i*R + R-1 share key head i   (R = Hv / Hk)
+    v       (B, T, Hv, Dv)    Hv value heads, R to a key head: value heads i R ... i R + R - 1 share key head i
     g, beta (B, T, Hv)        log decay (natural logarithm, <= 0) and writing strength
     state   (B, Hv, Dk, Dv)   float32 always (float64 when v is): a half-precision memory degenerates in a few tokens
 """
@@ -50,8 +50,8 @@ def recurrent_gated_delta_rule(
         initial_state: the memory before the first token, (B, Hv, Dk, Dv); zeros if None. Never changed, unless:
         inplace_final_state: the final state is written into `initial_state`'s own storage, which saves decoding a copy
             (no gradients then).
-        cu_seqlens: (N + 1,) ends of N sequences packed one after the other into B = 1: the memory starts anew at each, and
-            states are (N, Hv, Dk, Dv).
+        cu_seqlens: (N + 1,) ends of N sequences packed one after the other into B = 1: the memory starts anew at
+            each, and states are (N, Hv, Dk, Dv).
         use_qk_l2norm_in_kernel: normalise q and k first.
 
     Returns:
@@ -74,7 +74,7 @@ def recurrent_gated_delta_rule(
     if initial_state is not None and not inplace_final_state:
         state = state.clone()
 
-    if Hv > Hk:                                          # value heads i R ... i R + R - 1 see the query and key of head i
+    if Hv > Hk:                                          # each key head serves its block of R value heads
         q, k = (x.unsqueeze(3).expand(B, T, Hk, Hv // Hk, Dk).flatten(2, 3) for x in (q, k))
 
     outputs = []
@@ -100,8 +100,8 @@ def chunk_gated_delta_rule(
 ) -> tuple[Tensor, Tensor | None]:
     """The same function, a chunk of C tokens at a time: matrix products instead of a walk. Arguments as above.
 
-    Within a chunk let c_i be the sum of g up to token i, D_ij = exp(c_i - c_j) for j <= i the decay between two tokens, and
-    S the memory before the chunk. Unrolling the rule, the corrections u (C, Dv) obey a unit-triangular system,
+    Within a chunk let c_i be the sum of g up to token i, D_ij = exp(c_i - c_j) for j <= i the decay between two
+    tokens, and S the memory before the chunk. Unrolling the rule, the corrections u obey a unit-triangular system,
 
         u_i  +  sum_{j<i} beta_i (k_i . k_j) D_ij u_j  =  beta_i (v_i - exp(c_i) S^T k_i),
 
@@ -109,9 +109,10 @@ def chunk_gated_delta_rule(
         o_i  =  exp(c_i) S^T q_i  +  sum_{j<=i} (q_i . k_j) D_ij u_j,
         S   <-  exp(c_C) S        +  sum_j exp(c_C - c_j) k_j u_j^T.
 
-    Everything a chunk needs is computed inside the loop, so that it stays in the processor's cache; 32 tokens were the best
-    chunk on a CPU. The decay is always the exponential of a difference that is masked first: exp(-c) alone overflows.
-    The system is solved by substitution: doubling the Neumann series of its inverse is unstable on correlated keys.
+    Everything a chunk needs is computed inside the loop, so that it stays in the processor's cache; on a CPU chunks of
+    32 tokens were the fastest. The decay is always the exponential of a difference that is masked first: exp(-c) alone
+    overflows. The system is solved by substitution: doubling the Neumann series of its inverse is unstable on
+    correlated keys.
     """
     _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
     if cu_seqlens is not None:
@@ -148,8 +149,7 @@ def chunk_gated_delta_rule(
 
         kq = torch.cat((k_c, q_c), dim=1)                                                # (N, 2C, Dk)
         kk, qk = (kq @ k_c.mT).unsqueeze(1).chunk(2, dim=2)                              # (N, 1, C, C)
-        answer, read = (from_start * x for x in                                          # (N, R, C, Dv): S^T k and S^T q
-                        rearrange(kq @ state, "n (two c) (r d) -> two n r c d", two=2, r=R))
+        answer, read = from_start * rearrange(kq @ state, "n (two c) (r d) -> two n r c d", two=2, r=R)   # S^T k, S^T q
 
         # solve_triangular reads what is below the diagonal and takes the diagonal for ones
         u = torch.linalg.solve_triangular(beta_c * kk * D, beta_c * (v_c - answer), upper=False, unitriangular=True)
@@ -174,7 +174,7 @@ def effective_attention(
 ) -> Tensor:
     """The token-to-token map that a delta-rule layer applies: A with o = A v, exactly, from the unrolled rule.
 
-    With D and the triangular system of `chunk_gated_delta_rule` for the whole sequence as one chunk, and no initial state:
+    With D and the triangular system of `chunk_gated_delta_rule`, the whole sequence being one chunk and S zero:
 
         A  =  (q k^T . D)  (I + tril(beta k k^T . D, -1))^-1  diag(beta).
 
@@ -231,7 +231,8 @@ def _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens):
     if Hv % Hk:
         raise ValueError(f"The number of value heads ({Hv}) must be a multiple of the number of key heads ({Hk}).")
     if g.shape != (B, T, Hv) or beta.shape != (B, T, Hv):
-        raise ValueError(f"g and beta must be (B, T, Hv) = {(B, T, Hv)}, but are {tuple(g.shape)} and {tuple(beta.shape)}.")
+        raise ValueError(f"g and beta must be (B, T, Hv) = {(B, T, Hv)}, "
+                         f"but are {tuple(g.shape)} and {tuple(beta.shape)}.")
     sequences = B
     if cu_seqlens is not None:
         ends = cu_seqlens.tolist()

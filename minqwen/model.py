@@ -1,35 +1,40 @@
 """Qwen3.5, the whole architecture, top to bottom.
 
-A token becomes a vector; the vector passes a stack of layers; what stands at the top is turned into a guess of the next token.
-Each layer mixes along the sequence, then thinks at each position by itself:
+A token becomes a vector; the vector passes a stack of layers; what stands at the top is turned into a guess of
+the next token. Each layer first mixes along the sequence, then works on each position by itself:
 
-    x  <-  x + mixer(RMSNorm(x))          three layers in four: Gated DeltaNet, a memory of fixed size that is overwritten
-    x  <-  x + MLP(RMSNorm(x))            every fourth layer:   gated attention, which looks back at every token there was
+    x  <-  x + mixer(RMSNorm(x))
+    x  <-  x + MLP(RMSNorm(x))
+
+In three layers of four the mixer is a Gated DeltaNet, a memory of fixed size that is written and overwritten; in
+every fourth it is gated attention, which looks back at every token there was.
 
 Module and parameter names are the official ones, so that `state_dict()` is the official checkpoint: nothing is renamed.
 
 Symbols, the same everywhere in this project:
 
     B, T, S     rows of the batch, tokens that come in now, tokens there have been in all (S >= T when there is a cache)
-    Hq, Hkv, D  query heads, key-value heads and their width in attention         (num_attention_heads, num_key_value_heads, head_dim)
-    Hk, Hv      key heads and value heads of the delta rule, Hv a multiple of Hk  (linear_num_key_heads, linear_num_value_heads)
-    Dk, Dv      width of a key and of a value in the delta rule                   (linear_key_head_dim, linear_value_head_dim)
+    Hq, Hkv, D  attention's query heads, its key-value heads, and their width:
+                num_attention_heads, num_key_value_heads, head_dim
+    Hk, Hv      the delta rule's key heads and value heads, Hv a multiple of Hk:
+                linear_num_key_heads, linear_num_value_heads
+    Dk, Dv      the width of its keys and of its values: linear_key_head_dim, linear_value_head_dim
     g, beta     log decay and writing strength of the delta rule; alpha = exp(g)
 
 Where a comment says "official", it means the Qwen3.5 classes of `transformers` (models/qwen3_5/modeling_qwen3_5.py).
 """
 
 import weakref
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .delta_rule import chunk_gated_delta_rule, full_precision, l2norm, recurrent_gated_delta_rule
 
-# ------------------------------------------------------------------------------------------------------ configuration
+# ------------------------------------------------------------------------------------------------ configuration
 
 
 @dataclass
@@ -40,8 +45,8 @@ class TextConfig:
     hidden_size: int = 4096
     intermediate_size: int = 12288
     num_hidden_layers: int = 32
-    layer_types: list[str] | None = None                # "linear_attention" or "full_attention"; None: every fourth is full
-    full_attention_interval: int = 4
+    layer_types: list[str] | None = None                # each "linear_attention" or "full_attention"; if None, every
+    full_attention_interval: int = 4                    # fourth is full attention
     num_attention_heads: int = 16
     num_key_value_heads: int = 4
     head_dim: int = 256
@@ -67,24 +72,27 @@ class TextConfig:
         if self.layer_types is None:
             self.layer_types = ["full_attention" if (i + 1) % self.full_attention_interval == 0 else "linear_attention"
                                 for i in range(self.num_hidden_layers)]
-        rope = self.rope_parameters
-        problems = {
-            f"num_hidden_layers is {self.num_hidden_layers} but layer_types lists {len(self.layer_types)}":
-                len(self.layer_types) != self.num_hidden_layers,
-            f"layer_types may hold 'linear_attention' and 'full_attention' only, not {sorted(set(self.layer_types))}":
-                not {"linear_attention", "full_attention"}.issuperset(self.layer_types),
-            f"linear_num_value_heads ({self.linear_num_value_heads}) is not a multiple of linear_num_key_heads "
-            f"({self.linear_num_key_heads})": self.linear_num_value_heads % self.linear_num_key_heads != 0,
-            f"num_attention_heads ({self.num_attention_heads}) is not a multiple of num_key_value_heads "
-            f"({self.num_key_value_heads})": self.num_attention_heads % self.num_key_value_heads != 0,
-            f"hidden_act '{self.hidden_act}' is not known; Qwen3.5 uses 'silu'": self.hidden_act != "silu",
-            f"rope_type '{rope.get('rope_type')}' is not supported; use 'default'": rope.get("rope_type", "default") != "default",
-            f"mrope_section {rope.get('mrope_section')} must add up to half of the {self.rotary_dim} rotary dimensions":
-                sum(rope.get("mrope_section", ())) != self.rotary_dim // 2,
-        }
-        for problem, is_so in problems.items():
-            if is_so:
-                raise ValueError(f"This configuration cannot be built: {problem}.")
+        rope, heads, value_heads = self.rope_parameters, self.num_attention_heads, self.linear_num_value_heads
+        kinds, section = set(self.layer_types), rope.get("mrope_section", [])
+        demands = [
+            (len(self.layer_types) == self.num_hidden_layers,
+             f"layer_types must name {self.num_hidden_layers} layers (num_hidden_layers), not {len(self.layer_types)}"),
+            (kinds <= {"linear_attention", "full_attention"},
+             f"layer_types may hold 'linear_attention' and 'full_attention', not {', '.join(sorted(kinds))}"),
+            (heads % self.num_key_value_heads == 0,
+             f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({self.num_key_value_heads})"),
+            (value_heads % self.linear_num_key_heads == 0,
+             f"linear_num_value_heads ({value_heads}) must be a multiple of linear_num_key_heads "
+             f"({self.linear_num_key_heads})"),
+            (self.hidden_act == "silu", f"hidden_act must be 'silu', not {self.hidden_act!r}"),
+            (rope.get("rope_type", "default") == "default",
+             f"rope_type must be 'default', not {rope.get('rope_type')!r}"),
+            (2 * sum(section) == self.rotary_dim,
+             f"mrope_section {section} must add up to half of the {self.rotary_dim} rotated dimensions"),
+        ]
+        for met, demand in demands:
+            if not met:
+                raise ValueError(f"This configuration cannot be built: {demand}.")
 
     @property
     def rotary_dim(self) -> int:
@@ -94,7 +102,7 @@ class TextConfig:
 
 @dataclass
 class Config:
-    """A whole `config.json`: the language model, the vision tower's numbers as they stand in the file, and the special tokens."""
+    """A whole `config.json`: the language model, the vision tower's numbers as they stand there, special tokens."""
 
     text_config: TextConfig = field(default_factory=TextConfig)
     vision_config: dict | None = None
@@ -116,7 +124,8 @@ class Config:
         """
         kind = official.get("model_type")
         if kind not in ("qwen3_5", "qwen3_5_text"):
-            raise ValueError(f"The model type is {kind!r}, but this package reads 'qwen3_5' and 'qwen3_5_text' (dense Qwen3.5).")
+            raise ValueError(f"The model type is {kind!r}, but this package reads dense Qwen3.5: 'qwen3_5' and "
+                             f"'qwen3_5_text'.")
         text = dict(official["text_config"] if kind == "qwen3_5" else official)
         # a file may hold the tying inside, outside, or in both places: the whole model's word counts
         text["tie_word_embeddings"] = official.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
@@ -147,34 +156,39 @@ class Config:
 
     def __repr__(self) -> str:
         t = self.text_config
-        return (f"Config({t.num_hidden_layers} layers x {t.hidden_size}, {t.layer_types.count('linear_attention')} Gated DeltaNet "
-                f"({t.linear_num_key_heads}:{t.linear_num_value_heads} heads x {t.linear_key_head_dim}x{t.linear_value_head_dim}), "
-                f"{t.layer_types.count('full_attention')} attention ({t.num_attention_heads}:{t.num_key_value_heads} heads x "
-                f"{t.head_dim}), vocabulary {t.vocab_size})")
+        delta = (f"{t.linear_num_key_heads}:{t.linear_num_value_heads} heads of "
+                 f"{t.linear_key_head_dim}x{t.linear_value_head_dim}")
+        attention = f"{t.num_attention_heads}:{t.num_key_value_heads} heads of {t.head_dim}"
+        return (f"Config({t.num_hidden_layers} layers of width {t.hidden_size}: "
+                f"{t.layer_types.count('linear_attention')} Gated DeltaNet ({delta}), "
+                f"{t.layer_types.count('full_attention')} attention ({attention}); vocabulary {t.vocab_size})")
 
 
-OFFICIAL_VISION = {"model_type": "qwen3_5_vision", "hidden_act": "gelu_pytorch_tanh", "in_channels": 3, "patch_size": 16,
-                   "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304}
+OFFICIAL_VISION = {
+    "model_type": "qwen3_5_vision", "hidden_act": "gelu_pytorch_tanh", "in_channels": 3, "patch_size": 16,
+    "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304,
+}
 
 
-def _size(hidden, mlp, layers, heads, kv_heads, value_heads, tied, vision_depth, vision_hidden, vision_mlp, vision_heads):
-    text = {"hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": layers, "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads, "linear_num_value_heads": value_heads, "tie_word_embeddings": tied}
-    vision = {"depth": vision_depth, "hidden_size": vision_hidden, "intermediate_size": vision_mlp, "num_heads": vision_heads,
-              "out_hidden_size": hidden}
+def _size(hidden, mlp, layers, heads, kv_heads, value_heads, tied, depth, vision_hidden, vision_mlp, vision_heads):
+    text = {"hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+            "linear_num_value_heads": value_heads, "tie_word_embeddings": tied}
+    vision = {"depth": depth, "hidden_size": vision_hidden, "intermediate_size": vision_mlp,
+              "num_heads": vision_heads, "out_hidden_size": hidden}
     return text, vision
 
 
-OFFICIAL_SIZES = {  #        hidden    mlp  layers  Hq Hkv  Hv   tied | vision: depth hidden   mlp  heads
-    "Qwen3.5-0.8B": _size(     1024,  3584,    24,  8,  2, 16,  True,             12,   768, 3072,    12),
-    "Qwen3.5-2B":   _size(     2048,  6144,    24,  8,  2, 16,  True,             24,  1024, 4096,    16),
-    "Qwen3.5-4B":   _size(     2560,  9216,    32, 16,  4, 32,  True,             24,  1024, 4096,    16),
-    "Qwen3.5-9B":   _size(     4096, 12288,    32, 16,  4, 32, False,             27,  1152, 4304,    16),
-    "Qwen3.5-27B":  _size(     5120, 17408,    64, 24,  4, 48, False,             27,  1152, 4304,    16),
+OFFICIAL_SIZES = {  #    hidden    mlp  layers  Hq Hkv  Hv   tied   vision: depth  hidden   mlp  heads
+    "Qwen3.5-0.8B": _size(1024,  3584,    24,   8,  2, 16,  True,            12,    768, 3072,    12),
+    "Qwen3.5-2B":   _size(2048,  6144,    24,   8,  2, 16,  True,            24,   1024, 4096,    16),
+    "Qwen3.5-4B":   _size(2560,  9216,    32,  16,  4, 32,  True,            24,   1024, 4096,    16),
+    "Qwen3.5-9B":   _size(4096, 12288,    32,  16,  4, 32, False,            27,   1152, 4304,    16),
+    "Qwen3.5-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
 }  # fmt: skip
 
 
-# -------------------------------------------------------------------------------------------------------------- norms
+# -------------------------------------------------------------------------------------------------------- norms
 
 
 class RMSNorm(nn.Module):
@@ -192,11 +206,14 @@ class RMSNorm(nn.Module):
 
 
 class GatedRMSNorm(nn.Module):
-    """x / rms(x) * weight * silu(z): the norm behind the delta rule, and its output gate z. Here the weight is plain, not 1 + weight."""
+    """x / rms(x) * weight * silu(z): the norm behind the delta rule, and its output gate z.
+
+    Here the weight is plain, not 1 + weight; the official checkpoints hold it in float32, and it is kept so.
+    """
 
     def __init__(self, size: int, eps: float):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))    # float32 in the official checkpoints, and kept so
+        self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
@@ -205,14 +222,15 @@ class GatedRMSNorm(nn.Module):
         return (self.weight * x32.to(x.dtype) * F.silu(full_precision(z))).to(x.dtype)
 
 
-# ----------------------------------------------------------------------------------------------------- rotary positions
+# --------------------------------------------------------------------------------------------- rotary positions
 
 
 def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
     """M-RoPE: the angle by which each pair of dimensions is turned.
 
-    A token has three positions (time, height, width); for text they are the same number. The frequencies are dealt out to
-    them in turn - t h w t h w ... - until height and width have their share of `mrope_section`; the rest follow time.
+    A token has three positions (time, height, width); for text they are the same number. The frequencies are dealt
+    out to them in turn - t h w t h w ... - until height and width have their share of `mrope_section`; the rest
+    follow time.
 
     Args:
         position_ids: (3, B, T)
@@ -222,7 +240,8 @@ def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
     """
     dims, section = config.rotary_dim, config.rope_parameters["mrope_section"]
     i = torch.arange(dims // 2, device=position_ids.device)
-    frequency = config.rope_parameters["rope_theta"] ** (-2 * i.float() / dims)             # radians per position
+    frequency = 1 / config.rope_parameters["rope_theta"] ** (2 * i.float() / dims)          # radians per position, and
+    # to the last bit the official ones: 200,000 tokens on, a last bit has become a thousandth of a turn
     clock = torch.where(i < 3 * torch.tensor(section, device=i.device)[i % 3], i % 3, 0)    # 0 time, 1 height, 2 width
     return rearrange(position_ids[clock], "f b t -> b t f") * frequency
 
@@ -238,13 +257,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
 
 
-# ------------------------------------------------------------------------------------------------------ gated attention
+# ---------------------------------------------------------------------------------------------- gated attention
 
 
 class GatedAttention(nn.Module):
-    """Softmax attention with grouped heads, a norm on every query and key, partial rotary positions - and a gate on what it says.
+    """Softmax attention: grouped heads, a norm on every query and key, partial rotary positions - and an output gate.
 
-    Source: "Gated Attention for Large Language Models" (Qiu et al. 2025, arXiv 2505.06708), the gate G1 after the softmax product.
+    Source: "Gated Attention for Large Language Models" (Qiu et al. 2025, arXiv 2505.06708), gate G1.
     """
 
     def __init__(self, config: TextConfig):
@@ -258,7 +277,8 @@ class GatedAttention(nn.Module):
         self.q_norm = RMSNorm(D, config.rms_norm_eps)
         self.k_norm = RMSNorm(D, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: "AttentionCache | None") -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None,
+                cache: "AttentionCache | None") -> Tensor:
         q, gate = rearrange(self.q_proj(x), "b t (h two d) -> two b t h d", two=2, d=self.head_dim)
         k = rearrange(self.k_proj(x), "b t (h d) -> b t h d", d=self.head_dim)
         v = rearrange(self.v_proj(x), "b t (h d) -> b h t d", d=self.head_dim)
@@ -270,8 +290,12 @@ class GatedAttention(nn.Module):
         return self.o_proj(o.flatten(2))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """softmax(q k^T / sqrt(D)) v, causal. mask: (B or 1, 1, T, S), True where a query may look; None: wherever causality allows."""
-        if q.shape[2] == 1:   # one query per head: let a key's group of heads be the rows of one product, with no copy of k and v
+        """softmax(q k^T / sqrt(D)) v over the past.
+
+        q: (B, Hq, T, D), k and v: (B, Hkv, S, D), mask: (B or 1, 1, T, S), True where a query may look, or None: all
+        of the past -> (B, Hq, T, D)
+        """
+        if q.shape[2] == 1:  # decoding: the query heads of one key head are the rows of one product, k and v uncopied
             o = F.scaled_dot_product_attention(q.unflatten(1, (k.shape[1], -1)).squeeze(3), k, v, attn_mask=mask)
             return o.flatten(1, 2).unsqueeze(2)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
@@ -281,14 +305,20 @@ class GatedAttention(nn.Module):
         return o * torch.sigmoid(gate)
 
 
-# ------------------------------------------------------------------------------------------------------- Gated DeltaNet
+# ----------------------------------------------------------------------------------------------- Gated DeltaNet
+
+
+def sequence_of_tokens(cu_seqlens: Tensor, T: int) -> Tensor:
+    """(T,): which of the packed sequences each token belongs to."""
+    return torch.bucketize(torch.arange(T, device=cu_seqlens.device), cu_seqlens[1:], right=True)
 
 
 class GatedDeltaNet(nn.Module):
     """A memory of fixed size per head, written and erased by the gated delta rule: see `delta_rule.py`.
 
-    The way of a token: one projection to q, k and v, a short causal convolution over each channel, unit length for q and k;
-    two numbers per value head say how much to forget (g) and how strongly to write (beta); the rule; norm, gate, projection out.
+    The way of a token: one projection to q, k and v; a short causal convolution over each channel; unit length for q
+    and k. Two numbers per value head say how much to forget (g) and how strongly to write (beta). Then the rule, and
+    what it reads is normed, gated and projected out.
 
     Source: "Gated Delta Networks" (Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464), figure 1.
     """
@@ -297,31 +327,33 @@ class GatedDeltaNet(nn.Module):
         super().__init__()
         d, self.kernel_size = config.hidden_size, config.linear_conv_kernel_dim
         self.num_k_heads, self.num_v_heads = config.linear_num_key_heads, config.linear_num_value_heads
-        self.key_dim, self.value_dim = self.num_k_heads * config.linear_key_head_dim, self.num_v_heads * config.linear_value_head_dim
+        self.key_dim = self.num_k_heads * config.linear_key_head_dim
+        self.value_dim = self.num_v_heads * config.linear_value_head_dim
         channels = 2 * self.key_dim + self.value_dim
         self.in_proj_qkv = nn.Linear(d, channels, bias=False)
         self.in_proj_z = nn.Linear(d, self.value_dim, bias=False)
         self.in_proj_b = nn.Linear(d, self.num_v_heads, bias=False)
         self.in_proj_a = nn.Linear(d, self.num_v_heads, bias=False)
         self.conv1d = nn.Conv1d(channels, channels, self.kernel_size, groups=channels, bias=False)
-        self.A_log = nn.Parameter(torch.zeros(self.num_v_heads))         # float32 in the official checkpoints, and kept so
+        self.A_log = nn.Parameter(torch.zeros(self.num_v_heads))         # float32 in the checkpoints, and kept so
         self.dt_bias = nn.Parameter(torch.zeros(self.num_v_heads))
         self.norm = GatedRMSNorm(config.linear_value_head_dim, config.rms_norm_eps)
         self.out_proj = nn.Linear(self.value_dim, d, bias=False)
 
-    def forward(self, x: Tensor, padding: "Padding | None", cu_seqlens: Tensor | None, cache: "DeltaCache | None") -> Tensor:
-        if padding is not None:                                          # nothing of a padded token may reach the memory:
-            x = padding.pack(x)                                          # real tokens first, pads - as zeros - behind them
+    def forward(self, x: Tensor, padding: "Padding | None", cu_seqlens: Tensor | None,
+                cache: "DeltaCache | None") -> Tensor:
+        if padding is not None:                          # nothing of a padded token may reach the memory:
+            x = padding.pack(x)                          # real tokens first, pads - as zeros - behind them
         qkv = self.convolve(self.in_proj_qkv(x), padding, cu_seqlens, cache)
         q, k, v = qkv.split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
-        q = l2norm(q.unflatten(-1, (self.num_k_heads, -1)))                                 # (B, T, Hk, Dk)
-        k = l2norm(k.unflatten(-1, (self.num_k_heads, -1)))                                 # (B, T, Hk, Dk)
+        q = l2norm(full_precision(q).unflatten(-1, (self.num_k_heads, -1)))                 # (B, T, Hk, Dk), float32:
+        k = l2norm(full_precision(k).unflatten(-1, (self.num_k_heads, -1)))                 # not rounded before the rule
         v = v.unflatten(-1, (self.num_v_heads, -1))                                         # (B, T, Hv, Dv)
         z = self.in_proj_z(x).unflatten(-1, (self.num_v_heads, -1))                         # (B, T, Hv, Dv)
         beta = torch.sigmoid(self.in_proj_b(x))                                             # (B, T, Hv)
         # float32 here whatever the model's dtype: g is small and adds up over thousands of tokens
         g = -full_precision(self.A_log).exp() * F.softplus(full_precision(self.in_proj_a(x)) + self.dt_bias)
-        if padding is not None:                                          # beta = 0 and g = 0: a pad leaves the memory as it is
+        if padding is not None:                          # beta = 0 and g = 0: a pad leaves the memory as it is
             beta, g = beta * padding.packed[..., None], g * padding.packed[..., None]
 
         o, state = self.delta_rule(q, k, v, g, beta, None if cache is None else cache.recurrent_state, cu_seqlens)
@@ -330,7 +362,8 @@ class GatedDeltaNet(nn.Module):
         o = self.out_proj(self.norm(o, z).flatten(2))                                       # (B, T, hidden_size)
         return o if padding is None else padding.unpack(o)
 
-    def convolve(self, x: Tensor, padding: "Padding | None", cu_seqlens: Tensor | None, cache: "DeltaCache | None") -> Tensor:
+    def convolve(self, x: Tensor, padding: "Padding | None", cu_seqlens: Tensor | None,
+                 cache: "DeltaCache | None") -> Tensor:
         """silu of a causal convolution over the last `kernel_size` tokens, each channel by itself. x: (B, T, channels).
 
         Before the first token there are zeros, or - with a cache - the inputs that came last.
@@ -341,7 +374,7 @@ class GatedDeltaNet(nn.Module):
         if cache is not None:
             if padding is None:
                 cache.conv_state = window[:, T:].clone()
-            else:                                                        # the last inputs that were real, row by row
+            else:                                        # the last inputs that were real, row by row
                 last = padding.lengths[:, None, None] + torch.arange(K - 1, device=x.device)[:, None]
                 cache.conv_state = window.gather(1, last.expand(B, K - 1, channels))
         weight = self.conv1d.weight[:, 0]                                                   # (channels, K)
@@ -349,21 +382,24 @@ class GatedDeltaNet(nn.Module):
             return F.silu(torch.einsum("b k c, c k -> b c", window, weight).unsqueeze(1))
         if cu_seqlens is None:
             return F.silu(F.conv1d(window.mT, self.conv1d.weight, groups=channels).mT)
-        sequence = torch.bucketize(torch.arange(T, device=x.device), cu_seqlens[1:], right=True)  # which one a token is of
+        sequence = sequence_of_tokens(cu_seqlens, T)
         taps = []
-        for back in range(K):                                            # never look across the border of a packed sequence
+        for back in range(K):                            # never look across the border of a packed sequence
             same = F.pad(sequence[back:] == sequence[: T - back], (back, 0))
             taps.append(window[:, K - 1 - back : K - 1 - back + T] * weight[:, K - 1 - back] * same[:, None])
         return F.silu(sum(taps))
 
-    def delta_rule(self, q, k, v, g, beta, state: Tensor | None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The memory at work: (o, new state). A single token takes the recurrence itself, in place; more go in chunks."""
+    def delta_rule(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None,
+                   cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The memory at work: (o, new state). One token takes the recurrence itself, in place; more go in chunks."""
         if k.shape[1] == 1 and state is not None and not torch.is_grad_enabled():
-            return recurrent_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True, inplace_final_state=True)
-        return chunk_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True, cu_seqlens=cu_seqlens)
+            return recurrent_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True,
+                                              inplace_final_state=True)
+        return chunk_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True,
+                                      cu_seqlens=cu_seqlens)
 
 
-# --------------------------------------------------------------------------------------------------- layers and decoder
+# ------------------------------------------------------------------------------------------- layers and decoder
 
 
 class MLP(nn.Module):
@@ -437,7 +473,7 @@ class Qwen(nn.Module):
         super().__init__()
         self.config = config
         self.model = Multimodal(config)
-        if not config.tie_word_embeddings:                               # else the embedding is the head, and stored once
+        if not config.tie_word_embeddings:               # else the embedding is the head, and stored once
             self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.init_weights()
 
@@ -456,7 +492,8 @@ class Qwen(nn.Module):
             input_ids: (B, T)
             attention_mask: (B, T), 0 = padding, left or right; with a cache also (B, tokens before + T).
             position_ids: (3, B, T) time, height, width; None: the count of real tokens before, as text has it.
-            cache: from `new_cache`; read, and moved on by T tokens. Prefill, prefill in pieces and decoding are one function.
+            cache: from `new_cache`; read, and moved on by T tokens. Prefill, in one or more pieces, and decoding are
+                this one function.
             logits_to_keep: 0 = all positions, n = the last n (the head is the widest matrix there is).
             cu_seqlens: (N + 1,) ends of N sequences packed into B = 1; none sees another, positions start anew in each.
 
@@ -469,21 +506,30 @@ class Qwen(nn.Module):
         B, T = input_ids.shape
         before = 0 if cache is None else cache.length
         if input_ids.numel() == 0:
-            raise ValueError(f"There is nothing to read: input_ids is {tuple(input_ids.shape)}, and must hold at least one token.")
+            raise ValueError(f"input_ids must be (B, T) with at least one token, but is {tuple(input_ids.shape)}.")
+        vocab_size = self.config.text_config.vocab_size
+        if input_ids.min() < 0 or input_ids.max() >= vocab_size:
+            raise ValueError(f"Token ids run from 0 to {vocab_size - 1}, "
+                             f"but these from {input_ids.min()} to {input_ids.max()}.")
         if cu_seqlens is not None and (cache is not None or attention_mask is not None or B != 1):
-            raise ValueError("Packed sequences (cu_seqlens) come in a batch of one, without attention_mask and without cache.")
-        valid = self._valid(input_ids, attention_mask, before)                              # (B, T) bool, or None: all real
+            raise ValueError("Packed sequences (cu_seqlens) come in a batch of one, without mask and cache.")
+        valid = self._valid(input_ids, attention_mask, before)                          # (B, T) bool, or None: all real
         if cache is not None:
             cache.check_room(B, T)
         if position_ids is None:
-            position_ids = self._text_positions(input_ids, valid, cache, cu_seqlens)        # (B, T)
+            position_ids = self._text_positions(input_ids, valid, cache, cu_seqlens)    # (B, T)
+        if position_ids.shape not in ((B, T), (3, B, T)):
+            raise ValueError(f"position_ids must be {(3, B, T)} for these tokens, but is {tuple(position_ids.shape)}.")
         position_ids = position_ids.expand(3, B, T)
         mask = self._attention_mask(B, T, valid, cache, cu_seqlens)
         if cache is not None:
             cache.advance(B, T, valid)
 
         x = self.model.language_model.embed_tokens(input_ids)
-        x = self.model.language_model(x, position_ids, mask, None if valid is None else Padding(valid), cu_seqlens, cache)
+        padding = None if valid is None else Padding(valid)
+        x = self.model.language_model(x, position_ids, mask, padding, cu_seqlens, cache)
+        if cache is not None:
+            cache.midway = False
         return F.linear(x[:, -logits_to_keep:], self.head_weight)
 
     @property
@@ -492,7 +538,7 @@ class Qwen(nn.Module):
         return self.model.language_model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 
     def new_cache(self, batch_size: int = 1, max_length: int = 4096) -> "Cache":
-        """Room for the keys, values and states of `batch_size` rows of up to `max_length` tokens, in the model's dtype and place."""
+        """Room for the keys, values and states of `batch_size` rows of up to `max_length` tokens each."""
         weight = self.model.language_model.embed_tokens.weight
         return Cache(self.config.text_config, batch_size, max_length, weight.dtype, weight.device)
 
@@ -521,7 +567,7 @@ class Qwen(nn.Module):
         """(B or 1, 1, T, S), True where a query may look, or None where plain causality says it all."""
         device = self.head_weight.device
         if cu_seqlens is not None:
-            sequence = torch.bucketize(torch.arange(T, device=device), cu_seqlens[1:], right=True)
+            sequence = sequence_of_tokens(cu_seqlens, T)
             return (sequence[:, None] == sequence).tril()[None, None]
         before, padded = (0, False) if cache is None else (cache.length, cache.padded)
         if valid is None and not padded and (before == 0 or T == 1):
@@ -539,10 +585,11 @@ class Qwen(nn.Module):
     def init_weights(self) -> None:
         """Fresh weights for training from scratch.
 
-        Matrices are normal with variance 1 / width, the two that write into the stream smaller by the square root of their
-        number. The decay is the point: A uniform in (1, 16) and `dt_bias` the inverse softplus of a time step drawn log-uniformly
-        from 0.001 to 0.1 (Mamba-2, arXiv 2405.21060), so that heads forget over ten to ten thousand tokens. With `dt_bias` = 1, as
-        the official code leaves it, every token wipes the memory and no recall is ever learnt.
+        Matrices are normal with variance 1 / width, those that write into the stream smaller by the square root of
+        their number. The decay is the point: A is uniform in (1, 16) and `dt_bias` the inverse softplus of a time step
+        drawn log-uniformly from 0.001 to 0.1 (Mamba-2, arXiv 2405.21060), so that some heads forget within a token or
+        so and others remember for hundreds. With `dt_bias` = 1, as the official code leaves it, nearly every token
+        wipes the memory, and no recall is ever learnt.
         """
         writers = 2 * self.config.text_config.num_hidden_layers
         for name, module in self.named_modules():
@@ -558,33 +605,35 @@ class Qwen(nn.Module):
             elif isinstance(module, GatedDeltaNet):
                 nn.init.uniform_(module.conv1d.weight, -module.kernel_size ** -0.5, module.kernel_size ** -0.5)
                 module.A_log.uniform_(1, 16).log_()
-                dt = torch.empty_like(module.dt_bias).uniform_(-3, -1).mul_(2.302585092994046).exp_()     # 10^(-3 ... -1)
-                module.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus^-1
+                dt = 10 ** torch.empty_like(module.dt_bias).uniform_(-3, -1)
+                module.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))              # softplus(dt_bias) = dt
 
 
-# --------------------------------------------------------------------------------------------------------------- caches
+# ------------------------------------------------------------------------------------------------------- caches
 
 
 class Padding:
     """Which tokens of a batch are real, and how to close the gaps.
 
-    A recurrent layer has no positions, only an order: moving every row's real tokens to the front, with the pads as exact
-    no-ops behind them, makes a padded row the same computation as the row alone - left, right or in the middle, whatever the
-    memory held before.
+    A recurrent layer has no positions, only an order: moving every row's real tokens to the front, with the pads as
+    exact no-ops behind them, makes a padded row the same computation as the row alone - padded left, right or in the
+    middle, and whatever the memory held before.
     """
 
-    def __init__(self, valid: Tensor):                                   # (B, T) bool
-        self.lengths = valid.sum(-1)                                     # (B,)
-        self.order = torch.argsort((~valid).byte(), dim=1, stable=True)  # (B, T) where each packed token stands in its row
-        self.place = torch.argsort(self.order, dim=1)                    # and back
-        self.packed = torch.arange(valid.shape[1], device=valid.device) < self.lengths[:, None]   # (B, T) bool
+    def __init__(self, valid: Tensor):
+        """valid: (B, T) bool, True for a real token."""
+        self.lengths = valid.sum(-1)                                                        # (B,)
+        self.packed = torch.arange(valid.shape[1], device=valid.device) < self.lengths[:, None]
+        self.order = torch.argsort((~valid).byte(), dim=1, stable=True)  # where each packed token stands in its row
+        self.place = torch.argsort(self.order, dim=1)                    # and where each token of a row is packed
 
     def pack(self, x: Tensor) -> Tensor:
-        x = x.gather(1, self.order[..., None].expand_as(x))
-        return x.masked_fill(~self.packed[..., None], 0)
+        """(B, T, C): the rows' real tokens first, then zeros."""
+        return x.gather(1, self.order[..., None].expand_as(x)).masked_fill(~self.packed[..., None], 0)
 
     def unpack(self, x: Tensor) -> Tensor:
-        return x.gather(1, self.place[..., None].expand_as(x)).masked_fill(~self.packed.gather(1, self.place)[..., None], 0)
+        """(B, T, C): every token back in its place, zeros for the pads."""
+        return x.masked_fill(~self.packed[..., None], 0).gather(1, self.place[..., None].expand_as(x))
 
 
 class AttentionCache:
@@ -615,7 +664,8 @@ class DeltaCache:
         Hv, Dk, Dv = config.linear_num_value_heads, config.linear_key_head_dim, config.linear_value_head_dim
         channels = 2 * config.linear_num_key_heads * Dk + Hv * Dv
         self.recurrent_state = torch.zeros(batch_size, Hv, Dk, Dv, device=device)           # float32 whatever the dtype
-        self.conv_state = torch.zeros(batch_size, config.linear_conv_kernel_dim - 1, channels, dtype=dtype, device=device)
+        before = config.linear_conv_kernel_dim - 1
+        self.conv_state = torch.zeros(batch_size, before, channels, dtype=dtype, device=device)
 
     def snapshot(self):
         return self.recurrent_state.clone(), self.conv_state.clone()
@@ -625,7 +675,7 @@ class DeltaCache:
 
 
 class Snapshot:
-    """Where a cache stood. Keys and values are not copied - they stay where they are until something is written over them."""
+    """Where a cache stood. Keys and values are not copied: they stay in their slots until others are written there."""
 
     def __init__(self, cache: "Cache"):
         self.length, self.padded, self.positions = cache.length, cache.padded, cache.positions.clone()
@@ -639,20 +689,25 @@ class Cache:
     length:     slots filled so far, pads included.
     positions:  (B,) the next text position of each row: its count of real tokens.
     valid:      (B, max_length) which slots hold a real token.
+    midway:     a forward pass is on its way, or broke off: some layers have read its tokens and others have not.
     """
 
     def __init__(self, config: TextConfig, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device):
         kinds = {"full_attention": AttentionCache, "linear_attention": DeltaCache}
         self.layers = [kinds[kind](config, batch_size, max_length, dtype, device) for kind in config.layer_types]
         self.batch_size, self.max_length, self.context = batch_size, max_length, config.max_position_embeddings
-        self.length, self.padded = 0, False
+        self.length, self.padded, self.midway = 0, False, False
         self.positions = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.valid = torch.ones(batch_size, max_length, dtype=torch.bool, device=device)
         self._snapshots = weakref.WeakSet()
 
     def check_room(self, batch_size: int, tokens: int) -> None:
+        if self.midway:
+            raise ValueError("A forward pass broke off and left the layers of this cache at different tokens: restore "
+                             "a snapshot of it, or make a new one.")
         if batch_size != self.batch_size:
-            raise ValueError(f"This cache was made for {self.batch_size} rows, but the batch has {batch_size}; make a new one.")
+            raise ValueError(f"This cache was made for {self.batch_size} rows, but the batch has {batch_size}: "
+                             f"make a new one.")
         if self.length + tokens > self.max_length:
             raise ValueError(f"The cache holds {self.length} of {self.max_length} tokens and {tokens} more do not fit: "
                              f"make it longer with new_cache(max_length=...).")
@@ -664,10 +719,10 @@ class Cache:
         self.valid[:, self.length : end] = True if valid is None else valid
         self.positions += tokens if valid is None else valid.sum(-1)
         self.padded |= valid is not None
-        self.length = end
+        self.length, self.midway = end, True
 
     def snapshot(self) -> Snapshot:
-        """Remember this place. A recurrent state cannot be cropped, so going back means having kept it (and replaying from there)."""
+        """Remember this place: a recurrent state cannot be cropped, so one can only go back to where it was kept."""
         snapshot = Snapshot(self)
         self._snapshots.add(snapshot)
         return snapshot
@@ -679,7 +734,9 @@ class Cache:
             ValueError: tokens it counted on were overwritten meanwhile, after going back further than it.
         """
         if snapshot.overwritten:
-            raise ValueError("This snapshot is gone: after going back to an earlier one, new tokens were written over its keys and values.")
+            raise ValueError("This snapshot cannot be restored: after going back to an earlier one, new tokens were "
+                             "written over its keys and values.")
         self.length, self.padded, self.positions = snapshot.length, snapshot.padded, snapshot.positions.clone()
+        self.midway = False
         for layer, saved in zip(self.layers, snapshot.layers, strict=True):
             layer.restore(saved)

@@ -181,3 +181,14 @@ def pieces(conversation: Conversation, keep_blocks: bool = False, learn: str = "
             out.append((f"{turn.answer}<|im_end|>", last or learn == "all"))
         out.append(("\n", False))
     return out
+
+
+def plain_pieces(conversation: Conversation) -> list[tuple[str, bool]]:
+    """The same as running text, question and answer side by side: "... what does ann have? a gold key. where is ..."
+
+    Recall is learnt here first, where the asked name stands next to the answer, and then carried over to the chat.
+    """
+    out = []
+    for i, turn in enumerate(conversation.turns):
+        out += [(" " * (i > 0) + turn.question, False), (f" {turn.answer}.", True)]     # a word's token holds its space
+    return [*out, ("<|endoftext|>", True)]
