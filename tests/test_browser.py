@@ -96,7 +96,11 @@ def test_the_page(browser, explorer, tmp_path):
 
 
 def test_nothing_jumps_while_scrubbing(browser, explorer, tmp_path):
+    """In the width that JupyterLab leaves, with a story that grows and a first token that has nothing to recall."""
+    explorer = StateExplorer(explorer.trace)
+    explorer.story = explorer.story | {"tokens": [{"text": " wondering", "special": False}] * T}
     page = browser.new_page()
+    page.set_viewport_size({"width": 800, "height": 900})
     page.goto(explorer.to_html(tmp_path / "explorer.html").as_uri())
     root = page.locator(".minqwen-state")
     boxes = set()
