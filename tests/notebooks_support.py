@@ -8,6 +8,7 @@ import ast
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def run(notebook, folder=NOTEBOOKS, until=None, **kernel):
     `until` is the last cell to run (a cell of the notebook); keywords go to the kernel (env=...)."""
     client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", record_timing=False,
                             coalesce_streams=True, resources={"metadata": {"path": str(folder)}})
-    with client.setup_kernel(**kernel):
+    with client.setup_kernel(stderr=subprocess.DEVNULL, **kernel):
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
             if cell is until:
