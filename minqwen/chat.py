@@ -187,7 +187,7 @@ class Conversation:
     def __init__(self, assistant: Assistant, system: str | None = None, thinking: bool | None = None, options=None):
         self.assistant, self.thinking, self.options = assistant, thinking, options or {}
         self.messages = [] if system is None else [{"role": "system", "content": system}]
-        self._saved = None                              # (ids read, cache, snapshot of the cache when it had read them)
+        self._saved = [], None, None                    # ids read, the cache, its snapshot when it had read them
 
     def __call__(self, text: str, *, stream: bool = False, **options) -> "Reply | Iterator[Piece]":
         """Say something: the `Reply`, or with `stream` its `Piece`s. An answer broken off is kept as far as it came."""
@@ -217,8 +217,7 @@ class Conversation:
         """Generate from `ids`, of which `stem` is the part that the next turn will begin with, too."""
         model, context = self.assistant.model, self.assistant.config.text_config.max_position_embeddings
         room = min(len(ids) + options["max_new_tokens"], context)
-        saved, self._saved = self._saved, None          # whatever happens below, half a prompt is not kept
-        known, cache, snapshot = saved or ([], None, None)
+        known, cache, snapshot = self._saved
         may_reuse = options["repetition_penalty"] == 1  # else every token of the prompt counts, and must come by
         if may_reuse and known and ids[: len(known)] == known and len(known) < len(ids) and room <= cache.max_length:
             cache.restore(snapshot)
@@ -228,7 +227,6 @@ class Conversation:
             piece = torch.tensor([stem[len(known):]], device=model.head_weight.device)
             generation.prefill(model, piece, cache, prefill_chunk=options["prefill_chunk"])
             known, snapshot = stem, cache.snapshot()
-        if known:
             self._saved = known, cache, snapshot
         yield from generation.stream(model, [ids[len(known):]], cache=cache, **options)
 

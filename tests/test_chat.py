@@ -57,6 +57,11 @@ def says(qwen, monkeypatch):
     return script
 
 
+def same(reply, other):
+    """Text, ids, prompt, finish. (pytest would take a minute to show how two garbled texts differ.)"""
+    return str(reply) == str(other) and vars(reply) == vars(other)
+
+
 class Reads(list):
     """The number of tokens in every forward pass, as long as `with` lasts."""
 
@@ -146,6 +151,8 @@ def test_finish(qwen, says):
     says("thoughts####out<|im_end|>")                     # "\n</think>\n\n" takes the place of "####"
     reply = qwen.chat("Hi", thinking=True, thinking_budget=8)
     assert (reply, reply.thinking, reply.finish) == ("out", "thoughts", "budget")
+    says("thoughts####out<|im_end|>")
+    assert same(qwen.chat_batch(["Hi"], thinking=True, thinking_budget=8)[0], reply)
     says("thoughts\n</think>\n\nout<|im_end|>")
     assert qwen.chat("Hi", thinking=True, thinking_budget=9).finish == "stop"
     says("no thoughts at all<|im_end|>")
@@ -158,7 +165,7 @@ def test_a_batch_is_each_chat_alone(qwen):
     assert len({*map(str, replies)}) == 3
     for reply, messages in zip(replies, chats, strict=True):
         alone = qwen.chat(messages, system="s", thinking=True, max_new_tokens=40, thinking_budget=7)
-        assert (str(reply), vars(reply)) == (str(alone), vars(alone))
+        assert same(reply, alone)
 
 
 def test_a_reply_can_be_copied_and_pickled():
@@ -178,14 +185,19 @@ def test_a_conversation_is_the_same_as_reading_all_anew(qwen, thinking, options)
         history.append({"role": "user", "content": text})
         anew = qwen.chat(history, system="Be kind.", thinking=thinking, max_new_tokens=16, **options)
         reply = talk(text)
-        assert (str(reply), vars(reply)) == (str(anew), vars(anew))
+        assert same(reply, anew)
         history.append({"role": "assistant", "content": str(reply)})
     assert [message["role"] for message in talk.messages] == ["system"] + 3 * ["user", "assistant"]
-    talk.messages[1]["content"] = "My name is Bob."                                 # the past may be edited
-    history[0] = talk.messages[1]
-    anew = qwen.chat([*history, {"role": "user", "content": "?"}], system="Be kind.", thinking=thinking,
-                     max_new_tokens=16, **options)
-    assert talk("?") == anew
+
+
+def test_the_past_of_a_conversation_may_be_edited(qwen):
+    talk = qwen.conversation(max_new_tokens=100)
+    talk("x" * 100)
+    talk.messages[:] = [{"role": "user", "content": "y" * 100}, {"role": "assistant", "content": "z"}]
+    anew = qwen.chat([*talk.messages, {"role": "user", "content": "?"}], max_new_tokens=100)
+    with Reads(qwen) as reads:
+        assert same(talk("?"), anew)
+    assert sum(reads) > 200                               # it went back to the beginning
 
 
 def test_a_conversation_reads_a_long_past_once(qwen):
@@ -202,7 +214,7 @@ def test_a_conversation_outgrows_its_cache(qwen):
     for text in ("Hi", "x" * 200, "y" * 400):
         history.append({"role": "user", "content": text})
         reply = talk(text)
-        assert reply == qwen.chat(history, max_new_tokens=5)
+        assert same(reply, qwen.chat(history, max_new_tokens=5))
         history.append({"role": "assistant", "content": str(reply)})
     with pytest.raises(QwenError, match="context holds 1000"):
         talk("z" * 400)
@@ -229,7 +241,7 @@ def test_a_conversation_goes_on_after_it_was_broken_off(qwen, at, break_off, sig
     hook.remove()
     assert len(talk.messages) == (4 if at == 4 else 2)
     anew = qwen.chat([*talk.messages, {"role": "user", "content": "Again."}], max_new_tokens=12)
-    assert talk("Again.") == anew
+    assert same(talk("Again."), anew)
 
 
 # ------------------------------------------------------------------------------------------------ checkpoints, defaults

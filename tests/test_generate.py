@@ -72,7 +72,7 @@ def test_stop_ids_are_those_of_transformers(qwen, twin):
     stops = [free[0][3], free[1][9]]
     ours = generate(qwen, PROMPTS, max_new_tokens=20, stop_ids=stops)
     assert ours == official(twin, input_ids, mask, max_new_tokens=20, eos_token_id=stops)
-    assert ours[0] == free[0][:4] and len(ours[1]) <= 10
+    assert len(ours[0]) <= 4 and len(ours[1]) <= 10
 
 
 @pytest.mark.parametrize("options", [
@@ -153,14 +153,16 @@ def test_trap_6_every_row_has_its_own_stop(qwen):
     for row, whole in zip(rows, free, strict=True):
         assert row == whole[: len(row)] and not stops & set(row[:-1])
         assert len(row) == 24 or row[-1] in stops
-    assert len(rows[0]) == 3 and len({*map(len, rows)}) > 1
+    assert len(rows[0]) <= 3 and len({*map(len, rows)}) > 1
 
 
 def test_trap_6_a_stopped_row_stays_stopped(qwen):
     free = generate(qwen, PROMPTS, max_new_tokens=10)
-    for step, given in enumerate(stream(qwen, PROMPTS, max_new_tokens=10, stop_ids={free[0][2]})):
-        assert (given[0] is None) == (step > 2)
+    stop = next(id for id in free[0][:9] if id not in free[1])
+    for step, given in enumerate(stream(qwen, PROMPTS, max_new_tokens=10, stop_ids={stop})):
+        assert given[0] == (free[0][step] if step <= free[0].index(stop) else None)
         assert given[1] == free[1][step]
+    assert step == 9
 
 
 @pytest.mark.parametrize("chunk", [1, 16, 64, 1000])
@@ -183,7 +185,7 @@ def test_a_cache_goes_on_across_turns(qwen):
     free = generate(qwen, PROMPTS, max_new_tokens=16)
     cache = qwen.new_cache(4, 300)
     first = generate(qwen, PROMPTS, max_new_tokens=16, stop_ids={free[0][2], free[1][5]}, cache=cache)
-    assert len(first[0]) < len(first[1]) < 16
+    assert len(first[0]) <= 3 and max(map(len, first)) > 3
     turns = [row[-1:] + tokens(1, 4, seed=i)[0].tolist() for i, row in enumerate(first)]
     second = generate(qwen, turns, max_new_tokens=16, cache=cache)
     anew = [prompt + row[:-1] + turn for prompt, row, turn in zip(PROMPTS, first, turns, strict=True)]
