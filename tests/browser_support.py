@@ -24,7 +24,7 @@ WALK = """async ([root, places]) => {
   const until = async (wanted) => {
     const start = Date.now();
     while (!root.dataset.drawn?.startsWith(wanted + " ")) {
-      if (Date.now() - start > 20000) throw new Error(`wanted ${wanted}, but shown is ${root.dataset.drawn}`);
+      if (Date.now() - start > 60000) throw new Error(`wanted ${wanted}, but shown is ${root.dataset.drawn}`);
       await new Promise((next) => setTimeout(next));
     }
   };
@@ -81,7 +81,7 @@ def shown(root, place, theme="light"):
     """Wait until the explorer shows (token, layer, head)."""
     wanted = " ".join(map(str, place)) + " " + theme
     root.page.wait_for_function("([root, wanted]) => root.dataset.drawn === wanted",
-                                arg=[root.element_handle(), wanted], timeout=20_000)
+                                arg=[root.element_handle(), wanted], timeout=60_000)
 
 
 @contextmanager
@@ -129,6 +129,6 @@ def run_all_cells(page, address, token, name):
     """Open a notebook in JupyterLab, run it, and wait for its end."""
     page.goto(f"{address}/lab/tree/{name}?reset&token={token}")
     kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
-    page.wait_for_function(f"() => {kernel}?.status === 'idle'", timeout=120_000)
+    page.wait_for_function(f"() => {kernel}?.status === 'idle'", timeout=300_000)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.get_by_text("ALLDONE", exact=True).wait_for(timeout=120_000)
+    page.get_by_text("ALLDONE", exact=True).wait_for(timeout=300_000)

@@ -96,7 +96,7 @@ def test_the_page(browser, explorer, tmp_path):
 
 
 def test_nothing_jumps_while_scrubbing(browser, explorer, tmp_path):
-    """In the width that JupyterLab leaves, with a story that grows and a first token that has nothing to recall."""
+    """In the width that JupyterLab leaves, with a story that grows."""
     explorer = StateExplorer(explorer.trace)
     explorer.story = explorer.story | {"tokens": [{"text": " wondering", "special": False}] * T}
     page = browser.new_page()
