@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..checkpoint import save_model
-from ..model import Config, Qwen, TextConfig
+from ..model import Config, GatedDeltaNet, Qwen, TextConfig
 from . import world
 from .tokenizer import save_tokenizer
 
@@ -77,8 +77,8 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list:
     Short stories, which come first, are running text and ask for what was told; then come the other questions, and the
     chat, in which the answer stands a dozen tokens away from the name that was asked for.
     """
-    plain, kinds = (1, ("has", "place")) if most_facts < 6 else (0.6, None) if most_facts < 12 else (0.25, None)
-    facts = rng.randint(max(1, most_facts // 4), most_facts)
+    plain, kinds = (1, ("has", "place")) if most_facts < 10 else (0.6, None) if most_facts < 15 else (0.25, None)
+    facts = rng.randint(max(1, most_facts // 3), most_facts)
     samples = []
     while tokens > 0:
         about = max(1, facts + rng.randint(-1, 1))
@@ -149,6 +149,30 @@ def parameter_groups(model: Qwen, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
+@torch.no_grad()
+def begin_as_a_memory(model: Qwen) -> None:
+    """Start where recall is near: "Mimetic Initialization Helps State Space Models Learn to Recall" (arXiv 2410.11135).
+
+    In each Gated DeltaNet layer queries begin equal to keys (a word finds itself), values pass through the convolution
+    and are written out again as they came in (out_proj is the transpose of the values' projection), and the memory fades
+    ten times more slowly. The other layers begin small, so that a word's own vector is not drowned. With plain random
+    weights no recall had appeared after as many steps as this needs to have it.
+    """
+    for name, p in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            p.mul_(0.1)
+    for mixer in (module for module in model.modules() if isinstance(module, GatedDeltaNet)):
+        q, k, v = mixer.in_proj_qkv.weight.split([mixer.key_dim, mixer.key_dim, mixer.value_dim])     # (rows, width)
+        conv_q, conv_k, conv_v = mixer.conv1d.weight.split([mixer.key_dim, mixer.key_dim, mixer.value_dim])
+        q.copy_(k)
+        conv_q.copy_(conv_k)
+        torch.nn.init.orthogonal_(v)
+        conv_v.mul_(0.2)
+        conv_v[:, 0, -1] += 1
+        mixer.out_proj.weight.copy_(0.3 * v.T)
+        mixer.dt_bias.sub_(math.log(10))
+
+
 def schedule(step: int, steps: int, peak: float, warmup: int = 50) -> float:
     """Learning rate: linear warm-up, flat, and a last third down to nothing as 1 - sqrt."""
     down = max(0.0, (step - 2 * steps / 3) / (steps / 3))
@@ -164,15 +188,12 @@ def train(args: argparse.Namespace) -> None:
     encode = Encoder(tokenizer)
     model = Qwen(nano_config(-(-tokenizer.get_vocab_size() // 64) * 64))
     model.config.text_config.eos_token_id = tokenizer.token_to_id("<|endoftext|>")
+    begin_as_a_memory(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=args.lr, betas=(0.9, 0.95), eps=1e-9)
-    with torch.no_grad():                               # begin near the identity: layers that know nothing yet must
-        for name, p in model.named_parameters():        # not drown a word's own vector
-            if name.endswith(("out_proj.weight", "o_proj.weight", "down_proj.weight")):
-                p.mul_(0.1)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     settings = [args.seed, args.steps, args.lr, args.tokens]
     first, seconds, log = 0, 0.0, []
-    most_facts, mastered = 3, 1.0                       # the curriculum: the longest story now, and the smoothed loss
+    most_facts, mastered = 8, 1.0                       # the curriculum: the longest story now, and the smoothed loss
     if (run / "last.pt").exists() and not args.restart:
         saved = torch.load(run / "last.pt", weights_only=False)
         if saved["args"] != settings:
@@ -212,7 +233,7 @@ def train(args: argparse.Namespace) -> None:
         row = {"step": step + 1, "seconds": round(seconds, 1), "lr": schedule(step, args.steps, args.lr),
                "most facts": most_facts, "gradient norm": norm.item(),
                **{f"loss {name}": x.item() for name, x in loss.items()}}
-        if mastered < 0.1:                              # these stories are easy by now: make them longer by a fifth
+        if mastered < 0.12:                             # these stories are easy by now: make them longer by a fifth
             most_facts, mastered = min(MOST_FACTS, most_facts + -(-most_facts // 5)), 0.3
         last = step + 1 == args.steps
         if last or (step + 1) % args.probe_every == 0:
@@ -248,8 +269,8 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2700)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens in a step, about")
     parser.add_argument("--probe-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
