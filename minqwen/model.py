@@ -346,8 +346,8 @@ class GatedDeltaNet(nn.Module):
             x = padding.pack(x)                          # real tokens first, pads - as zeros - behind them
         qkv = self.convolve(self.in_proj_qkv(x), padding, cu_seqlens, cache)
         q, k, v = qkv.split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
-        q = l2norm(full_precision(q).unflatten(-1, (self.num_k_heads, -1)))                 # (B, T, Hk, Dk), float32:
-        k = l2norm(full_precision(k).unflatten(-1, (self.num_k_heads, -1)))                 # not rounded before the rule
+        q = l2norm(full_precision(q).unflatten(-1, (self.num_k_heads, -1)))                 # (B, T, Hk, Dk), float32,
+        k = l2norm(full_precision(k).unflatten(-1, (self.num_k_heads, -1)))                 # unrounded into the rule
         v = v.unflatten(-1, (self.num_v_heads, -1))                                         # (B, T, Hv, Dv)
         z = self.in_proj_z(x).unflatten(-1, (self.num_v_heads, -1))                         # (B, T, Hv, Dv)
         beta = torch.sigmoid(self.in_proj_b(x))                                             # (B, T, Hv)

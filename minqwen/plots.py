@@ -16,7 +16,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-__all__ = ["attention", "diverging", "gates", "memory", "show", "states", "step", "tokens_on", "training", "visible"]
+__all__ = [
+    "attention", "diverging", "gates", "memory", "show", "stack", "states", "step", "tokens_on", "training", "visible",
+]
 
 KEEPS, WRITES, RECALLS, INK, FAINT = "#3b82c4", "#e07b1a", "#8e63b0", "#24292f", "#8a8f98"
 BACKGROUND = "#ffffff"
@@ -190,6 +192,27 @@ def training(path) -> Figure:
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
     axes[-1].set_xlabel(steps, fontsize=9, color=INK)
+    return figure
+
+
+def stack(config) -> Figure:
+    """A model's layers, the first at the bottom: which mixer each has. config: a `TextConfig`."""
+    layers = config.num_hidden_layers
+    figure, (ax,) = _figure(1, (7.2, 0.34 * layers + 0.9))
+    mixers = {
+        "linear_attention": (KEEPS, f"Gated DeltaNet: {config.linear_num_value_heads} memories of "
+                                    f"{config.linear_key_head_dim} × {config.linear_value_head_dim}"),
+        "full_attention": ("#a8540a", f"gated attention: {config.num_attention_heads} heads that see every token"),
+    }
+    for i, kind in enumerate(config.layer_types):
+        colour, words = mixers[kind]
+        ax.barh(i, 1, height=0.74, color=colour)
+        ax.text(0.02, i, f"layer {i}", va="center", color="white", fontsize=9, weight="bold")
+        ax.text(0.17, i, words, va="center", color="white", fontsize=9)
+    ax.text(0.02, -0.85, "↑ tokens come in", va="center", fontsize=9, color=INK)
+    ax.text(0.02, layers - 0.15, "↑ a guess of the next token comes out", va="center", fontsize=9, color=INK)
+    ax.set(xlim=(0, 1), ylim=(-1.2, layers + 0.2))
+    ax.axis("off")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The nano model: its world is true, its text the template's; its training resumes; its scores are what the card says."""
+"""The nano model: a true world, text as the template has it, training that resumes, scores as the card says."""
 
 import json
 import re

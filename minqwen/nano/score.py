@@ -19,8 +19,6 @@ from ..chat import Assistant, load
 from . import world
 from .train import CONTEXT, MOST_DIGITS, MOST_FACTS
 
-RECALL = ("has", "place")
-
 
 class Task(NamedTuple):
     """One line of the table: `size` facts or digits, asked with thinking or without."""
@@ -41,7 +39,7 @@ class Task(NamedTuple):
             if self.kind == "sum":
                 yield world.Conversation([world.addition(*world.pair(rng, self.size, test=True), self.thinking)])
             else:
-                kinds = RECALL if self.kind == "latest" else (self.kind,)
+                kinds = world.TOLD if self.kind == "latest" else (self.kind,)
                 yield world.facts_conversation(rng, self.size, 1, self.thinking, kinds)
 
 

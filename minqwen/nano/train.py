@@ -77,7 +77,7 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list:
     Short stories, which come first, are running text and ask for what was told; then come the other questions, and the
     chat, in which the answer stands a dozen tokens away from the name that was asked for.
     """
-    plain, kinds = (1, ("has", "place")) if most_facts < 10 else (0.6, None) if most_facts < 15 else (0.25, None)
+    plain, kinds = (1, world.TOLD) if most_facts < 10 else (0.6, None) if most_facts < 15 else (0.25, None)
     facts = rng.randint(max(1, most_facts // 3), most_facts)
     samples = []
     while tokens > 0:
@@ -154,9 +154,9 @@ def begin_as_a_memory(model: Qwen) -> None:
     """Start where recall is near: "Mimetic Initialization Helps State Space Models Learn to Recall" (arXiv 2410.11135).
 
     In each Gated DeltaNet layer queries begin equal to keys (a word finds itself), values pass through the convolution
-    and are written out again as they came in (out_proj is the transpose of the values' projection), and the memory fades
-    ten times more slowly. The other layers begin small, so that a word's own vector is not drowned. With plain random
-    weights no recall had appeared after as many steps as this needs to have it.
+    and are written out again as they came in (out_proj is the transpose of the values' projection), and the memory
+    fades ten times more slowly. The other layers begin small, so that a word's own vector is not drowned. With plain
+    random weights no recall had appeared after as many steps as this needs to have it.
     """
     for name, p in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):

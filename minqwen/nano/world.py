@@ -19,6 +19,7 @@ THINGS = ("cup hat key ball book lamp coat ring box pen bag drum fork kite bell 
           "map rope shoe sock spoon flag vase plate clock").split()
 PLACES = "park lake barn shop school garden kitchen forest tower harbour market library".split()
 
+TOLD = ("has", "place")                                 # the questions whose answer is the latest fact of its kind
 GREETINGS = ("hello", "hi", "good morning", "who are you?", "what can you do?", "thank you", "thanks")
 WELCOME, UNKNOWN = "you are welcome.", "i do not know"
 NOT_TOLD, NOTHING_TO_THINK = "i was not told.", "no sum and no story."   # thought when there is nothing to recall
