@@ -57,6 +57,13 @@ def test_nobody_cries_without_a_mutant(tests, tmp_path):
 
 
 @pytest.mark.mutants
+@pytest.mark.parametrize("lesson", sorted(HERE))
+def test_no_lesson_cries_without_a_mutant(lesson, tmp_path):
+    noticed, said = lesson_notices(workspace(tmp_path), lesson)
+    assert not noticed, said
+
+
+@pytest.mark.mutants
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_tests_bite(mutant, tmp_path):
     noticed, said = suite_notices(workspace(tmp_path, mutant), mutant.tests)
