@@ -73,7 +73,7 @@ class TextConfig:
             self.layer_types = ["full_attention" if (i + 1) % self.full_attention_interval == 0 else "linear_attention"
                                 for i in range(self.num_hidden_layers)]
         rope, heads, value_heads = self.rope_parameters, self.num_attention_heads, self.linear_num_value_heads
-        kinds, section = set(self.layer_types), rope.get("mrope_section", [])
+        kinds = set(self.layer_types)
         demands = [
             (len(self.layer_types) == self.num_hidden_layers,
              f"layer_types must name {self.num_hidden_layers} layers (num_hidden_layers), not {len(self.layer_types)}"),
@@ -87,8 +87,6 @@ class TextConfig:
             (self.hidden_act == "silu", f"hidden_act must be 'silu', not {self.hidden_act!r}"),
             (rope.get("rope_type", "default") == "default",
              f"rope_type must be 'default', not {rope.get('rope_type')!r}"),
-            (2 * sum(section) == self.rotary_dim,
-             f"mrope_section {section} must add up to half of the {self.rotary_dim} rotated dimensions"),
         ]
         for met, demand in demands:
             if not met:
@@ -238,11 +236,13 @@ def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
         (B, T, rotary_dim / 2), radians. Attention layers only; three quarters of each head are not turned at all.
     Source: "Qwen3-VL Technical Report" (arXiv 2511.21631), interleaved M-RoPE; RoPE: Su et al. 2021 (arXiv 2104.09864).
     """
-    dims, section = config.rotary_dim, config.rope_parameters["mrope_section"]
+    rope, dims = config.rope_parameters, config.rotary_dim
+    section = torch.tensor(rope.get("mrope_section", [11, 11, 10]), device=position_ids.device)
     i = torch.arange(dims // 2, device=position_ids.device)
-    frequency = 1 / config.rope_parameters["rope_theta"] ** (2 * i.float() / dims)          # radians per position, and
-    # to the last bit the official ones: 200,000 tokens on, a last bit has become a thousandth of a turn
-    clock = torch.where(i < 3 * torch.tensor(section, device=i.device)[i % 3], i % 3, 0)    # 0 time, 1 height, 2 width
+    # radians per position, written so that they are the official ones to the last bit: 200,000 tokens on, that bit has
+    # become a thousandth of a turn
+    frequency = 1 / rope.get("rope_theta", 10_000) ** (2 * i.float() / dims)
+    clock = torch.where(i < 3 * section[i % 3], i % 3, 0)                                   # 0 time, 1 height, 2 width
     return rearrange(position_ids[clock], "f b t -> b t f") * frequency
 
 
@@ -501,7 +501,7 @@ class Qwen(nn.Module):
             (B, T or n, vocab_size)
 
         Raises:
-            ValueError: ids beyond the vocabulary, a mask or a cache that does not fit, a context that is full.
+            ValueError: ids beyond the vocabulary; a mask, positions or a cache that do not fit; a cache that is full.
         """
         B, T = input_ids.shape
         before = 0 if cache is None else cache.length
@@ -695,7 +695,7 @@ class Cache:
     def __init__(self, config: TextConfig, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device):
         kinds = {"full_attention": AttentionCache, "linear_attention": DeltaCache}
         self.layers = [kinds[kind](config, batch_size, max_length, dtype, device) for kind in config.layer_types]
-        self.batch_size, self.max_length, self.context = batch_size, max_length, config.max_position_embeddings
+        self.batch_size, self.max_length = batch_size, max_length
         self.length, self.padded, self.midway = 0, False, False
         self.positions = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.valid = torch.ones(batch_size, max_length, dtype=torch.bool, device=device)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support import SMALL, small_config
 
-from minqwen.model import Config, Qwen, TextConfig
+from minqwen.model import Config, Qwen, TextConfig, rotary_angles
 
 PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())   # from the checkpoints' own files
 SHARED = PUBLISHED.pop("every size")
@@ -114,7 +114,6 @@ WRONG = {
     "query heads that do not divide": {"num_attention_heads": 5},
     "another activation": {"hidden_act": "gelu"},
     "another rotary scaling": {"rope_parameters": {**SMALL["rope_parameters"], "rope_type": "yarn"}},
-    "sections that do not add up": {"rope_parameters": {**SMALL["rope_parameters"], "mrope_section": [3, 3, 3]}},
 }
 
 
@@ -122,6 +121,19 @@ WRONG = {
 def test_what_cannot_be_built_is_told_in_one_sentence(wrong):
     with pytest.raises(ValueError, match=r"^[A-Z][^\n]+\.$"):
         Config.from_dict({"model_type": "qwen3_5_text", **SMALL, **WRONG[wrong]})
+
+
+@pytest.mark.parametrize("section", [None, [3, 3, 2], [11, 11, 10], [1, 1, 1]])
+def test_sections_are_read_as_the_official_code_reads_them(section):
+    """Also where they are missing, or do not add up to half of the rotated dimensions."""
+    official = pytest.importorskip("transformers.models.qwen3_5.modeling_qwen3_5")
+    rope = {**SMALL["rope_parameters"], "mrope_section": section}
+    text = {**SMALL, "rope_parameters": {name: value for name, value in rope.items() if value is not None}}
+    positions = torch.arange(30).view(3, 1, 10)
+    angles = rotary_angles(positions, Config.from_dict({"model_type": "qwen3_5_text", **text}).text_config)
+    rotary = official.Qwen3_5TextRotaryEmbedding(official.Qwen3_5TextConfig(**text))
+    cos, _ = rotary(torch.zeros(()), positions)
+    torch.testing.assert_close(torch.cat((angles, angles), dim=-1).cos(), cos)
 
 
 def test_an_unknown_name_lists_the_known_ones():
