@@ -17,7 +17,7 @@ import torch
 
 from .checkpoint import KEPT_FLOAT32
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
-from .model import Config, Qwen
+from .model import AttentionCache, Config, Qwen
 from .verify import official_modules, official_twin
 
 LAYERS = 18                                              # Gated DeltaNet layers of the 0.8B
@@ -106,23 +106,40 @@ def in_bfloat16(qwen: Qwen) -> Qwen:
     return qwen
 
 
-def whole_model(qwen: Qwen, prompt: int, rounds: int, aim: float | None) -> list[Row]:
-    """Prefill and decoding, both models on the same weights, each with its own cache.
+def whole_model(qwen: Qwen, contexts: tuple[int, ...], rounds: int, aim: float | None) -> list[Row]:
+    """Prefill, and decoding at several contexts; both models on the same weights, each with its own cache.
 
-    Decoding reads every weight once for each token. What both spend on that is the same, and most of it.
+    Decoding reads every weight once for each token: that is most of the time, and the same for both. The longer the
+    context, the more it costs that theirs copies all keys and values to append one.
     """
     twin, text = official_twin(qwen), qwen.config.text_config
-    ids = torch.randint(text.vocab_size, (1, prompt), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(text.vocab_size, (1, 256), generator=torch.Generator().manual_seed(0))
     name = f"0.8B, {text.num_hidden_layers} layers, {str(qwen.head_weight.dtype).removeprefix('torch.')}"
+    rows = [by_turns(f"{name}, prefill of {ids.shape[1]} tokens",
+                     lambda: qwen(ids, cache=qwen.new_cache(1, ids.shape[1]), logits_to_keep=1),
+                     lambda: twin(ids, use_cache=True, logits_to_keep=1), max(2, rounds // 10))]
+    for context in contexts:
+        cache, past = filled(qwen, twin, context, room=rounds + 1)
+        rows.append(by_turns(f"{name}, decoding after {context:,} tokens",
+                             lambda cache=cache: qwen(ids[:, :1], cache=cache),
+                             lambda past=past: twin(ids[:, :1], past_key_values=past, use_cache=True), rounds, aim))
+    return rows
 
-    prefill = by_turns(f"{name}, prefill of {prompt} tokens",
-                       lambda: qwen(ids, cache=qwen.new_cache(1, prompt), logits_to_keep=1),
-                       lambda: twin(ids, use_cache=True, logits_to_keep=1), max(2, rounds // 10))
-    cache, past = qwen.new_cache(1, prompt + rounds + 1), twin(ids, use_cache=True, logits_to_keep=1).past_key_values
-    qwen(ids, cache=cache, logits_to_keep=1)
-    decode = by_turns(f"{name}, decoding a token after {prompt}", lambda: qwen(ids[:, :1], cache=cache),
-                      lambda: twin(ids[:, :1], past_key_values=past, use_cache=True), rounds, aim)
-    return [prefill, decode]
+
+def filled(qwen: Qwen, twin: torch.nn.Module, context: int, room: int):
+    """Both caches with the same `context` tokens in them: one token is read, the keys and values of the rest made up."""
+    cache, token = qwen.new_cache(1, context + room), torch.zeros(1, 1, dtype=torch.long)
+    qwen(token, cache=cache)
+    past = twin(token, use_cache=True).past_key_values
+    for ours, theirs in zip(cache.layers, past.layers, strict=True):
+        if isinstance(ours, AttentionCache):
+            ours.keys[:, :, 1:context].normal_()
+            ours.values[:, :, 1:context].normal_()
+            theirs.keys, theirs.values = (x[:, :, :context].clone() for x in (ours.keys, ours.values))
+            ours.length = context
+    cache.length = context
+    cache.positions.fill_(context)
+    return cache, past
 
 
 @torch.no_grad()
@@ -142,8 +159,8 @@ def run(quick: bool = False) -> list[Row]:
         show(chunked(2048, Hk, Hv, True, few, None), chunked(64, Hk, Hv, True, many, None))
         show(decoding(Hk, Hv, many, 2.5))
     qwen = random_model(8 if quick else 24)
-    show(*whole_model(qwen, 256, many // 2, 1.2))
-    show(*whole_model(in_bfloat16(qwen), 256, many // 2, 1.2))
+    show(*whole_model(qwen, (256, 4096), many // 2, 1.2))
+    show(*whole_model(in_bfloat16(qwen), (256, 4096), many // 2, 1.2))
     return rows
 
 

@@ -33,10 +33,13 @@ def test_both_sides_compute_the_same(monkeypatch):
     monkeypatch.setattr(bench, "by_turns", results)
     with torch.no_grad():
         bench.chunked(70, 2, 4, False, 1, None)
-        bench.whole_model(random_qwen(), 20, 1, None)
-    (_, ours, theirs), (_, prefill, official_prefill), (_, decode, official_decode) = compared
+        bench.whole_model(random_qwen(), (20, 50), 1, None)
+    (_, ours, theirs), *whole = compared
     assert error(ours[0], theirs[0]) < 1e-5 and error(ours[1], theirs[1]) < 1e-5
-    assert error(prefill, official_prefill.logits) < 2e-5 and error(decode, official_decode.logits) < 2e-5
+    assert [what.split(", ")[-1] for what, *_ in whole] == \
+        ["prefill of 256 tokens", "decoding after 20 tokens", "decoding after 50 tokens"]
+    for what, logits, official in whole:
+        assert error(logits, official.logits) < 2e-5, what
 
 
 def test_decoding_leaves_both_with_the_same_states(monkeypatch):
