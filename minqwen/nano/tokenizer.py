@@ -74,8 +74,8 @@ def build_tokenizer() -> Tokenizer:
     stories = [text for n in range(400) for text, _ in
                world.pieces(world.facts_conversation(rng, 12, 4, thinking=n % 4 == 0))
                + world.pieces(world.sums_conversation(rng, thinking=True))]
-    phrases = [*world.GREETINGS, world.INTRODUCTION, world.WELCOME, world.NOTHING_TO_THINK, world.UNKNOWN,
-               world.NOT_TOLD, "user", "assistant", "system", "\n\n", "\n"]
+    phrases = [*world.GREETINGS, world.INTRODUCTION, world.WELCOME, world.NOTHING_TO_THINK,
+               "user", "assistant", "system", "\n\n", "\n"]
     corpus = [*stories, *(40 * phrases), *(40 * words), *(" " + word for word in 40 * words)]
     corpus = [re.sub(r"<[|/a-z_]+>", "", text) for text in corpus]
     trainer = trainers.BpeTrainer(vocab_size=10_000, min_frequency=20, show_progress=False,

@@ -19,10 +19,8 @@ THINGS = ("cup hat key ball book lamp coat ring box pen bag drum fork kite bell 
           "map rope shoe sock spoon flag vase plate clock").split()
 PLACES = "park lake barn shop school garden kitchen forest tower harbour market library".split()
 
-TOLD = ("has", "place")                                 # the questions whose answer is the latest fact of its kind
 GREETINGS = ("hello", "hi", "good morning", "who are you?", "what can you do?", "thank you", "thanks")
-WELCOME, UNKNOWN = "you are welcome.", "i do not know"
-NOT_TOLD, NOTHING_TO_THINK = "i was not told.", "no sum and no story."   # thought when there is nothing to recall
+WELCOME, NOTHING_TO_THINK = "you are welcome.", "no sum and no story."
 INTRODUCTION = "i am nano. tell me who has what and who is where, then ask. i can add, too."
 
 
@@ -74,30 +72,16 @@ class Story:
             self.told.append((name, "place", sentence))
         return sentence
 
-    def ask(self, thinking: bool = False, kinds=("has", "has", "place", "who", "unknown")) -> Turn:
-        kind = self.rng.choice(kinds)
-        owners = {}
-        for name, thing in self.has.items():
-            owners.setdefault(thing, []).append(name)
-        single = [thing for thing, names in owners.items() if len(names) == 1]
-        if kind == "who" and single:
-            thing = self.rng.choice(single)
-            name = owners[thing][0]
-            thoughts = [s for n, what, s in self.told if n == name and what == "has"][-1:]
-            return Turn(f"who has the {thing}?", name, " ".join(thoughts) if thinking else None)
-        if kind == "unknown":
-            name = self.rng.choice(NAMES)
-            kind = self.rng.choice(("has", "place"))
-        else:
-            known = self.place if kind == "place" and self.place else self.has or self.place
-            name = self.rng.choice(sorted(known))
-            kind = "has" if known is self.has else "place"
-        thoughts = [s for n, what, s in self.told if n == name and what == kind]
+    def ask(self, thinking: bool = False) -> Turn:
+        """What does somebody have, or where is somebody, of whom it was told? The latest counts."""
+        kind = self.rng.choice(("has", "has", "place"))
+        known = self.place if kind == "place" and self.place else self.has or self.place
+        name = self.rng.choice(sorted(known))
+        kind = "has" if known is self.has else "place"
+        thoughts = [sentence for who, what, sentence in self.told if (who, what) == (name, kind)][-1]
         if kind == "has":
-            question, answer = f"what does {name} have?", f"a {self.has[name]}" if name in self.has else None
-        else:
-            question, answer = f"where is {name}?", f"in the {self.place[name]}" if name in self.place else None
-        return Turn(question, answer or UNKNOWN, (" ".join(thoughts) or NOT_TOLD) if thinking else None)
+            return Turn(f"what does {name} have?", f"a {self.has[name]}", thoughts if thinking else None)
+        return Turn(f"where is {name}?", f"in the {self.place[name]}", thoughts if thinking else None)
 
 
 def people_for(rng: Random, facts: int) -> int:
@@ -105,13 +89,12 @@ def people_for(rng: Random, facts: int) -> int:
     return min(len(NAMES), rng.randint(max(1, facts // 3), facts))
 
 
-def facts_conversation(rng: Random, facts: int, questions: int, thinking: bool = False, kinds=None) -> Conversation:
+def facts_conversation(rng: Random, facts: int, questions: int, thinking: bool = False) -> Conversation:
     """A story of `facts` sentences, then `questions` questions; now and then the story goes on in between."""
     story = Story(rng, people_for(rng, facts))
-    options = {} if kinds is None else {"kinds": kinds}
     conversation, prefix = Conversation(), [story.tell() for _ in range(facts)]
     for i in range(questions):
-        turn = story.ask(thinking and i == questions - 1, **options)
+        turn = story.ask(thinking and i == questions - 1)
         turn.question = " ".join((*prefix, turn.question))
         conversation.turns.append(turn)
         prefix = [story.tell() for _ in range(rng.randint(1, 2))] if rng.random() < 0.3 else []
