@@ -107,6 +107,7 @@ def lab(arguments) -> None:
             "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
             "--LabApp.extension_manager=readonly", *(["--no-browser"] * arguments.no_browser),
             *([f"--port={arguments.port}"] if arguments.port else []),
+            *(["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []),      # as in most containers
         ])
 
 

@@ -379,7 +379,7 @@ class GatedDeltaNet(nn.Module):
                 cache.conv_state = window.gather(1, last.expand(B, K - 1, channels))
         weight = self.conv1d.weight[:, 0]                                                   # (channels, K)
         if T == 1:
-            return F.silu(torch.einsum("b k c, c k -> b c", window, weight).unsqueeze(1))
+            return F.silu((full_precision(window) * weight.mT).sum(1, keepdim=True).to(x.dtype))
         if cu_seqlens is None:
             return F.silu(F.conv1d(window.mT, self.conv1d.weight, groups=channels).mT)
         sequence = sequence_of_tokens(cu_seqlens, T)

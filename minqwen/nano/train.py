@@ -269,7 +269,7 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens in a step, about")
     parser.add_argument("--probe-every", type=int, default=100, metavar="STEPS")
