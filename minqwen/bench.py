@@ -127,7 +127,7 @@ def whole_model(qwen: Qwen, contexts: tuple[int, ...], rounds: int, aim: float |
 
 
 def filled(qwen: Qwen, twin: torch.nn.Module, context: int, room: int):
-    """Both caches with the same `context` tokens in them: one is read, the keys and values of the others are made up."""
+    """Both caches with the same `context` tokens in them: one is read, keys and values of the others are made up."""
     cache, token = qwen.new_cache(1, context + room), torch.zeros(1, 1, dtype=torch.long)
     qwen(token, cache=cache)
     past = twin(token, use_cache=True).past_key_values

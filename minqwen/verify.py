@@ -330,8 +330,8 @@ def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int 
     compare("last RMSNorm", len(ours.layers), ours.norm(x), theirs.norm(x))
 
     for piece, (found, layer, count) in worst.items():
-        at = f"official, {count} layers on our input; worst: layer {layer}" if count > 1 else "official, on our input"
-        yield Check("model", piece, at, found, tolerance)
+        where = f"official, in {count} layers, on our input" if count > 1 else "official, on our input"
+        yield Check("model", piece, where, found, tolerance, f"worst in layer {layer}" if found and count > 1 else "")
 
 
 def model_checks(model: Qwen, twin: nn.Module, random: torch.Generator) -> Iterator[Check]:
