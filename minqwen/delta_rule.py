@@ -30,7 +30,7 @@ __all__ = ["chunk_gated_delta_rule", "effective_attention", "l2norm", "recurrent
 def l2norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """x / |x| along the last dimension, in float32, as x * rsqrt(sum(x^2) + eps): its gradient is finite at x = 0."""
     x32 = full_precision(x)
-    return (x32 * torch.rsqrt(x32.square().sum(-1, keepdim=True) + eps)).to(x.dtype)
+    return (x32 * torch.rsqrt((x32 * x32).sum(-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def recurrent_gated_delta_rule(
@@ -77,8 +77,9 @@ def recurrent_gated_delta_rule(
     if Hv > Hk:                                          # each key head serves its block of R value heads
         q, k = (x.unsqueeze(3).expand(B, T, Hk, Hv // Hk, Dk).flatten(2, 3) for x in (q, k))
 
-    outputs = []
-    for *vectors, alpha_t, beta_t in zip(*(x.unbind(1) for x in (q, k, v, g.exp(), beta)), strict=True):
+    inputs, outputs = (q, k, v, g.exp(), beta), []
+    steps = zip(*(x.unbind(1) for x in inputs), strict=True) if T > 1 else [inputs]         # decoding is one step
+    for *vectors, alpha_t, beta_t in steps:
         q_t, k_t, v_t = (x.reshape(N, 1, -1) for x in vectors)                           # (N, 1, Dk) and (N, 1, Dv)
         alpha_t, beta_t = alpha_t.reshape(N, 1, 1), beta_t.reshape(N, 1, 1)
         state = state * alpha_t if needs_grad else state.mul_(alpha_t)                   # (N, Dk, Dv)
@@ -151,8 +152,9 @@ def chunk_gated_delta_rule(
         kk, qk = (kq @ k_c.mT).unsqueeze(1).chunk(2, dim=2)                              # (N, 1, C, C)
         answer, read = from_start * rearrange(kq @ state, "n (two c) (r d) -> two n r c d", two=2, r=R)   # S^T k, S^T q
 
-        # solve_triangular reads what is below the diagonal and takes the diagonal for ones
-        u = torch.linalg.solve_triangular(beta_c * kk * D, beta_c * (v_c - answer), upper=False, unitriangular=True)
+        # only what is below the diagonal is read, and the diagonal taken for ones; transposed, nothing is copied
+        system, error = beta_c * kk * D, beta_c * (v_c - answer)
+        u = torch.linalg.solve_triangular(system.mT, error.mT, upper=True, left=False, unitriangular=True).mT
         outputs.append(read + (qk * D) @ u)
 
         decay = repeat(from_start[:, :, -1], "n r 1 -> n 1 (r d)", d=Dv)

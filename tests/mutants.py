@@ -92,7 +92,7 @@ MUTANTS = [
     rule("[11] heads tiled, in chunks", 'rearrange(v, "b t (h r) d', 'rearrange(v, "b t (r h) d', lessons=(DELTA,)),
     rule("[11] heads tiled, in the map", "b t h d -> b (h r) t d", "b t h d -> b (r h) t d", lessons=(DELTA,)),
     rule("[9] l2norm with another eps", "eps: float = 1e-6", "eps: float = 1e-3", "def l2norm", lessons=(DELTA,)),
-    rule("[9] l2norm with no gradient at 0", "x32 * torch.rsqrt(x32.square().sum(-1, keepdim=True) + eps)",
+    rule("[9] l2norm with no gradient at 0", "x32 * torch.rsqrt((x32 * x32).sum(-1, keepdim=True) + eps)",
          "x32 / x32.square().sum(-1, keepdim=True).sqrt().clamp(min=eps)", "def l2norm"),
     rule("[8] mask after exp", ".masked_fill(future[:C, :C], -torch.inf).exp()", ".exp().tril()"),
     rule("[8] exp of minus the sum",
