@@ -31,7 +31,6 @@ COMPANIONS = (  # files that may lie beside config and weights and belong to the
     "merges.txt", "special_tokens_map.json", "preprocessor_config.json", "video_preprocessor_config.json",
 )  # fmt: skip
 
-NOT_BUILT = ("model.visual.", "mtp.")  # the vision tower and the head for multi-token prediction are left unread
 KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: float32 among bfloat16
 
 # ------------------------------------------------------------------------------------------------------ loading
@@ -71,11 +70,12 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     """
     dtype, device = _dtype(dtype), _device(device)
     folder = resolve(path_or_name, revision, progress)
-    config = load_config(folder)
+    config, stored = load_config(folder), _find_tensors(folder)
+    if not any(name.startswith("mtp.") for name in stored):  # `transformers` drops this head, and leaves its number
+        config.text_config.mtp_num_hidden_layers = 0
     with torch.device("meta"):
         model = Qwen(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    stored = _find_tensors(folder)
     _check_tensors(folder, expected, stored, tied=config.tie_word_embeddings)
 
     tensors, opened = {}, {}
@@ -141,8 +141,8 @@ def _check_tensors(folder, expected, stored, tied):
     missing = [name for name in expected if name not in stored]
     if missing:
         raise QwenError(f"{folder} lacks {_some(missing)}; fetch it again, or see whether {CONFIG} fits.")
-    not_read = (*NOT_BUILT, "lm_head.") if tied else NOT_BUILT  # a tied head may be stored beside the embedding
-    unknown = [name for name in stored if name not in expected and not name.startswith(not_read)]
+    copies = ("lm_head.",) if tied else ()  # a tied head may be stored beside the embedding
+    unknown = [name for name in stored if name not in expected and not name.startswith(copies)]
     if unknown:
         raise QwenError(f"{folder} holds {_some(unknown)}, which no Qwen3.5 model of its {CONFIG} has.")
     for name, shape in expected.items():

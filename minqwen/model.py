@@ -9,6 +9,9 @@ the next token. Each layer first mixes along the sequence, then works on each po
 In three layers of four the mixer is a Gated DeltaNet, a memory of fixed size that is written and overwritten; in
 every fourth it is gated attention, which looks back at every token there was.
 
+Pictures and clips come in through a tower of their own, which turns them into vectors that stand among the words'. And
+a small head reads on from the top: having heard the next token too, it guesses the one after that.
+
 Module and parameter names are the official ones, so that `state_dict()` is the official checkpoint: nothing is renamed.
 
 Symbols, the same everywhere in this project:
@@ -20,12 +23,15 @@ Symbols, the same everywhere in this project:
                 linear_num_key_heads, linear_num_value_heads
     Dk, Dv      the width of its keys and of its values: linear_key_head_dim, linear_value_head_dim
     g, beta     log decay and writing strength of the delta rule; alpha = exp(g)
+    t, h, w     a picture's grid of patches: frames (in pairs; 1 for a still), rows, columns
+    N           patches of all pictures, one after the other
 
 Where a comment says "official", it means the Qwen3.5 classes of `transformers` (models/qwen3_5/modeling_qwen3_5.py).
 """
 
 import weakref
 from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
 
 import torch
 from einops import rearrange
@@ -88,9 +94,7 @@ class TextConfig:
             (rope.get("rope_type", "default") == "default",
              f"rope_type must be 'default', not {rope.get('rope_type')!r}"),
         ]
-        for met, demand in demands:
-            if not met:
-                raise ValueError(f"This configuration cannot be built: {demand}.")
+        _check_demands(demands)
 
     @property
     def rotary_dim(self) -> int:
@@ -99,15 +103,58 @@ class TextConfig:
 
 
 @dataclass
+class VisionConfig:
+    """The vision tower's numbers, under their names in `config.json` (`vision_config`)."""
+
+    depth: int = 27
+    hidden_size: int = 1152
+    intermediate_size: int = 4304
+    num_heads: int = 16
+    in_channels: int = 3
+    patch_size: int = 16                                # pixels on a side
+    temporal_patch_size: int = 2                        # frames that one patch spans
+    spatial_merge_size: int = 2                         # patches on a side that become one token
+    num_position_embeddings: int = 2304                 # a grid of 48 x 48
+    out_hidden_size: int = 4096                         # the language model's hidden_size
+    hidden_act: str = "gelu_pytorch_tanh"
+    deepstack_visual_indexes: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        side = round(self.num_position_embeddings ** 0.5)
+        _check_demands([
+            (self.hidden_size % (4 * self.num_heads) == 0,
+             f"the vision tower's hidden_size ({self.hidden_size}) must be a multiple of 4 num_heads "
+             f"({4 * self.num_heads}): its heads rotate in pairs, half for rows and half for columns"),
+            (side * side == self.num_position_embeddings,
+             f"num_position_embeddings must be a square, not {self.num_position_embeddings}"),
+            (self.hidden_act == "gelu_pytorch_tanh",
+             f"the vision tower's hidden_act must be 'gelu_pytorch_tanh', not {self.hidden_act!r}"),
+            (not self.deepstack_visual_indexes, "deepstack_visual_indexes must be empty, as in Qwen3.5"),
+        ])
+
+
+def _check_demands(demands: list[tuple[bool, str]]) -> None:
+    for met, demand in demands:
+        if not met:
+            raise ValueError(f"This configuration cannot be built: {demand}.")
+
+
+@dataclass
 class Config:
-    """A whole `config.json`: the language model, the vision tower's numbers as they stand there, special tokens."""
+    """A whole `config.json`: the language model, the vision tower if there is one, special tokens."""
 
     text_config: TextConfig = field(default_factory=TextConfig)
-    vision_config: dict | None = None
+    vision_config: VisionConfig | None = None
     image_token_id: int = 248056
     video_token_id: int = 248057
     vision_start_token_id: int = 248053
     vision_end_token_id: int = 248054
+
+    def __post_init__(self):
+        text, vision = self.text_config, self.vision_config
+        _check_demands([(vision is None or vision.out_hidden_size == text.hidden_size,
+                         f"out_hidden_size ({vision and vision.out_hidden_size}) must be the language model's "
+                         f"hidden_size ({text.hidden_size})")])
 
     @property
     def tie_word_embeddings(self) -> bool:
@@ -127,10 +174,14 @@ class Config:
         text = dict(official["text_config"] if kind == "qwen3_5" else official)
         # a file may hold the tying inside, outside, or in both places: the whole model's word counts
         text["tie_word_embeddings"] = official.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-        known = {f.name for f in fields(TextConfig)}
-        text_config = TextConfig(**{name: value for name, value in text.items() if name in known and value is not None})
+
+        def known(numbers, config):
+            names = {f.name for f in fields(config)}
+            return config(**{name: value for name, value in numbers.items() if name in names and value is not None})
+
+        vision = official.get("vision_config")
         ids = {f.name: official[f.name] for f in fields(cls) if f.name.endswith("_token_id") and f.name in official}
-        return cls(text_config, official.get("vision_config"), **ids)
+        return cls(known(text, TextConfig), None if vision is None else known(vision, VisionConfig), **ids)
 
     @classmethod
     def named(cls, name: str) -> "Config":
@@ -143,12 +194,14 @@ class Config:
         if name not in OFFICIAL_SIZES:
             raise ValueError(f"There is no configuration named {name!r}; there are {', '.join(OFFICIAL_SIZES)}.")
         text, vision = OFFICIAL_SIZES[name]
-        return cls(TextConfig(**text, mtp_num_hidden_layers=1), OFFICIAL_VISION | vision)
+        return cls(TextConfig(**text, mtp_num_hidden_layers=1), VisionConfig(**vision))
 
     def to_dict(self) -> dict:
         """The official `config.json` again, which `transformers` reads too."""
         official = {k: v for k, v in asdict(self).items() if v is not None}
         official["text_config"] |= {"model_type": "qwen3_5_text"}
+        if self.vision_config is not None:
+            official["vision_config"] |= {"model_type": "qwen3_5_vision"}
         return {"architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5",
                 "tie_word_embeddings": self.tie_word_embeddings} | official
 
@@ -160,12 +213,6 @@ class Config:
         return (f"Config({t.num_hidden_layers} layers of width {t.hidden_size}: "
                 f"{t.layer_types.count('linear_attention')} Gated DeltaNet ({delta}), "
                 f"{t.layer_types.count('full_attention')} attention ({attention}); vocabulary {t.vocab_size})")
-
-
-OFFICIAL_VISION = {
-    "model_type": "qwen3_5_vision", "hidden_act": "gelu_pytorch_tanh", "in_channels": 3, "patch_size": 16,
-    "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304,
-}
 
 
 def _size(hidden, mlp, layers, heads, kv_heads, value_heads, tied, depth, vision_hidden, vision_mlp, vision_heads):
@@ -233,7 +280,7 @@ def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
     Args:
         position_ids: (3, B, T)
     Returns:
-        (B, T, rotary_dim / 2), radians. Attention layers only; three quarters of each head are not turned at all.
+        (B, T, 1, rotary_dim / 2), radians. Attention layers only; three quarters of each head are not turned at all.
     Source: "Qwen3-VL Technical Report" (arXiv 2511.21631), interleaved M-RoPE; RoPE: Su et al. 2021 (arXiv 2104.09864).
     """
     rope, dims = config.rope_parameters, config.rotary_dim
@@ -243,15 +290,15 @@ def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
     # become a thousandth of a turn
     frequency = 1 / rope.get("rope_theta", 10_000) ** (2 * i.float() / dims)
     clock = torch.where(i < 3 * section[i % 3], i % 3, 0)                                   # 0 time, 1 height, 2 width
-    return rearrange(position_ids[clock], "f b t -> b t f") * frequency
+    return rearrange(position_ids[clock], "f b t -> b t 1 f") * frequency
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first rotary_dim dimensions of every head: dimension i is paired with i + rotary_dim / 2.
 
     Args:
-        x: (B, T, H, D)
-        cos, sin: (B, T, 1, rotary_dim / 2)
+        x: (..., H, D)
+        cos, sin: (..., 1, rotary_dim / 2)
     """
     a, b, rest = x.split([cos.shape[-1], cos.shape[-1], x.shape[-1] - 2 * cos.shape[-1]], dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
@@ -451,19 +498,232 @@ class TextModel(nn.Module):
     def forward(self, x: Tensor, position_ids: Tensor, mask: Tensor | None, padding: "Padding | None",
                 cu_seqlens: Tensor | None, cache: "Cache | None") -> Tensor:
         """x: embeddings (B, T, hidden_size), position_ids: (3, B, T) -> (B, T, hidden_size), normed."""
-        angles = rotary_angles(position_ids, self.config).unsqueeze(2)                      # (B, T, 1, rotary_dim / 2)
+        angles = rotary_angles(position_ids, self.config)                                   # (B, T, 1, rotary_dim / 2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for i, layer in enumerate(self.layers):
             x = layer(x, cos, sin, mask, padding, cu_seqlens, None if cache is None else cache.layers[i])
         return self.norm(x)
 
 
+# ------------------------------------------------------------------------------------------------- vision tower
+#
+# A picture is cut into patches of 16 x 16 pixels, in pairs of frames; a still counts as two equal frames. The patches
+# come in the order in which the tower puts them together at its end: 2 x 2 neighbours, one after the other, become one
+# token. N counts patches, of all pictures and clips one after the other; a grid is (t, h, w), in patches.
+
+
+def by_blocks(x: Tensor, merge: int) -> Tensor:
+    """(h, w, C) -> (h w, C): a grid's patches in the order in which they are merged, block by block."""
+    return rearrange(x, "(h i) (w j) c -> (h w i j) c", i=merge, j=merge)
+
+
+class PatchEmbedding(nn.Module):
+    """A patch's pixels to a vector: in the checkpoint a 3-D convolution whose steps are as long as its kernel."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        kernel = (config.temporal_patch_size, config.patch_size, config.patch_size)
+        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, kernel, stride=kernel)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        # the patches do not overlap, so that the convolution is one matrix product
+        return F.linear(pixel_values.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
+
+
+class VisionAttention(nn.Module):
+    """Every patch of a frame looks at every other one, and at none of another frame. No mask, no gate, no grouping."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, frames: list[int]) -> Tensor:
+        """x: (N, hidden_size), cos and sin: (N, 1, D / 2), frames: how many patches each has -> (N, hidden_size)"""
+        q, k, v = rearrange(self.qkv(x), "n (three h d) -> three n h d", three=3, h=self.num_heads)
+        q, k = (rotate(full_precision(y), cos, sin).to(x.dtype) for y in (q, k))            # (N, H, D)
+        answers, start = [], 0
+        for patches, alike in groupby(frames):           # neighbours of one size in one go
+            here = slice(start, start := start + patches * len(list(alike)))
+            q_f, k_f, v_f = (rearrange(y[here], "(f p) h d -> f h p d", p=patches) for y in (q, k, v))
+            o = F.scaled_dot_product_attention(q_f, k_f, v_f)                               # (frames, H, patches, D)
+            answers.append(rearrange(o, "f h p d -> (f p) (h d)"))
+        return self.proj(torch.cat(answers))
+
+
+class VisionMLP(nn.Module):
+    """Two matrices and a GELU in its tanh form."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.linear_fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.linear_fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_fc2(F.gelu(self.linear_fc1(x), approximate="tanh"))
+
+
+class VisionBlock(nn.Module):
+    """Norm, attention, norm, MLP. These norms are LayerNorms, with a mean and a bias."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=1e-6)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=1e-6)
+        self.attn = VisionAttention(config)
+        self.mlp = VisionMLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, frames: list[int]) -> Tensor:
+        x = x + self.attn(self.norm1(x), cos, sin, frames)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerger(nn.Module):
+    """2 x 2 neighbouring patches to one vector of the language model. The GELU here is the exact one."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.merged = config.hidden_size * config.spatial_merge_size ** 2
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-6)
+        self.linear_fc1 = nn.Linear(self.merged, self.merged)
+        self.linear_fc2 = nn.Linear(self.merged, config.out_hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x).view(-1, self.merged)                                              # (N / merge^2, merged)
+        return self.linear_fc2(F.gelu(self.linear_fc1(x)))
+
+
+class VisionTower(nn.Module):
+    """Pixels to vectors that stand among those of words. There is no norm at its end: the merger begins with one.
+
+    Source: "Qwen3-VL Technical Report" (arXiv 2511.21631), section 2; official class Qwen3_5VisionModel.
+    """
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbedding(config)
+        self.pos_embed = nn.Embedding(config.num_position_embeddings, config.hidden_size)
+        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
+        self.merger = PatchMerger(config)
+
+    def forward(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
+        """
+        Args:
+            pixel_values: (N, channels x temporal_patch_size x patch_size x patch_size), from `media.py`.
+            grid_thw: (pictures, 3): each one's t, h and w in patches; their products add up to N.
+        Returns:
+            (N / spatial_merge_size^2, out_hidden_size): a vector for each placeholder token, in order of reading.
+        """
+        grids = grid_thw.tolist()
+        if len(pixel_values) != sum(t * h * w for t, h, w in grids):
+            raise ValueError(f"The grids {grids} do not fit {len(pixel_values)} patches.")
+        x = self.patch_embed(pixel_values)                                                  # (N, hidden_size)
+        x = x + torch.cat([self.learned_positions(h, w).repeat(t, 1) for t, h, w in grids]).to(x.dtype)
+        angles = torch.cat([self.rotary_angles(h, w).repeat(t, 1, 1) for t, h, w in grids])
+        cos, sin = angles.cos(), angles.sin()                                               # (N, 1, D / 2), float32
+        frames = [h * w for t, h, w in grids for _ in range(t)]
+        for block in self.blocks:
+            x = block(x, cos, sin, frames)
+        return self.merger(x)
+
+    def learned_positions(self, h: int, w: int) -> Tensor:
+        """(h w, hidden_size): the learned square grid stretched over h x w patches, corner on corner, bilinearly."""
+        side = round(self.config.num_position_embeddings ** 0.5)
+        square = rearrange(full_precision(self.pos_embed.weight), "(h w) c -> 1 c h w", h=side)
+        stretched = F.interpolate(square, size=(h, w), mode="bilinear", align_corners=True)
+        return by_blocks(rearrange(stretched, "1 c h w -> h w c"), self.config.spatial_merge_size)
+
+    def rotary_angles(self, h: int, w: int) -> Tensor:
+        """(h w, 1, D / 2): radians by which each pair of a head's dimensions turns, half by row and half by column."""
+        device, D = self.pos_embed.weight.device, self.config.hidden_size // self.config.num_heads
+        frequency = 1 / 10_000 ** (torch.arange(0, D // 2, 2, device=device).float() / (D // 2))        # (D / 4,)
+        rows, columns = (torch.arange(n, device=device).float() for n in (h, w))
+        angles = torch.cat(((rows[:, None, None] * frequency).expand(h, w, -1),
+                            (columns[None, :, None] * frequency).expand(h, w, -1)), dim=-1)
+        return by_blocks(angles, self.config.spatial_merge_size).unsqueeze(1)
+
+
+def mrope_positions(kinds: Tensor, grids: dict, start: int) -> Tensor:
+    """Where the tokens of one sequence stand in time, height and width.
+
+    Text goes on by one in all three. A picture is one moment: its tokens share a time, and have their row and column,
+    counted from there. The text behind it resumes past its longer side. A clip is its groups of frames one by one, each
+    behind its own timestamp, which is text.
+
+    Args:
+        kinds: (T,) 0 for text, 1 where a picture's token stands, 2 where a clip's does.
+        grids: 1 and 2 -> an iterator over (t, h, w) in tokens, which is moved on.
+        start: the first token's position.
+    Returns:
+        (3, T), time, height, width.
+    Source: official `get_rope_index`; "Qwen2-VL" (arXiv 2409.12191), figure 3.
+    """
+    parts, device = [], kinds.device
+    for kind, count in zip(*(x.tolist() for x in kinds.unique_consecutive(return_counts=True)), strict=True):
+        if kind == 0:
+            parts.append(torch.arange(start, start + count, device=device).expand(3, count))
+            start += count
+        while kind and count > 0:
+            t, h, w = next(grids[kind], (0, 0, 0))
+            count -= t * h * w
+            if t * h * w == 0 or count < 0:
+                raise ValueError("The placeholder tokens of pictures and clips do not fit the grids that are given.")
+            grid = torch.meshgrid(*(torch.arange(n, device=device) for n in (t, h, w)), indexing="ij")
+            parts.append(torch.stack(grid).flatten(1) + start)
+            start += max(h, w)
+    return torch.cat(parts, dim=1) if parts else kinds.new_zeros(3, 0, dtype=torch.long)
+
+
+# ------------------------------------------------------------------------------------------ multi-token prediction
+
+
+class MultiTokenPrediction(nn.Module):
+    """Guess one token further: a head that hears of the next token, and predicts the one after it.
+
+    It reads the vector that stands at the top of the model for token i - behind the last norm - and the embedding of
+    token i + 1, each normed; one matrix makes one vector of both (the embedding first); a layer of gated attention
+    follows, and a norm. Embedding and output matrix are the model's own. To draft further tokens, feed back its own
+    output as the next hidden state.
+
+    Source: "DeepSeek-V3 Technical Report" (arXiv 2412.19437), section 2.2. `transformers` ignores these weights; the
+    order of the two halves is that of vLLM's Qwen3-Next.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config, width = config, config.hidden_size
+        self.pre_fc_norm_embedding = RMSNorm(width, config.rms_norm_eps)
+        self.pre_fc_norm_hidden = RMSNorm(width, config.rms_norm_eps)
+        self.fc = nn.Linear(2 * width, width, bias=False)
+        self.layers = nn.ModuleList(DecoderLayer(config, "full_attention") for _ in range(config.mtp_num_hidden_layers))
+        self.norm = RMSNorm(width, config.rms_norm_eps)
+
+    def forward(self, hidden: Tensor, next_embeddings: Tensor, position_ids: Tensor, mask: Tensor | None,
+                caches: "list[AttentionCache] | None" = None) -> Tensor:
+        """hidden, next_embeddings: (B, T, hidden_size), position_ids: (3, B, T), of the tokens of `hidden`;
+        caches: one for each layer -> (B, T, hidden_size), normed."""
+        x = torch.cat((self.pre_fc_norm_embedding(next_embeddings), self.pre_fc_norm_hidden(hidden)), dim=-1)
+        x = self.fc(x)
+        angles = rotary_angles(position_ids, self.config)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, mask, None, None, None if caches is None else caches[i])
+        return self.norm(x)
+
+
+# ------------------------------------------------------------------------------------------------- the whole model
+
+
 class Multimodal(nn.Module):
-    """What the official checkpoints call `model`: the language model under its official name."""
+    """What the official checkpoints call `model`: the language model and, beside it, the vision tower."""
 
     def __init__(self, config: Config):
         super().__init__()
         self.language_model = TextModel(config.text_config)
+        if config.vision_config is not None:
+            self.visual = VisionTower(config.vision_config)
 
 
 class Qwen(nn.Module):
@@ -475,6 +735,8 @@ class Qwen(nn.Module):
         self.model = Multimodal(config)
         if not config.tie_word_embeddings:               # else the embedding is the head, and stored once
             self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        if config.text_config.mtp_num_hidden_layers:
+            self.mtp = MultiTokenPrediction(config.text_config)
         self.init_weights()
 
     def forward(
@@ -482,27 +744,45 @@ class Qwen(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
         cache: "Cache | None" = None,
         logits_to_keep: int = 0,
         cu_seqlens: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """The next token's logits at every position.
 
         Args:
             input_ids: (B, T)
             attention_mask: (B, T), 0 = padding, left or right; with a cache also (B, tokens before + T).
-            position_ids: (3, B, T) time, height, width; None: the count of real tokens before, as text has it.
+            position_ids: (3, B, T) time, height, width; None: as `positions` has them.
+            pixel_values, image_grid_thw: the pictures, in order of reading; see `embed`.
+            pixel_values_videos, video_grid_thw: the clips, likewise.
             cache: from `new_cache`; read, and moved on by T tokens. Prefill, in one or more pieces, and decoding are
                 this one function.
             logits_to_keep: 0 = all positions, n = the last n (the head is the widest matrix there is).
             cu_seqlens: (N + 1,) ends of N sequences packed into B = 1; none sees another, positions start anew in each.
+            inputs_embeds: (B, T, hidden_size) from `embed`, where the pictures are seen already: a prompt that is read
+                in pieces is embedded once. Its `position_ids` come from `positions`, then.
 
         Returns:
             (B, T or n, vocab_size)
 
         Raises:
-            ValueError: ids beyond the vocabulary; a mask, positions or a cache that do not fit; a cache that is full.
+            ValueError: ids beyond the vocabulary; pictures that do not fit their placeholders; a mask, positions or a
+                cache that do not fit; a cache that is full.
         """
+        x = self.hidden_states(input_ids, attention_mask, position_ids, pixel_values, image_grid_thw,
+                               pixel_values_videos, video_grid_thw, cache, cu_seqlens, inputs_embeds)
+        return F.linear(x[:, -logits_to_keep:], self.head_weight)
+
+    def hidden_states(self, input_ids, attention_mask=None, position_ids=None, pixel_values=None, image_grid_thw=None,
+                      pixel_values_videos=None, video_grid_thw=None, cache=None, cu_seqlens=None,
+                      inputs_embeds=None) -> Tensor:
+        """What stands at the top, behind the last norm: (B, T, hidden_size). Arguments and errors as in `forward`."""
         B, T = input_ids.shape
         before = 0 if cache is None else cache.length
         if input_ids.numel() == 0:
@@ -517,20 +797,116 @@ class Qwen(nn.Module):
         if cache is not None:
             cache.check_room(B, T)
         if position_ids is None:
-            position_ids = self._text_positions(input_ids, valid, cache, cu_seqlens)    # (B, T)
+            position_ids = self.positions(input_ids, attention_mask, image_grid_thw, video_grid_thw, cache, cu_seqlens)
         if position_ids.shape not in ((B, T), (3, B, T)):
             raise ValueError(f"position_ids must be {(3, B, T)} for these tokens, but is {tuple(position_ids.shape)}.")
         position_ids = position_ids.expand(3, B, T)
+        x = inputs_embeds
+        if x is None:
+            x = self.embed(input_ids, pixel_values, image_grid_thw, pixel_values_videos, video_grid_thw)
+        if x.shape[:2] != (B, T):
+            raise ValueError(f"inputs_embeds must be {(B, T, x.shape[-1])} for these tokens, but is {tuple(x.shape)}.")
         mask = self._attention_mask(B, T, valid, cache, cu_seqlens)
         if cache is not None:
-            cache.advance(B, T, valid)
+            cache.advance(position_ids, valid)
 
-        x = self.model.language_model.embed_tokens(input_ids)
         padding = None if valid is None else Padding(valid)
         x = self.model.language_model(x, position_ids, mask, padding, cu_seqlens, cache)
         if cache is not None:
             cache.midway = False
-        return F.linear(x[:, -logits_to_keep:], self.head_weight)
+        return x
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None, image_grid_thw: Tensor | None = None,
+              pixel_values_videos: Tensor | None = None, video_grid_thw: Tensor | None = None) -> Tensor:
+        """Tokens to vectors; where a placeholder of a picture or clip stands, what the tower sees there.
+
+        Args:
+            input_ids: (B, T); each placeholder (`config.image_token_id`, `config.video_token_id`) stands as often as
+                its picture has tokens. Without pixels a placeholder is a token like any other.
+            pixel_values, image_grid_thw: (N, ...) patches and (pictures, 3) grids, as `media.py` makes them, of all
+                rows, the first row's first.
+        Returns:
+            (B, T, hidden_size)
+        Raises:
+            ValueError: as many vectors as placeholders are needed; or there is no tower.
+        """
+        x = self.model.language_model.embed_tokens(input_ids)                           # (B, T, hidden_size)
+        seen = (("picture", self.config.image_token_id, pixel_values, image_grid_thw),
+                ("clip", self.config.video_token_id, pixel_values_videos, video_grid_thw))
+        for what, token, pixels, grid_thw in seen:
+            if pixels is None:
+                continue
+            if self.config.vision_config is None:
+                raise ValueError(f"This model has no vision tower (vision_config), so it cannot see the {what}s.")
+            features, here = self.model.visual(pixels.to(x.device), grid_thw).to(x.dtype), input_ids == token
+            if here.sum() != len(features):
+                raise ValueError(f"The {what}s make {len(features)} tokens, but {here.sum()} placeholders stand in "
+                                 f"input_ids.")
+            x = x.masked_scatter(here.unsqueeze(-1), features)
+        return x
+
+    def positions(self, input_ids: Tensor, attention_mask: Tensor | None = None, image_grid_thw: Tensor | None = None,
+                  video_grid_thw: Tensor | None = None, cache: "Cache | None" = None,
+                  cu_seqlens: Tensor | None = None) -> Tensor:
+        """(3, B, T): every token's time, height and width; for text all three are the count of real tokens before.
+
+        With a cache they go on where it stands: after a picture that is not where its tokens end, see
+        `mrope_positions`. Pads get some position, which nobody looks at.
+
+        Raises:
+            ValueError: placeholders and grids that do not fit.
+        """
+        B, T = input_ids.shape
+        valid = self._valid(input_ids, attention_mask, 0 if cache is None else cache.length)
+        if image_grid_thw is None and video_grid_thw is None:
+            return self._text_positions(input_ids, valid, cache, cu_seqlens).expand(3, B, T)
+        merge, grids = self.config.vision_config.spatial_merge_size, {1: [], 2: []}
+        for t, h, w in [] if image_grid_thw is None else image_grid_thw.tolist():
+            grids[1].append((t, h // merge, w // merge))
+        for t, h, w in [] if video_grid_thw is None else video_grid_thw.tolist():       # one group of frames at a time
+            grids[2] += t * [(1, h // merge, w // merge)]
+        kinds = torch.zeros_like(input_ids)
+        for kind, token in ((1, self.config.image_token_id), (2, self.config.video_token_id)):
+            kinds[input_ids == token] = kind if grids[kind] else 0
+        grids = {kind: iter(shapes) for kind, shapes in grids.items()}
+
+        position_ids = torch.zeros(3, B, T, dtype=torch.long, device=input_ids.device)
+        starts = [0] * B if cache is None else cache.positions.tolist()
+        for row in range(B):
+            ends = [0, T] if cu_seqlens is None else cu_seqlens.tolist()
+            for a, b in zip(ends, ends[1:], strict=False):
+                real = torch.ones(b - a, dtype=torch.bool, device=kinds.device) if valid is None else valid[row, a:b]
+                position_ids[:, row, a:b][:, real] = mrope_positions(kinds[row, a:b][real], grids, starts[row])
+        if any(next(left, None) for left in grids.values()):
+            raise ValueError("There are more pictures or clips than placeholders for them in input_ids.")
+        return position_ids
+
+    def mtp_logits(self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None,
+                   **pictures) -> Tensor:
+        """The multi-token-prediction head's logits: row i is its guess of token i + 2, given the tokens up to i + 1.
+
+        Args:
+            input_ids: (B, T), T >= 2; the other arguments are those of `forward`, pictures and clips included.
+        Returns:
+            (B, T - 1, vocab_size). A row whose token or next token is padding says nothing.
+        Raises:
+            ValueError: there is no such head, or but one token.
+        """
+        B, T = input_ids.shape
+        if not self.config.text_config.mtp_num_hidden_layers:
+            raise ValueError("This model has no head for multi-token prediction (mtp.*): its checkpoint held none.")
+        if T < 2:
+            raise ValueError("Multi-token prediction needs two tokens or more: one to stand on, and the next.")
+        if position_ids is None:
+            grids = pictures.get("image_grid_thw"), pictures.get("video_grid_thw")
+            position_ids = self.positions(input_ids, attention_mask, *grids)
+        x = self.embed(input_ids, **pictures)
+        hidden = self.hidden_states(input_ids, attention_mask, position_ids, inputs_embeds=x)
+        valid = self._valid(input_ids, attention_mask, 0)
+        both = None if valid is None else valid[:, :-1] & valid[:, 1:]                  # a token, and its next one
+        mask = self._attention_mask(B, T - 1, both, None, None)
+        x = self.mtp(hidden[:, :-1], x[:, 1:], position_ids.expand(3, B, T)[..., :-1], mask)
+        return F.linear(x, self.head_weight)
 
     @property
     def head_weight(self) -> Tensor:
@@ -591,12 +967,14 @@ class Qwen(nn.Module):
         so and others remember for hundreds. With `dt_bias` = 1, as the official code leaves it, nearly every token
         wipes the memory, and no recall is ever learnt.
         """
-        writers = 2 * self.config.text_config.num_hidden_layers
+        vision = self.config.vision_config
+        writers = {("o_proj", "out_proj", "down_proj"): 2 * self.config.text_config.num_hidden_layers,
+                   ("attn.proj", "mlp.linear_fc2"): 2 * vision.depth if vision else 0}
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                std = module.in_features ** -0.5
-                if name.endswith(("o_proj", "out_proj", "down_proj")):
-                    std *= writers ** -0.5
+            if isinstance(module, nn.Linear | nn.Conv3d):
+                std = module.weight[0].numel() ** -0.5                                   # 1 / sqrt(inputs)
+                for names, number in writers.items():
+                    std *= number ** -0.5 if name.endswith(names) else 1
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -687,7 +1065,8 @@ class Cache:
     """What the model remembers of the tokens it has read, layer by layer.
 
     length:     slots filled so far, pads included.
-    positions:  (B,) the next text position of each row: its count of real tokens.
+    positions:  (B,) the next text position of each row: its count of real tokens, and less than that after a picture,
+                whose tokens lie side by side.
     valid:      (B, max_length) which slots hold a real token.
     midway:     a forward pass is on its way, or broke off: some layers have read its tokens and others have not.
     """
@@ -712,12 +1091,15 @@ class Cache:
             raise ValueError(f"The cache holds {self.length} of {self.max_length} tokens and {tokens} more do not fit: "
                              f"make it longer with new_cache(max_length=...).")
 
-    def advance(self, batch_size: int, tokens: int, valid: Tensor | None) -> None:
+    def advance(self, position_ids: Tensor, valid: Tensor | None) -> None:
+        """Make room for tokens at these positions, (3, B, T), of which `valid`, (B, T), are real (None: all)."""
         for snapshot in self._snapshots:
             snapshot.overwritten |= snapshot.length > self.length
-        end = self.length + tokens
+        end = self.length + position_ids.shape[-1]
         self.valid[:, self.length : end] = True if valid is None else valid
-        self.positions += tokens if valid is None else valid.sum(-1)
+        past = position_ids.amax(0) + 1                                                     # (B, T)
+        past = past if valid is None else past.masked_fill(~valid, 0)
+        self.positions = torch.maximum(self.positions, past.amax(-1))
         self.padded |= valid is not None
         self.length, self.midway = end, True
 
