@@ -1,0 +1,185 @@
+"""Small pictures and clips of coloured shapes, drawn from a random generator alone, and the truth about them.
+
+A `Scene` is one to four shapes on a grid of three by three places; a `Film` is one shape that moves steadily, sometimes
+beside one that rests. Both know what is in them and draw themselves by pillow, four times too large and then reduced,
+so that edges are smooth. Six pairs of a colour and a shape never occur in training: whoever names one of them right has
+seen its colour and its shape apart.
+"""
+
+from dataclasses import dataclass, field, replace
+from math import cos, pi, sin
+from random import Random
+
+from PIL import Image, ImageDraw
+
+SHAPES = "circle square triangle star cross diamond".split()
+COLOURS = {                                             # as the text world has them, in its order; red, green, blue
+    "red": (215, 30, 35), "blue": (35, 70, 215), "green": (25, 140, 60), "gold": (250, 195, 20),
+    "pink": (255, 125, 195), "black": (15, 15, 15), "white": (255, 255, 255), "brown": (120, 65, 25),
+}
+BACKGROUNDS = [(158, 164, 170), (148, 172, 196), (162, 182, 160), (150, 188, 190)]      # grey, sky, sage, water
+WHERE = {                                               # the nine places in reading order, and how one says it
+    "top left": "in the top left", "top": "at the top", "top right": "in the top right",
+    "left": "on the left", "middle": "in the middle", "right": "on the right",
+    "bottom left": "in the bottom left", "bottom": "at the bottom", "bottom right": "in the bottom right",
+}
+WAYS = {"to the left": (-1, 0), "to the right": (1, 0), "up": (0, -1), "down": (0, 1)}  # y grows downwards
+SIZES = [(64, 64), (64, 80), (80, 64), (64, 96), (96, 64), (80, 80), (80, 96), (96, 80), (96, 96)]
+HELD_OUT = [("red", "star"), ("blue", "square"), ("green", "circle"),
+            ("gold", "triangle"), ("pink", "cross"), ("white", "diamond")]
+TRAINED = [(colour, kind) for colour in COLOURS for kind in SHAPES if (colour, kind) not in HELD_OUT]
+FINER = 4                                               # how much too large a picture is drawn
+
+
+def held_out(colour: str, shape: str) -> bool:
+    """Is this pair kept out of every training sample?"""
+    return (colour, shape) in HELD_OUT
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape. `x`, `y` (its centre) and `radius` are in pixels; `place` is a key of WHERE, or None in a clip."""
+
+    kind: str
+    colour: str
+    x: float
+    y: float
+    radius: float
+    place: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.colour} {self.kind}"
+
+
+def outline(kind: str) -> list[tuple[float, float]]:
+    """The corners of a shape within the unit circle, clockwise from the top; y grows downwards.
+
+    Raises ValueError for a shape that the world does not have.
+    """
+    def round_the_circle(*radii):
+        corners = len(radii)
+        return [(r * sin(2 * pi * i / corners), -r * cos(2 * pi * i / corners)) for i, r in enumerate(radii)]
+
+    if kind == "circle":
+        return round_the_circle(*96 * [0.95])
+    if kind == "square":
+        return [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)]
+    if kind == "triangle":
+        return [(0, -1), (1, 0.8), (-1, 0.8)]
+    if kind == "star":
+        return round_the_circle(*5 * [1, 0.42])
+    if kind == "cross":
+        a, b = 0.33, 0.95
+        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a),
+                (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+    if kind == "diamond":
+        return [(0, -1), (0.72, 0), (0, 1), (-0.72, 0)]
+    raise ValueError(f"There is no shape {kind!r}; there are {', '.join(SHAPES)}.")
+
+
+def paint(width: int, height: int, background: tuple[int, int, int], shapes: list[Shape]) -> Image.Image:
+    """The shapes on a plain background, the later over the earlier: an RGB picture of any size."""
+    canvas = Image.new("RGB", (FINER * width, FINER * height), background)
+    brush = ImageDraw.Draw(canvas)
+    for shape in shapes:
+        corners = [(FINER * (shape.x + shape.radius * x), FINER * (shape.y + shape.radius * y))
+                   for x, y in outline(shape.kind)]
+        brush.polygon(corners, fill=COLOURS[shape.colour])
+    return canvas.reduce(FINER)
+
+
+def pairs(rng: Random, count: int, test: bool) -> list[tuple[str, str]]:
+    """`count` pairs of a colour and a shape. Now and then a shape comes again, so that there is something to count."""
+    known, out = HELD_OUT if test else TRAINED, []
+    for _ in range(count):
+        colour, kind = rng.choice(known)
+        if out and rng.random() < 0.35:
+            kind = rng.choice(out)[1]
+            colour = rng.choice([colour for colour, other in known if other == kind])
+        out.append((colour, kind))
+    return out
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture: shapes in reading order, each in a place of its own."""
+
+    width: int
+    height: int
+    background: tuple[int, int, int]
+    shapes: list[Shape]
+
+    @classmethod
+    def sample(cls, rng: Random, count: int | None = None, size: tuple[int, int] | None = None,
+               test: bool = False) -> "Scene":
+        """A random picture of 1 to 4 shapes; `count` (1 to 9) and `size` (width, height) may be given.
+
+        Its colours and shapes are pairs of training, or with `test` all of them pairs that are held out.
+        """
+        count = count or rng.choices((1, 2, 3, 4), weights=(3, 3, 2, 2))[0]
+        width, height = size or (rng.choice(SIZES) if rng.random() < 0.3 else SIZES[0])
+        cell = min(width, height) / 3
+        shapes = []
+        for i, (colour, kind) in zip(sorted(rng.sample(range(9), count)), pairs(rng, count, test)):
+            radius = cell * rng.uniform(0.41, 0.48)
+            row, column = divmod(i, 3)
+            x, y = ((n + 0.5) * whole / 3 + rng.uniform(-1, 1) * (whole / 6 - radius)
+                    for n, whole in ((column, width), (row, height)))
+            shapes.append(Shape(kind, colour, x, y, radius, list(WHERE)[i]))
+        return cls(width, height, rng.choice(BACKGROUNDS), shapes)
+
+    def find(self, kind: str | None = None, colour: str | None = None) -> list[Shape]:
+        """The shapes of this kind and of this colour, in reading order."""
+        return [s for s in self.shapes if kind in (None, s.kind) and colour in (None, s.colour)]
+
+    def draw(self) -> Image.Image:
+        """The picture, RGB, `width` by `height` pixels."""
+        return paint(self.width, self.height, self.background, self.shapes)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A clip: `moving` stands where it begins and goes `step` pixels a frame in the direction `way`, a key of WAYS."""
+
+    width: int
+    height: int
+    background: tuple[int, int, int]
+    moving: Shape
+    way: str
+    step: float
+    length: int                                         # frames
+    resting: list[Shape] = field(default_factory=list)
+
+    @classmethod
+    def sample(cls, rng: Random, size: tuple[int, int] = (64, 64), test: bool = False) -> "Film":
+        """A random clip of 4 to 8 frames, a third of them with a second shape that rests beside the path."""
+        length, way = rng.randint(4, 8), rng.choice(list(WAYS))
+        sideways = WAYS[way][0] != 0
+        along, across = size if sideways else size[::-1]
+        radius = min(size) / 3 * rng.uniform(0.41, 0.48)
+        travel = rng.uniform(0.4, 1) * (along - 2 * radius)
+        begin = rng.uniform(radius, along - radius - travel)
+        if sum(WAYS[way]) < 0:                          # to the left and up: from the far end
+            begin = along - begin
+        pair, other = pairs(rng, 2, test)
+        lane, resting = rng.uniform(radius, across - radius), []
+        if rng.random() < 1 / 3 and pair != other:
+            lane = rng.choice((1, -1)) * (across / 2 - radius) * rng.uniform(0.7, 1)    # from the middle, to one side
+            beside = (rng.uniform(radius, along - radius), across / 2 - lane)           # and the other on the other
+            lane += across / 2
+            resting.append(Shape(other[1], other[0], *(beside if sideways else beside[::-1]), radius))
+        start = (begin, lane) if sideways else (lane, begin)
+        return cls(*size, rng.choice(BACKGROUNDS), Shape(pair[1], pair[0], *start, radius), way, travel / (length - 1),
+                   length, resting)
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """All that is to be seen, the moving one first."""
+        return [self.moving, *self.resting]
+
+    def frames(self) -> list[Image.Image]:
+        """The clip's frames, RGB, in order."""
+        dx, dy = WAYS[self.way]
+        return [paint(self.width, self.height, self.background, [*self.resting, replace(
+                    self.moving, x=self.moving.x + i * self.step * dx, y=self.moving.y + i * self.step * dy)])
+                for i in range(self.length)]
