@@ -171,6 +171,8 @@ def official_modules():
 def _official():
     try:
         import transformers
+
+        let_torchvision_in()
         import transformers.models.qwen3_5.modeling_qwen3_5
     except ImportError:
         raise QwenError("Verification compares with transformers 5.23 or newer, which is missing here: "
@@ -178,6 +180,30 @@ def _official():
     if transformers.logging.get_verbosity() == transformers.logging.WARNING:
         transformers.logging.set_verbosity_error()        # that kernels for a GPU are missing is no news to us
     return transformers
+
+
+def let_torchvision_in() -> bool:
+    """Whether torchvision can be imported; call it before `transformers`' modules are, which import torchvision.
+
+    A torchvision built for CUDA cannot load its compiled operators beside a torch built for CPUs, and its import
+    then fails because it wants to say more about two of them, "operator torchvision::nms does not exist". The
+    processors of `transformers` call no compiled operator, so here the two are declared, and it can be imported.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return False
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        _DECLARED.append(torch.library.Library("torchvision", "DEF"))
+        for operator in ("nms", "qnms"):
+            _DECLARED[0].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision  # noqa: F401
+    return True
+
+
+_DECLARED = []  # a Library takes its operators back when it is let go
 
 
 def _loaded(qwen) -> tuple[str, Qwen, object]:
