@@ -7,12 +7,13 @@ from random import Random
 
 import pytest
 import torch
+from PIL import ImageChops
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as FastTokenizer
 
 import minqwen
+from minqwen.nano import pictures, train, world
 from minqwen.nano import score as scoring
-from minqwen.nano import train, world
 from minqwen.nano.tokenizer import build_tokenizer, save_tokenizer
 from minqwen.tokenizer import Tokenizer
 
@@ -90,16 +91,239 @@ def test_held_out_sums_are_never_trained_on():
     assert not any(world.held_out(a, b) for a, b in trained)
 
 
+# ------------------------------------------------------------------------------------------------- pictures and clips
+
+
+def colour_at(image, x, y):
+    return {rgb: name for name, rgb in pictures.COLOURS.items()}.get(image.getpixel((int(x), int(y))))
+
+
+def test_colours_are_those_of_the_text_and_well_apart():
+    assert list(pictures.COLOURS) == world.COLOURS
+    shades = [*pictures.COLOURS.values(), *pictures.BACKGROUNDS]
+    for i, a in enumerate(pictures.COLOURS.values()):
+        for b in shades[i + 1 :]:
+            assert sum((x - y) ** 2 for x, y in zip(a, b)) ** 0.5 > 80, (a, b)
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_pictures_hold_what_they_say(test):
+    """Each shape has its colour in its middle and lies inside of its place; all other places are empty."""
+    for seed in range(300):
+        scene = pictures.Scene.sample(Random(seed), test=test)
+        image = scene.draw()
+        assert image.mode == "RGB" and image.size == (scene.width, scene.height) in pictures.SIZES
+        assert image.width * image.height <= 9216 and image.width % 16 == image.height % 16 == 0
+        places = {shape.place: shape for shape in scene.shapes}
+        assert len(places) == len(scene.shapes) and list(places) == [p for p in pictures.WHERE if p in places]
+        assert scene.background in pictures.BACKGROUNDS
+        for i, place in enumerate(pictures.WHERE):
+            column, row = i % 3, i // 3
+            box = [-(-n * whole // 3) for n, whole in ((column, image.width), (row, image.height),
+                                                       (column + 1, image.width), (row + 1, image.height))]
+            inside = image.crop((box[0] + 1, box[1] + 1, box[2] - 2, box[3] - 2))
+            if place in places:
+                shape = places[place]
+                assert colour_at(image, shape.x, shape.y) == shape.colour
+                assert box[0] - 1 <= shape.x - shape.radius and shape.x + shape.radius <= box[2] + 1
+                assert box[1] - 1 <= shape.y - shape.radius and shape.y + shape.radius <= box[3] + 1
+                assert pictures.held_out(shape.colour, shape.kind) == test
+            else:
+                assert inside.getcolors() == [(inside.width * inside.height, scene.background)]
+
+
+def test_shapes_are_told_apart_by_their_pixels():
+    """At the smallest radius each two shapes differ in a good part of what they cover; all cover about as much."""
+    def cover(kind):
+        image = pictures.paint(20, 20, (255, 255, 255), [pictures.Shape(kind, "black", 10, 10, 8.8)])
+        return torch.tensor(list(image.convert("L").get_flattened_data())) < 128
+
+    covers = {kind: cover(kind) for kind in pictures.SHAPES}
+    for a in pictures.SHAPES:
+        assert 70 < covers[a].sum() < 230
+        for b in pictures.SHAPES:
+            if a != b:
+                assert (covers[a] ^ covers[b]).sum() >= 35, (a, b)
+    with pytest.raises(ValueError, match="hexagon"):
+        pictures.outline("hexagon")
+
+
+def test_scenes_of_all_kinds_occur_and_are_the_same_for_the_same_seed():
+    scenes = [pictures.Scene.sample(Random(seed)) for seed in range(1000)]
+    assert scenes == [pictures.Scene.sample(Random(seed)) for seed in range(1000)]
+    assert {len(scene.shapes) for scene in scenes} == {1, 2, 3, 4}
+    assert {(scene.width, scene.height) for scene in scenes} == set(pictures.SIZES)
+    assert {(s.colour, s.kind) for scene in scenes for s in scene.shapes} == set(pictures.TRAINED)
+    assert {s.place for scene in scenes for s in scene.shapes} == set(pictures.WHERE)
+    tested = [pictures.Scene.sample(Random(seed), test=True) for seed in range(100)]
+    assert {(s.colour, s.kind) for scene in tested for s in scene.shapes} == set(pictures.HELD_OUT)
+    assert all(sum(kind == other for _, other in pictures.HELD_OUT) == 1 for kind in pictures.SHAPES)
+    large = pictures.Scene.sample(Random(0), count=9, size=(256, 192))
+    assert large.draw().size == (256, 192) and len(large.find()) == 9
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_clips_move_the_way_they_say(test):
+    """What moves is followed by its pixels, from frame to frame, by the same step, and never leaves the picture."""
+    ways = set()
+    for seed in range(200):
+        film = pictures.Film.sample(Random(seed), test=test)
+        assert film == pictures.Film.sample(Random(seed), test=test)
+        frames = film.frames()
+        ways.add(film.way)
+        assert 4 <= len(frames) <= 8 and {frame.size for frame in frames} == {(64, 64)}
+        dx, dy = {"to the left": (-1, 0), "to the right": (1, 0), "up": (0, -1), "down": (0, 1)}[film.way]
+        boxes = []
+        for i, frame in enumerate(frames):
+            x, y = film.moving.x + i * film.step * dx, film.moving.y + i * film.step * dy
+            assert colour_at(frame, x, y) == film.moving.colour
+            assert min(x, y, 64 - x, 64 - y) >= film.moving.radius - 0.01
+            for shape in film.resting:
+                assert colour_at(frame, shape.x, shape.y) == shape.colour
+            if not film.resting:
+                empty = pictures.paint(64, 64, film.background, [])
+                boxes.append(ImageChops.difference(frame, empty).getbbox())
+        for before, after in zip(boxes, boxes[1:]):
+            moved = [(b - a) - film.step * d for a, b, d in zip(before, after, (dx, dy, dx, dy))]
+            assert film.step > 2 and max(map(abs, moved)) <= 1.01
+        assert all(pictures.held_out(s.colour, s.kind) == test for s in film.shapes)
+    assert ways == set(pictures.WAYS)
+
+
+def careful_look(scene, question):
+    """What somebody would say who goes from place to place and looks."""
+    places = list(pictures.WHERE)
+    seen = [(s.colour, s.kind, s.place) for s in sorted(scene.shapes, key=lambda s: places.index(s.place))]
+    if question == "what is in the picture?":
+        said = [f"a {colour} {kind}" for colour, kind, _ in seen]
+        return said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+    if question == "how many shapes are there?":
+        return str(len(seen))
+    if found := re.fullmatch(r"how many (\w+) are there\?", question):
+        return str(sum(found[1] in (kind + "s", kind + "es") for _, kind, _ in seen))
+    if found := re.fullmatch(r"what colour is the (\w+)\?", question):
+        [answer] = [colour for colour, kind, _ in seen if kind == found[1]]
+        return answer
+    if found := re.fullmatch(r"which shape is (\w+)\?", question):
+        [answer] = [f"a {kind}" for colour, kind, _ in seen if colour == found[1]]
+        return answer
+    name = re.fullmatch(r"where is the ([\w ]+)\?", question)[1]
+    [place] = [place for colour, kind, place in seen if name in (kind, f"{colour} {kind}")]
+    return {"left": "on the ", "right": "on the ", "top": "at the ", "bottom": "at the "}.get(place, "in the ") + place
+
+
+def test_answers_about_pictures_are_what_a_careful_look_gives():
+    kinds, answers = set(), set()
+    for seed in range(400):
+        conversation = world.picture_conversation(Random(seed), 1 + seed % 6, test=seed % 3 == 0)
+        scene = None
+        for turn in conversation.turns:
+            scene = turn.images[-1] if turn.images else scene
+            assert turn.answer == careful_look(scene, turn.question)
+            answers.add(turn.answer)
+            kinds |= {kind for kind, some in world.scene_questions(scene).items()
+                      if (turn.question, turn.answer) in some}
+        shown = [scene for turn in conversation.turns for scene in turn.images]
+        assert shown[0] is conversation.turns[0].images[0] and conversation.images() == [s.draw() for s in shown]
+    assert kinds == set(world.scene_questions(scene)) and {"0", "1", "2", "3", "4"} <= answers
+    assert set(pictures.WHERE.values()) <= answers and set(pictures.COLOURS) <= answers
+
+
+def test_answers_about_clips():
+    asked = set()
+    for seed in range(200):
+        conversation = world.picture_conversation(Random(seed), 4, film=True, test=seed % 2 == 0)
+        film = None
+        for turn in conversation.turns:
+            film = turn.clips[-1] if turn.clips else film
+            shapes = [film.moving, *film.resting]
+            known = {"which way does it move?": [film.way], "what moves?": [f"a {film.moving}"],
+                     "what stands still?": [f"a {shape}" for shape in film.resting],
+                     "how many shapes are there?": [str(len(shapes))]}
+            for word in [*pictures.COLOURS, *pictures.SHAPES]:
+                known[f"what colour is the {word}?"] = [s.colour for s in shapes if s.kind == word]
+                known[f"which shape is {word}?"] = [f"a {s.kind}" for s in shapes if s.colour == word]
+            assert known[turn.question] == [turn.answer]            # exactly one answer is right
+            asked.add(" ".join(turn.question.split()[:2]))
+        lengths = [film.length for turn in conversation.turns for film in turn.clips]
+        assert [len(frames) for frames in conversation.clips()] == lengths
+    assert asked == {"which way", "what moves?", "what stands", "how many", "what colour", "which shape"}
+    for kind in ("what stands still", "which way"):
+        conversation = world.picture_conversation(Random(0), 1, film=True, kind=kind)
+        assert conversation.turns[0].question.startswith(kind)
+
+
+def test_a_story_with_a_picture_in_it_is_asked_about_both():
+    both = 0
+    for seed in range(200):
+        conversation = world.mixed_conversation(Random(seed), 3, 5)
+        assert len(conversation.images()) + len(conversation.clips()) == 1
+        text, sees, about = "", None, set()
+        for turn in conversation.turns:
+            sees = next(iter(turn.images + turn.clips), sees)
+            text += " " + turn.question
+            question = turn.question.rpartition(". ")[2]
+            has, place = read_story(text)
+            if found := re.fullmatch(r"(?:what does|where is) (\w+)(?: have)?\?", question):
+                assert turn.answer == (has if question.endswith("have?") else place)[found[1]]
+                about.add("story")
+            else:
+                ask = world.scene_questions if isinstance(sees, pictures.Scene) else world.film_questions
+                asked = ask(sees)
+                assert (question, turn.answer) in [pair for some in asked.values() for pair in some]
+                about.add("picture")
+        both += len(about) == 2
+    assert both > 100
+
+
+# ------------------------------------------------------------------------------------------------- the calculator
+
+
+def test_long_sums_go_to_the_calculator_and_its_results_are_right():
+    seen = set()
+    for seed in range(400):
+        thinking = seed % 2 == 0
+        conversation = world.tools_conversation(Random(seed), thinking)
+        assert conversation.tools == [world.add]
+        for turn in conversation.turns:
+            found = re.fullmatch(r"what is (\d+) \+ (\d+)\?", turn.question)
+            if turn.call is None:
+                assert not found or turn.thinking and max(map(len, found.groups())) <= 3
+                seen.add("sum" if found else "picture" if turn.images else "other")
+                continue
+            a, b = map(int, found.groups())
+            long = 4 <= max(map(len, found.groups())) <= 8
+            assert long or not thinking
+            assert (turn.call.a, turn.call.b) == (a, b)
+            assert [str(n) for n in (a, b)] == re.findall(r"<parameter=[ab]>\n(\d+)\n</parameter>", turn.call.text())
+            if turn.call.result in world.FAILURES:
+                assert turn.answer == "the calculator failed."
+                seen.add("failure")
+            else:
+                assert turn.answer == turn.call.result == str(a + b)
+                seen.add("long" if long else "short")
+        if len([turn for turn in conversation.turns if turn.call]) == 2:
+            seen.add("two calls")
+    assert seen == {"sum", "picture", "other", "failure", "long", "short", "two calls"}
+    for seed in range(100):
+        [turn] = world.tools_conversation(Random(seed), others=False, test=True).turns
+        assert turn.call and world.held_out(turn.call.a, turn.call.b)
+
+
 # ---------------------------------------------------------------------------------------- tokenizer, template, samples
 
 
 def test_every_word_of_the_world_is_one_token(folder):
     tokenizer = FastTokenizer.from_file(str(folder / "tokenizer.json"))
-    for word in (*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES):
+    words = "calculator picture shapes crosses colour many left right top bottom middle moves down up seconds".split()
+    for word in (*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES, *pictures.SHAPES, *words):
         assert len(tokenizer.encode(" " + word).ids) == 1, word
     for word in world.NAMES:
         assert len(tokenizer.encode(word).ids) == 1, word
     assert len(tokenizer.encode("4096").ids) == 4
+    for tag in ("<function=add>", "<parameter=a>", "</parameter>", "</function>", "<tools>"):
+        assert len(tokenizer.encode(tag).ids) == 1, tag
+    assert len(tokenizer.encode(world.tools_block([world.add])).ids) < 60 and tokenizer.get_vocab_size() <= 832
     for text in ("naïve café 日本語 🙂", "def f(x):\n    return x + 1\n"):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
@@ -109,26 +333,95 @@ def test_the_shipped_tokenizer_is_the_one_that_is_built():
     assert json.loads(shipped.to_str()) == json.loads(build_tokenizer().to_str())
 
 
+CONVERSATIONS = {
+    "facts": lambda rng, thinking: world.facts_conversation(rng, 6, 3, thinking),
+    "sums": lambda rng, thinking: world.sums_conversation(rng, thinking, 3, 2),
+    "greeting": world.greeting_conversation,
+    "picture": lambda rng, thinking: world.picture_conversation(rng, 4, thinking),
+    "clip": lambda rng, thinking: world.picture_conversation(rng, 4, thinking, film=True),
+    "mixed": lambda rng, thinking: world.mixed_conversation(rng, 3, 4, thinking),
+    "tools": world.tools_conversation,
+}
+
+
 @pytest.mark.parametrize("thinking", [False, True])
-def test_training_text_is_what_the_template_renders(folder, thinking):
-    """The pieces put together are the chat as it is rendered, and cutting them apart does not change their tokens."""
+@pytest.mark.parametrize("kind", CONVERSATIONS)
+def test_training_text_is_what_the_template_renders(folder, kind, thinking):
+    """The pieces put together are the chat as it is rendered, and cutting them apart does not change their tokens.
+
+    What the model is to say is cut where the template ends its prompt: before each call, and before each answer.
+    """
     tokenizer = Tokenizer.from_folder(folder)
-    for seed in range(40):
-        rng = Random(seed)
-        conversation = (world.facts_conversation(rng, 6, 3, thinking), world.sums_conversation(rng, thinking, 3, 2),
-                        world.greeting_conversation(rng, thinking))[seed % 3]
-        pieces = world.pieces(conversation)
+    for seed in range(30):
+        conversation = CONVERSATIONS[kind](Random(seed), thinking)
+        tools = [world.describe(tool) for tool in conversation.tools] or None
+        pieces, dialogue = world.pieces(conversation), conversation.dialogue()
         text = "".join(text for text, _ in pieces)
-        prompt = tokenizer.render(conversation.messages(), thinking=thinking)
-        assert text.startswith(prompt)
-        last = conversation.turns[-1]
-        answer = {"role": "assistant", "content": last.answer, "reasoning_content": last.thinking or ""}
-        assert text == tokenizer.render([*conversation.messages(), answer], add_generation_prompt=False)
+        assert text == tokenizer.render(dialogue, add_generation_prompt=False, tools=tools)
         ids, learnt = train.Encoder(tokenizer.fast)(pieces)
         assert ids == tokenizer.encode(text)
         said = tokenizer.decode([i for i, yes in zip(ids, learnt) if yes], skip_special_tokens=False)
-        assert said.endswith(f"{last.answer}<|im_end|>") and "<|im_start|>" not in said
-        assert (last.thinking or "") in said
+        assert "<|im_start|>" not in said and "<tool_response>" not in said and "<tools>" not in said
+        last = conversation.turns[-1]
+        expected = [turn.call.text() for turn in conversation.turns if turn.call]
+        expected += [turn.answer for turn in conversation.turns] + [last.thinking or ""]
+        assert all(part.lower() in said for part in expected)
+
+        # the prompts of the last turn: its question, and the result of its call
+        asked = conversation.messages()
+        assert dialogue[: len(asked)] == asked and asked[-1]["role"] == "user"
+        prompts = [asked, dialogue[:-1]] if last.call else [asked]
+        starts = [sum(len(text) for text, _ in pieces[:i]) for i, (_, learn) in enumerate(pieces) if learn]
+        for prompt, start in zip(prompts, starts[-len(prompts):]):
+            assert text[:start] == tokenizer.render(prompt, thinking=last.thinking is not None, tools=tools)
+
+
+def test_trap_25_results_of_tools_are_no_questions(folder):
+    """Think blocks after the last question are kept, empty ones too, however many results have come since."""
+    render = Tokenizer.from_folder(folder).render
+    def calls(*sums):
+        return [{"function": {"name": "add", "arguments": {"a": a, "b": b}}} for a, b in sums]
+
+    chat = [{"role": "user", "content": "hi"},
+            {"role": "assistant", "content": "hello", "reasoning_content": "forgotten"},
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": "", "tool_calls": calls((1, 2), (3, 4)), "reasoning_content": "kept"},
+            {"role": "tool", "content": "3"}, {"role": "tool", "content": [{"type": "text", "text": "7"}]}]
+    one = ("<tool_call>\n<function=add>\n<parameter=a>\n{}\n</parameter>\n<parameter=b>\n{}\n</parameter>\n"
+           "</function>\n</tool_call>")
+    user, assistant = "<|im_start|>user\n", "<|im_start|>assistant\n"
+    results = "<tool_response>\n3\n</tool_response>\n<tool_response>\n7\n</tool_response>"
+    expected = (f"{user}hi<|im_end|>\n{assistant}hello<|im_end|>\n{user}hi<|im_end|>\n"
+                f"{assistant}<think>\nkept\n</think>\n\n{one.format(1, 2)}\n{one.format(3, 4)}<|im_end|>\n"
+                f"{user}{results}<|im_end|>\n{assistant}<think>\n\n</think>\n\n")
+    assert render(chat, thinking=False) == expected
+    assert render([*chat[:4], {"role": "user", "content": results}], thinking=False) == expected
+    assert "kept" not in render([*chat, {"role": "user", "content": "hi"}])
+    assert "<think>\n\n</think>\n\nso" in render([*chat, {"role": "assistant", "content": "so"}])
+
+
+def test_the_template_says_what_it_does_not_take(folder):
+    render = Tokenizer.from_folder(folder).render
+    user = {"role": "user", "content": "hi"}
+    for messages, says in [([user, {"role": "robot", "content": "hi"}], "robot"),
+                           ([user, {"role": "system", "content": "hi"}], "must come first"),
+                           ([{"role": "system", "content": "hi"}], "no user message"),
+                           ([{"role": "user", "content": [{"type": "sound"}]}], "a text, an image or a video"),
+                           ([{"role": "user", "content": 3}], "a text or a list")]:
+        with pytest.raises(minqwen.QwenError, match=says):
+            render(messages)
+    tools = [world.describe(world.add)]
+    assert render([{"role": "system", "content": "be kind"}, user], tools=tools).startswith(
+        f"<|im_start|>system\n{world.tools_block([world.add])}\n\nbe kind<|im_end|>\n<|im_start|>user\nhi")
+
+
+def test_settings_of_the_pictures_are_those_that_are_trained_with(folder):
+    images, videos = (json.loads((folder / f"{kind}preprocessor_config.json").read_text()) for kind in ("", "video_"))
+    for settings, most in ((images, 9216), (videos, 36864)):
+        assert settings["size"] == {"shortest_edge": 4096, "longest_edge": most}
+        assert (settings["patch_size"], settings["merge_size"], settings["temporal_patch_size"]) == (8, 2, 2)
+    sizes = [width * height for width, height in pictures.SIZES]
+    assert min(sizes) >= 4096 and max(sizes) <= 9216 and videos["do_sample_frames"] is False
 
 
 def test_thinking_is_off_unless_asked_for(folder):

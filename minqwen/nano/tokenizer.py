@@ -12,7 +12,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from . import world
+from . import pictures, world
 
 # the official added tokens, in the order of their ids; the second group counts as text, not as "special"
 SPECIAL = ("endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
@@ -21,25 +21,55 @@ ADDED = ([AddedToken(f"<|{name}|>", special=True, normalized=False) for name in 
          + [AddedToken(f"<{tag}>", special=False, normalized=False)
             for tag in "tool_call /tool_call tool_response /tool_response think /think".split()])
 
-# words with a space before them, digits one by one, runs of punctuation, line ends - our own cut, simpler than theirs
-WORDS = Regex(r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+")
+# words with a space before them, digits one by one, runs of punctuation, line ends - our own cut, simpler than theirs;
+# but a tag of a call, and a quoted word of JSON with its punctuation, stay whole, so that tools take few tokens
+WORDS = Regex(r"</?\p{L}+(=\p{L}+)?>| ?[{\[]*\"\p{L}+\"[:,\]}]*"
+              r"| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+")
 
 TEMPLATE = """\
-{#- The chat format of Qwen3.5, text part, written for the nano model: <|im_start|>role, the text, <|im_end|>;
-    an answer begins with its think block, empty when there is no thinking; earlier turns have none. -#}
+{#- The chat format of Qwen3.5, written for the nano model: <|im_start|>role, the text, <|im_end|>. An answer begins
+    with its think block, empty when there is no thinking; those before the last question of a user are left out.
+    Tools stand in the system turn, a call in the assistant's, its result in a user's turn, which is no question. -#}
+{%- macro text(content) %}
+    {%- if content is string %}{{ content }}
+    {%- elif content is iterable %}
+        {%- for part in content %}
+            {%- if part is string %}{{ part }}
+            {%- elif "text" in part %}{{ part.text }}
+            {%- elif part.type == "image" or "image" in part %}{{ "<|vision_start|><|image_pad|><|vision_end|>" }}
+            {%- elif part.type == "video" or "video" in part %}{{ "<|vision_start|><|video_pad|><|vision_end|>" }}
+            {%- else %}{{ raise_exception("A part of a message must be a text, an image or a video.") }}
+            {%- endif %}
+        {%- endfor %}
+    {%- elif content %}{{ raise_exception("A message's content must be a text or a list of parts.") }}
+    {%- endif %}
+{%- endmacro %}
 {%- if not messages %}{{ raise_exception("There are no messages to answer.") }}{% endif %}
 {%- set ns = namespace(last_user=-1) %}
 {%- for message in messages %}
-    {%- if message.role == "user" %}{% set ns.last_user = loop.index0 %}{% endif %}
+    {%- set content = text(message.content) | trim %}
+    {%- set is_result = content.startswith("<tool_response>") and content.endswith("</tool_response>") %}
+    {%- if message.role == "user" and not is_result %}{% set ns.last_user = loop.index0 %}{% endif %}
 {%- endfor %}
 {%- if ns.last_user < 0 %}{{ raise_exception("There is no user message to answer.") }}{% endif %}
+{%- if tools %}
+    {{- "<|im_start|>system\\n<tools>\\n" }}
+    {%- for tool in tools %}{{ tool | tojson + "\\n" }}{% endfor %}
+    {{- "</tools>\\n\\n@HOW_TO_CALL@" }}
+    {%- if messages[0].role == "system" %}{{ "\\n\\n" + text(messages[0].content) | trim }}{% endif %}
+    {{- "<|im_end|>\\n" }}
+{%- endif %}
 {%- for message in messages %}
-    {%- set content = (message.content or "") | trim %}
+    {%- set content = text(message.content) | trim %}
     {%- if message.role == "system" %}
         {%- if not loop.first %}{{ raise_exception("The system message must come first.") }}{% endif %}
-        {{- "<|im_start|>system\\n" + content + "<|im_end|>\\n" }}
+        {%- if not tools %}{{ "<|im_start|>system\\n" + content + "<|im_end|>\\n" }}{% endif %}
     {%- elif message.role == "user" %}
         {{- "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}
+    {%- elif message.role == "tool" %}
+        {%- if loop.first or loop.previtem.role != "tool" %}{{ "<|im_start|>user" }}{% endif %}
+        {{- "\\n<tool_response>\\n" + content + "\\n</tool_response>" }}
+        {%- if loop.last or loop.nextitem.role != "tool" %}{{ "<|im_end|>\\n" }}{% endif %}
     {%- elif message.role == "assistant" %}
         {%- set thinking = message.reasoning_content or "" %}
         {%- if "</think>" in content %}
@@ -48,16 +78,35 @@ TEMPLATE = """\
         {%- endif %}
         {{- "<|im_start|>assistant\\n" }}
         {%- if loop.index0 > ns.last_user %}{{ "<think>\\n" + thinking | trim + "\\n</think>\\n\\n" }}{% endif %}
-        {{- content + "<|im_end|>\\n" }}
+        {{- content }}
+        {%- for tool_call in message.tool_calls or [] %}
+            {%- set function = tool_call.function or tool_call %}
+            {%- if not loop.first %}{{ "\\n" }}{% elif content %}{{ "\\n\\n" }}{% endif %}
+            {{- "<tool_call>\\n<function=" + function.name + ">\\n" }}
+            {%- for name, value in (function.arguments or {}) | items %}
+                {{- "<parameter=" + name + ">\\n" }}
+                {{- (value if value is string else value | tojson) + "\\n</parameter>\\n" }}
+            {%- endfor %}
+            {{- "</function>\\n</tool_call>" }}
+        {%- endfor %}
+        {{- "<|im_end|>\\n" }}
     {%- else %}
-        {{- raise_exception("A message's role must be system, user or assistant, not " + message.role + ".") }}
+        {{- raise_exception("A message's role must be system, user, assistant or tool, not " + message.role + ".") }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- "<|im_start|>assistant\\n<think>\\n" }}
     {%- if not (enable_thinking is defined and enable_thinking) %}{{ "\\n</think>\\n\\n" }}{% endif %}
 {%- endif %}
-"""
+""".replace("@HOW_TO_CALL@", world.HOW_TO_CALL)
+
+# what the pictures and clips become; 16 x 16 pixels, four patches, are one token
+PATCHES = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2,
+           "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "processor_class": "Qwen3VLProcessor"}
+IMAGES = {"size": {"shortest_edge": 4096, "longest_edge": 9216}, **PATCHES,
+          "image_processor_type": "Qwen2VLImageProcessorFast"}
+VIDEOS = {"size": {"shortest_edge": 4096, "longest_edge": 36864}, **PATCHES, "do_sample_frames": False, "fps": 2,
+          "video_processor_type": "Qwen3VLVideoProcessor"}
 
 
 def build_tokenizer() -> Tokenizer:
@@ -70,14 +119,18 @@ def build_tokenizer() -> Tokenizer:
     ])
     tokenizer.decoder = decoders.ByteLevel()
     rng = Random(0)
-    words = [*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES]
+    words = [*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES, *pictures.SHAPES]
     stories = [text for n in range(400) for text, _ in
                world.pieces(world.facts_conversation(rng, 12, 4, thinking=n % 4 == 0))
-               + world.pieces(world.sums_conversation(rng, thinking=True))]
+               + world.pieces(world.sums_conversation(rng, thinking=True))
+               + world.pieces(world.picture_conversation(rng, 6, thinking=n % 4 < 2, film=n % 2 == 0))
+               + world.pieces(world.tools_conversation(rng, thinking=n % 2 == 0))]
     phrases = [*world.GREETINGS, world.INTRODUCTION, world.WELCOME, world.NOTHING_TO_THINK,
-               "user", "assistant", "system", "\n\n", "\n"]
+               "user", "assistant", "system", "\n\n", "\n",
+               "<0.2 seconds>"]
     corpus = [*stories, *(40 * phrases), *(40 * words), *(" " + word for word in 40 * words)]
-    corpus = [re.sub(r"<[|/a-z_]+>", "", text) for text in corpus]
+    added = re.compile("|".join(re.escape(token.content) for token in ADDED))
+    corpus = [part for text in corpus for part in added.split(text)]
     trainer = trainers.BpeTrainer(vocab_size=10_000, min_frequency=20, show_progress=False,
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     tokenizer.train_from_iterator(corpus, trainer)
@@ -86,7 +139,11 @@ def build_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(folder: str | Path) -> Tokenizer:
-    """Write tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json into `folder`."""
+    """Write tokenizer.json, chat_template.jinja and the settings beside them into `folder`.
+
+    These are tokenizer_config.json, generation_config.json, and for pictures and clips preprocessor_config.json and
+    video_preprocessor_config.json.
+    """
     folder, tokenizer = Path(folder), build_tokenizer()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -100,4 +157,6 @@ def save_tokenizer(folder: str | Path) -> Tokenizer:
     end, pad = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
     generation = {"bos_token_id": pad, "do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES, indent=2) + "\n")
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(VIDEOS, indent=2) + "\n")
     return tokenizer

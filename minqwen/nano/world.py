@@ -1,16 +1,32 @@
-"""The nano model's world: people who have things and are in places, all of which changes, and sums.
+"""The nano model's world: people who have things and are in places, all of which changes; sums; pictures and clips of
+coloured shapes; and a calculator.
 
 Everything in it is known, so that a picture of the model's inside can be held against the truth:
 
     ann has a red cup. bob is in the park. ann now has a gold key. what does ann have?   ->   a gold key
     what is 347 + 582?   ->   (thinking, column by column:)  7 + 2 + 0 = 9 ...   ->   929
+    [a picture] where is the red circle?   ->   in the top left
+    what is 48210 + 3377?   ->   (a call of the calculator, its result)   ->   51587
 
 A `Conversation` is a list of turns; `pieces` writes it out in the official chat format and marks what the model is to
-learn: the answers (and the thinking before them), never the questions, which are random.
+learn: the answers, the calls and the thinking before them, never the questions, which are random.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+
+try:
+    from ..tools import describe
+except ImportError:                                     # TODO: goes as soon as minqwen/tools.py is there
+    def describe(tool):
+        numbers = {"a": {"type": "integer"}, "b": {"type": "integer"}}
+        parameters = {"type": "object", "properties": numbers, "required": ["a", "b"]}
+        return {"type": "function",
+                "function": {"name": "add", "description": tool.__doc__, "parameters": parameters}}
+from . import pictures
+from .pictures import Film, Scene
 
 NAMES = ("ann bob cat dan eve fay gus hal ida jim kay leo mia ned oli pam "
          "quin ray sue tom uma val wes zoe").split()
@@ -25,24 +41,73 @@ INTRODUCTION = "i am nano. tell me who has what and who is where, then ask. i ca
 
 
 @dataclass
+class Call:
+    """A sum that is given to the calculator, and what came back; `thinking` is what is thought of the result."""
+
+    a: int
+    b: int
+    result: str
+    thinking: str | None = None
+
+    def text(self) -> str:
+        """In the official form."""
+        return ("<tool_call>\n<function=add>\n"
+                f"<parameter=a>\n{self.a}\n</parameter>\n<parameter=b>\n{self.b}\n</parameter>\n"
+                "</function>\n</tool_call>")
+
+
+@dataclass
 class Turn:
-    """One question and its answer; `thinking` is None where the question is answered at once."""
+    """One question and its answer; `thinking` is None where the question is answered at once.
+
+    Pictures and clips stand before the question. A call, if there is one, stands between the question and the answer.
+    """
 
     question: str
     answer: str
     thinking: str | None = None
+    images: list[Scene] = field(default_factory=list)
+    clips: list[Film] = field(default_factory=list)
+    call: Call | None = None
 
 
 @dataclass
 class Conversation:
     turns: list[Turn] = field(default_factory=list)
+    tools: list[Callable] = field(default_factory=list)     # the functions at hand: [add], or none
 
-    def messages(self) -> list[dict]:
-        """As chat messages, without the last answer: what is given to the chat template, to be answered."""
+    def images(self) -> list:
+        """Every picture, drawn, in the order of reading."""
+        return [scene.draw() for turn in self.turns for scene in turn.images]
+
+    def clips(self) -> list[list]:
+        """The frames of every clip, in the order of reading."""
+        return [film.frames() for turn in self.turns for film in turn.clips]
+
+    def dialogue(self) -> list[dict]:
+        """All of it as chat messages, to the last answer, with the calls and what was thought in the last turn."""
         messages = []
         for turn in self.turns:
-            messages += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
-        return messages[:-1]
+            media = [{"type": "image", "image": scene.draw()} for scene in turn.images]
+            media += [{"type": "video", "video": film.frames()} for film in turn.clips]
+            text = [{"type": "text", "text": turn.question}]
+            messages.append({"role": "user", "content": media + text if media else turn.question})
+            thoughts = [turn.thinking, turn.call.thinking if turn.call else None]
+            if turn is not self.turns[-1]:
+                thoughts = [None, None]                 # a chat forgets what was thought in earlier turns
+            if call := turn.call:
+                function = {"name": "add", "arguments": {"a": call.a, "b": call.b}}
+                messages.append({"role": "assistant", "content": "", "reasoning_content": thoughts.pop(0) or "",
+                                 "tool_calls": [{"type": "function", "function": function}]})
+                messages.append({"role": "tool", "content": call.result})
+            messages.append({"role": "assistant", "content": turn.answer, "reasoning_content": thoughts[0] or ""})
+        return messages
+
+    def messages(self) -> list[dict]:
+        """As chat messages up to the last question: what is given to the chat template, to be answered."""
+        messages = self.dialogue()
+        last = max(i for i, message in enumerate(messages) if message["role"] == "user")
+        return messages[: last + 1]
 
 
 # -------------------------------------------------------------------------------------------- facts that change
@@ -143,27 +208,222 @@ def greeting_conversation(rng: Random, thinking: bool) -> Conversation:
     return Conversation([Turn(question, answer, NOTHING_TO_THINK if thinking else None)])
 
 
+# ------------------------------------------------------------------------------------------- pictures and clips
+
+
+def series(shapes: list) -> str:
+    """a red circle, a blue star and a gold cross"""
+    names = [f"a {shape}" for shape in shapes]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def once(values: list) -> list:
+    return [value for value in values if values.count(value) == 1]
+
+
+def kinds_and_colours(shapes: list) -> dict[str, list[tuple[str, str]]]:
+    """What can be asked of shapes wherever they are; only what has one right answer."""
+    kinds, colours = [s.kind for s in shapes], [s.colour for s in shapes]
+    return {
+        "colour": [(f"what colour is the {s.kind}?", s.colour) for s in shapes if s.kind in once(kinds)],
+        "shape": [(f"which shape is {s.colour}?", f"a {s.kind}") for s in shapes if s.colour in once(colours)],
+        "how many": [("how many shapes are there?", str(len(shapes)))],
+    }
+
+
+def scene_questions(scene: Scene) -> dict[str, list[tuple[str, str]]]:
+    """All that can be asked of a picture, by kind of question: (question, its one right answer)."""
+    shapes = scene.shapes
+    kinds, names = [s.kind for s in shapes], [str(s) for s in shapes]
+    return {
+        "what": [("what is in the picture?", series(shapes))],
+        **kinds_and_colours(shapes),
+        "where": [(f"where is the {name}?", pictures.WHERE[s.place]) for s in shapes
+                  for name in (s.kind if s.kind in once(kinds) else None, str(s) if str(s) in once(names) else None)
+                  if name],
+        "how many of a kind": [(f"how many {kind}{'es' if kind == 'cross' else 's'} are there?", str(kinds.count(kind)))
+                               for kind in pictures.SHAPES],
+    }
+
+
+def film_questions(film: Film) -> dict[str, list[tuple[str, str]]]:
+    """All that can be asked of a clip, by kind of question: (question, its one right answer)."""
+    return {
+        "which way": [("which way does it move?", film.way)],
+        "what moves": [("what moves?", f"a {film.moving}")],
+        "what stands still": [("what stands still?", f"a {shape}") for shape in film.resting],
+        **kinds_and_colours(film.shapes),
+    }
+
+
+class Look:
+    """A picture or a clip that is being looked at; `ask` asks what it has not asked of it yet."""
+
+    def __init__(self, rng: Random, sees: Scene | Film):
+        self.rng, self.sees = rng, sees
+        self.shown = False
+        self.questions = scene_questions(sees) if isinstance(sees, Scene) else film_questions(sees)
+        if isinstance(sees, Scene):
+            self.thoughts = ", ".join(f"a {s} {pictures.WHERE[s.place]}" for s in sees.shapes) + "."
+        else:
+            still = "".join(f", a {s} stands still" for s in sees.resting)
+            self.thoughts = f"a {sees.moving} moves {sees.way}{still}."
+
+    def ask(self, thinking: bool = False, kind: str | None = None) -> Turn:
+        """A question of this kind, or of any; the picture comes with the first one."""
+        left = self.questions[kind or self.rng.choice([kind for kind, some in self.questions.items() if some])]
+        # most shapes are not in the picture: ask oftener for those that are
+        question, answer = self.rng.choices(left, weights=[1 if answer == "0" else 3 for _, answer in left])[0]
+        left.remove((question, answer))
+        return self.show(Turn(question, answer, self.thoughts if thinking else None))
+
+    def show(self, turn: Turn) -> Turn:
+        """The picture comes with this turn, if it has not come yet."""
+        if not self.shown:
+            (turn.images if isinstance(self.sees, Scene) else turn.clips).append(self.sees)
+        self.shown = True
+        return turn
+
+
+def picture_conversation(rng: Random, questions: int, thinking: bool = False, kind: str | None = None,
+                         test: bool = False, film: bool = False) -> Conversation:
+    """Questions about a picture, or about a clip with `film`; now and then another one takes its place.
+
+    kind: a key of `scene_questions` or `film_questions` that the questions are to be of, if one is asked of each.
+    test: shapes of held-out pairs.
+    """
+    def look() -> Look:
+        while True:
+            look = Look(rng, (Film if film else Scene).sample(rng, test=test))
+            if kind is None or look.questions[kind]:
+                return look
+
+    conversation, seen = Conversation(), look()
+    for i in range(questions):
+        if i > 0 and (rng.random() < 0.1 or not any(seen.questions.values()) or kind and not seen.questions[kind]):
+            seen = look()
+        conversation.turns.append(seen.ask(thinking and i == questions - 1, kind))
+    return conversation
+
+
+def mixed_conversation(rng: Random, facts: int, questions: int, thinking: bool = False) -> Conversation:
+    """A story, and somewhere in it a picture or a clip; questions about both."""
+    story, conversation = Story(rng, people_for(rng, facts)), Conversation()
+    look = Look(rng, (Film if rng.random() < 0.25 else Scene).sample(rng))
+    shown = rng.randrange(min(questions, 3))            # the turn that brings it
+    prefix = [story.tell() for _ in range(facts)]
+    for i in range(questions):
+        about_it = i >= shown and rng.random() < 0.6 and any(look.questions.values())
+        turn = (look if about_it else story).ask(thinking and i == questions - 1)
+        if i == shown:                                  # it may come along with a question about the story
+            look.show(turn)
+        turn.question = " ".join((*prefix, turn.question))
+        conversation.turns.append(turn)
+        prefix = [story.tell() for _ in range(rng.randint(1, 2))] if rng.random() < 0.3 else []
+    return conversation
+
+
+# ------------------------------------------------------------------------------------------------ the calculator
+
+
+def add(a: int, b: int) -> int:
+    """adds two numbers"""
+    return a + b
+
+
+HOW_TO_CALL = "call a function by its name, with each parameter."
+TOO_LONG = "the sum is long. the calculator knows."
+FAILED = "the calculator failed."
+FAILURES = ("ValueError: out of order.", "OverflowError: too long.", "RuntimeError: no answer.", "TypeError: a word.")
+
+
+def tools_block(tools: list[Callable]) -> str:
+    """What the system turn says about the functions at hand; the chat template writes the same."""
+    lines = "\n".join(json.dumps(describe(tool), ensure_ascii=False) for tool in tools)
+    return f"<tools>\n{lines}\n</tools>\n\n{HOW_TO_CALL}"
+
+
+def calculation(a: int, b: int, thinking: bool, failure: str | None = None) -> Turn:
+    """A sum that is given to the calculator, which answers it or fails."""
+    result = failure or str(add(a, b))
+    answer = FAILED if failure else result
+    afterwards = FAILED if failure else f"the calculator says {result}."
+    return Turn(f"what is {a} + {b}?", answer, TOO_LONG if thinking else None,
+                call=Call(a, b, result, afterwards if thinking else None))
+
+
+def short_sum_conversation(rng: Random, thinking: bool) -> Conversation:
+    """With a calculator at hand: column by column where there is thinking, by the calculator where there is none."""
+    conversation = sums_conversation(rng, thinking)
+    if not thinking:
+        conversation.turns = [calculation(*pair(rng, rng.randint(1, 3)), thinking)]
+    return conversation
+
+
+def tools_conversation(rng: Random, thinking: bool = False, least_digits: int = 4, most_digits: int = 8,
+                       others: bool = True, test: bool = False) -> Conversation:
+    """With the calculator at hand: one or two sums of `least_digits` to `most_digits` digits, which it is asked for.
+
+    With `others`, about a third are answered without it, as always: short sums that are thought about, facts, pictures,
+    greetings; and in a few the calculator fails. A short sum that is not to be thought about is asked of it, too.
+    """
+    if others and rng.random() < 0.35:
+        conversation = rng.choice([
+            lambda: short_sum_conversation(rng, thinking), lambda: short_sum_conversation(rng, thinking),
+            lambda: facts_conversation(rng, rng.randint(2, 6), rng.randint(1, 3), thinking),
+            lambda: picture_conversation(rng, rng.randint(1, 3), thinking),
+            lambda: greeting_conversation(rng, thinking),
+        ])()
+    else:
+        conversation = Conversation()
+        count = 2 if others and rng.random() < 0.25 else 1
+        for i in range(count):
+            failure = rng.choice(FAILURES) if others and rng.random() < 0.05 else None
+            a, b = pair(rng, rng.randint(least_digits, most_digits), test)
+            conversation.turns.append(calculation(a, b, thinking and i == count - 1, failure))
+    conversation.tools = [add]
+    return conversation
+
+
 # ------------------------------------------------------------------------------------------- as text, as tokens
+
+
+IMAGE, CLIP = "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"
 
 
 def pieces(conversation: Conversation, keep_blocks: bool = False, learn: str = "all") -> list[tuple[str, bool]]:
     """The conversation in the chat format, cut where the loss goes on and off: (text, is it to be learnt?).
 
-    As the template has it, only the last turn holds a think block - empty when there is no thinking. `keep_blocks`
+    As the template has it, only the last turn holds think blocks - empty when there is no thinking. `keep_blocks`
     keeps an (empty) block in every turn, as each had it when it was asked. learn: "all" answers, or only the "last".
+    A picture or a clip is one placeholder here, in front of its question.
     """
     out = []
-    for i, turn in enumerate(conversation.turns):
-        last = i == len(conversation.turns) - 1
-        out.append((f"<|im_start|>user\n{turn.question}<|im_end|>\n<|im_start|>assistant\n", False))
-        if turn.thinking is not None and last:
+
+    def says(text, thinking, last):                     # one message of the assistant
+        out.append(("<|im_start|>assistant\n", False))
+        if thinking is not None and last:
             out.append(("<think>\n", False))
-            out.append((f"{turn.thinking}\n</think>\n\n{turn.answer}<|im_end|>", True))
+            out.append((f"{thinking}\n</think>\n\n{text}<|im_end|>", True))
         else:
             if last or keep_blocks:
                 out.append(("<think>\n\n</think>\n\n", False))
-            out.append((f"{turn.answer}<|im_end|>", last or learn == "all"))
+            out.append((f"{text}<|im_end|>", last or learn == "all"))
         out.append(("\n", False))
+
+    if conversation.tools:
+        out.append((f"<|im_start|>system\n{tools_block(conversation.tools)}<|im_end|>\n", False))
+    for turn in conversation.turns:
+        last = turn is conversation.turns[-1]
+        media = IMAGE * len(turn.images) + CLIP * len(turn.clips)
+        out.append((f"<|im_start|>user\n{media}{turn.question}<|im_end|>\n", False))
+        thinking = turn.thinking
+        if call := turn.call:
+            says(call.text(), thinking, last)
+            response = f"<tool_response>\n{call.result}\n</tool_response>"
+            out.append((f"<|im_start|>user\n{response}<|im_end|>\n", False))
+            thinking = call.thinking
+        says(turn.answer, thinking, last)
     return out
 
 
