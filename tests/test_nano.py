@@ -246,7 +246,7 @@ def test_answers_about_clips():
             assert known[turn.question] == [turn.answer]            # exactly one answer is right
             asked.add(" ".join(turn.question.split()[:2]))
         lengths = [film.length for turn in conversation.turns for film in turn.clips]
-        assert [len(frames) for frames in conversation.clips()] == lengths
+        assert [len(clip.frames) for clip in conversation.clips()] == lengths
     assert asked == {"which way", "what moves?", "what stands", "how many", "what colour", "which shape"}
     for kind in ("what stands still", "which way"):
         conversation = world.picture_conversation(Random(0), 1, film=True, kind=kind)

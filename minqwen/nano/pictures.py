@@ -149,6 +149,7 @@ class Film:
     step: float
     length: int                                         # frames
     resting: list[Shape] = field(default_factory=list)
+    fps: float = 2.0                                    # frames per second, from which the times in the text come
 
     @classmethod
     def sample(cls, rng: Random, size: tuple[int, int] = (64, 64), test: bool = False) -> "Film":
@@ -169,8 +170,10 @@ class Film:
             lane += across / 2
             resting.append(Shape(other[1], other[0], *(beside if sideways else beside[::-1]), radius))
         start = (begin, lane) if sideways else (lane, begin)
-        return cls(*size, rng.choice(BACKGROUNDS), Shape(pair[1], pair[0], *start, radius), way, travel / (length - 1),
-                   length, resting)
+        background = rng.choice(BACKGROUNDS)
+        fps = rng.choice((2.0, 2.0, 2.0, 24.0))         # a list of frames that does not say is taken for 24
+        return cls(*size, background, Shape(pair[1], pair[0], *start, radius), way, travel / (length - 1), length,
+                   resting, fps)
 
     @property
     def shapes(self) -> list[Shape]:

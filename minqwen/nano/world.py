@@ -17,6 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from PIL.Image import Image
+
+from ..media import Clip
+
 try:
     from ..tools import describe
 except ImportError:                                     # TODO: goes as soon as minqwen/tools.py is there
@@ -76,20 +80,20 @@ class Conversation:
     turns: list[Turn] = field(default_factory=list)
     tools: list[Callable] = field(default_factory=list)     # the functions at hand: [add], or none
 
-    def images(self) -> list:
+    def images(self) -> list[Image]:
         """Every picture, drawn, in the order of reading."""
         return [scene.draw() for turn in self.turns for scene in turn.images]
 
-    def clips(self) -> list[list]:
-        """The frames of every clip, in the order of reading."""
-        return [film.frames() for turn in self.turns for film in turn.clips]
+    def clips(self) -> list[Clip]:
+        """Every clip, drawn, in the order of reading."""
+        return [Clip(film.frames(), film.fps) for turn in self.turns for film in turn.clips]
 
     def dialogue(self) -> list[dict]:
         """All of it as chat messages, to the last answer, with the calls and what was thought in the last turn."""
         messages = []
         for turn in self.turns:
             media = [{"type": "image", "image": scene.draw()} for scene in turn.images]
-            media += [{"type": "video", "video": film.frames()} for film in turn.clips]
+            media += [{"type": "video", "video": Clip(film.frames(), film.fps)} for film in turn.clips]
             text = [{"type": "text", "text": turn.question}]
             messages.append({"role": "user", "content": media + text if media else turn.question})
             thoughts = [turn.thinking, turn.call.thinking if turn.call else None]
