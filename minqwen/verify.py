@@ -146,20 +146,35 @@ def verify(qwen, seed: int = 0) -> Report:
     return report
 
 
-def official_twin(qwen: Qwen) -> nn.Module:
-    """`transformers`' own language model on the very same weights: built without memory, then given our tensors.
+def official_twin(qwen: Qwen, pictures: bool = False) -> nn.Module:
+    """`transformers`' own model on the very same weights: built without memory, then given our tensors.
+
+    Args:
+        pictures: False gives the language model alone (Qwen3_5ForCausalLM), True the whole with its vision tower
+            (Qwen3_5ForConditionalGeneration). Neither has a head for multi-token prediction.
 
     Raises:
         QwenError: `transformers` is missing.
+        ValueError: the whole is asked for, but this model has no tower.
     """
-    modules = official_modules()
-    config = modules.Qwen3_5TextConfig(**qwen.config.to_dict()["text_config"])
+    if pictures and qwen.config.vision_config is None:
+        raise ValueError("This model has no vision tower, and its twin cannot have one: ask for pictures=False.")
+    modules, numbers = official_modules(), qwen.config.to_dict()
+    ours = {name: tensor for name, tensor in qwen.state_dict().items() if not name.startswith("mtp.")}
+    ours["lm_head.weight"] = qwen.head_weight.detach()
+    if pictures:
+        kind, config = modules.Qwen3_5ForConditionalGeneration, modules.Qwen3_5Config.from_dict(numbers)
+    else:
+        kind, config = modules.Qwen3_5ForCausalLM, modules.Qwen3_5TextConfig(**numbers["text_config"])
+        ours = {name.replace("language_model.", ""): x for name, x in ours.items() if ".visual." not in name}
     with torch.device("meta"):
-        twin = modules.Qwen3_5ForCausalLM(config)
-    ours = {name.replace("language_model.", ""): tensor for name, tensor in qwen.state_dict().items()}
-    twin.load_state_dict(ours | {"lm_head.weight": qwen.head_weight.detach()}, assign=True)
+        twin = kind(config)
+    twin.load_state_dict(ours, assign=True)
     twin.tie_weights()
-    twin.model.rotary_emb = modules.Qwen3_5TextRotaryEmbedding(config).to(qwen.head_weight.device)
+    for part in twin.modules():                           # angles are in no checkpoint: they are worked out anew
+        for name, rotary in part.named_children():
+            if isinstance(rotary, modules.Qwen3_5TextRotaryEmbedding | modules.Qwen3_5VisionRotaryEmbedding):
+                setattr(part, name, type(rotary)(rotary.config).to(qwen.head_weight.device))
     return twin.eval().requires_grad_(False)
 
 
@@ -317,7 +332,7 @@ def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int 
     positions = torch.randint(text.max_position_embeddings, (3, 2, T), generator=random).to(device)
     angles = rotary_angles(positions, text)
     cos, sin = theirs.rotary_emb(torch.zeros((), device=device), positions)
-    both = torch.cat((angles, angles), dim=-1)
+    both = torch.cat((angles, angles), dim=-1).squeeze(2)
     yield Check("model", "rotary positions", f"official, in three rows, up to {text.max_position_embeddings:,}",
                 max(error(both.cos(), cos), error(both.sin(), sin)), FULL_PRECISION[0])
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from minqwen.verify import let_torchvision_in
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; the tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+let_torchvision_in()  # before a test imports transformers, which imports torchvision
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

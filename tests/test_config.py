@@ -1,13 +1,15 @@
 """Numbers, names and shapes of the published models; everything here runs on the meta device, without memory."""
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from support import SMALL, small_config
+from support import SMALL, SMALL_VISION, small_config
 
-from minqwen.model import Config, Qwen, TextConfig, rotary_angles
+from minqwen.model import Config, Qwen, TextConfig, VisionConfig, rotary_angles
 
 PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())   # from the checkpoints' own files
 SHARED = PUBLISHED.pop("every size")
@@ -31,14 +33,13 @@ def on_meta(config):
 @sizes
 def test_named_sizes_are_the_published_ones(name):
     config = Config.named(name)
-    for part, numbers in (("text_config", vars(config.text_config)), ("vision_config", config.vision_config)):
+    for part in ("text_config", "vision_config"):
         for key, value in {**SHARED[part], **PUBLISHED[name][part]}.items():
-            assert numbers[key] == value, (part, key)
+            assert getattr(getattr(config, part), key) == value, (part, key)
     for key in SHARED["config"].keys() - {"model_type"}:
         assert getattr(config, key) == SHARED["config"][key]
     assert config.tie_word_embeddings == PUBLISHED[name]["tie_word_embeddings"]
-    assert config.text_config.layer_types == Config.from_dict(official_json(name)).text_config.layer_types
-    assert config.text_config == Config.from_dict(official_json(name)).text_config
+    assert config == Config.from_dict(official_json(name))
 
 
 def test_names_may_carry_their_owner_and_base():
@@ -52,22 +53,43 @@ def test_three_layers_of_four_are_delta_nets(name):
 
 
 @sizes
-def test_text_parameters_are_as_many_as_published(name):
-    model = on_meta(Config.named(name))
-    assert sum(p.numel() for p in model.parameters()) == PUBLISHED[name]["parameters"]["text"]
-    assert len(model.state_dict()) == PUBLISHED[name]["text_tensors"]
+def test_parameters_and_tensors_are_as_many_as_published(name):
+    state = on_meta(Config.named(name)).state_dict()
+    sizes, tensors = Counter(), Counter()
+    for key, tensor in state.items():
+        part = {"model.visual": "vision", "mtp": "mtp"}.get(re.match(r"(model\.)?\w+", key)[0], "text")
+        sizes[part] += tensor.numel()
+        tensors[part] += 1
+    assert sizes == PUBLISHED[name]["parameters"]
+    assert tensors == PUBLISHED[name]["tensors"]
 
 
 @sizes
 def test_names_and_shapes_are_the_official_ones(name):
+    """The language model's and the tower's; `transformers` does not build the head for multi-token prediction."""
     transformers = pytest.importorskip("transformers", minversion="5.23")
     with torch.device("meta"):
         config = transformers.Qwen3_5Config.from_dict(official_json(name))
         official = transformers.Qwen3_5ForConditionalGeneration(config)
-    theirs = {k: tuple(t.shape) for k, t in official.state_dict().items() if not k.startswith("model.visual.")}
+    theirs = {k: tuple(t.shape) for k, t in official.state_dict().items()}
     if PUBLISHED[name]["tie_word_embeddings"]:
         del theirs["lm_head.weight"]
-    assert {k: tuple(t.shape) for k, t in on_meta(Config.named(name)).state_dict().items()} == theirs
+    ours = {k: tuple(t.shape) for k, t in on_meta(Config.named(name)).state_dict().items()}
+    assert {k: shape for k, shape in ours.items() if not k.startswith("mtp.")} == theirs
+
+
+@sizes
+def test_names_and_shapes_of_the_head_for_multi_token_prediction(name):
+    """mtp.*: one layer of attention, as the model's own, and what leads into it and out of it."""
+    ours = {k: tuple(t.shape) for k, t in on_meta(Config.named(name)).state_dict().items()}
+    width = Config.named(name).text_config.hidden_size
+    layer = "model.language_model.layers.3."
+    attention = {k.replace(layer, "mtp.layers.0."): shape for k, shape in ours.items() if k.startswith(layer)}
+    assert len(attention) == 11
+    norms = dict.fromkeys(("mtp.norm.weight", "mtp.pre_fc_norm_embedding.weight", "mtp.pre_fc_norm_hidden.weight"),
+                          (width,))
+    head = {k: shape for k, shape in ours.items() if k.startswith("mtp.")}
+    assert head == attention | norms | {"mtp.fc.weight": (width, 2 * width)}
 
 
 @sizes
@@ -89,8 +111,8 @@ def test_transformers_reads_what_we_write(config, tmp_path):
     for key, value in vars(config.text_config).items():
         if key not in ("full_attention_interval", "mtp_num_hidden_layers", "dtype"):   # not kept by transformers
             assert getattr(theirs.text_config, key) == value, key
-    for key, value in (config.vision_config or {}).items():
-        if key != "model_type":
+    for key, value in vars(config.vision_config).items() if config.vision_config else ():
+        if key != "deepstack_visual_indexes":                                              # nor this, which is empty
             assert getattr(theirs.vision_config, key) == value, key
 
 
@@ -100,9 +122,10 @@ def test_we_read_what_transformers_writes(tmp_path):
     text = Config.from_dict(json.loads((tmp_path / "text" / "config.json").read_text()))
     for key, value in SMALL.items():
         assert getattr(text.text_config, key) == value, key
-    transformers.Qwen3_5Config(text_config=SMALL, tie_word_embeddings=True).save_pretrained(tmp_path / "whole")
+    config = transformers.Qwen3_5Config(text_config=SMALL, vision_config=SMALL_VISION, tie_word_embeddings=True)
+    config.save_pretrained(tmp_path / "whole")
     whole = Config.from_dict(json.loads((tmp_path / "whole" / "config.json").read_text()))
-    assert whole.text_config == text.text_config and whole.vision_config["depth"] == 27
+    assert whole.text_config == text.text_config and whole.vision_config == VisionConfig(**SMALL_VISION)
 
 
 WRONG = {
@@ -115,12 +138,26 @@ WRONG = {
     "another activation": {"hidden_act": "gelu"},
     "another rotary scaling": {"rope_parameters": {**SMALL["rope_parameters"], "rope_type": "yarn"}},
 }
+WRONG_VISION = {  # and what the sentence says
+    "heads that cannot be rotated in pairs": ({"num_heads": 8}, r"hidden_size \(48\) .* 4 num_heads \(32\)"),
+    "learned positions that are no square": ({"num_position_embeddings": 35}, "must be a square, not 35"),
+    "another activation": ({"hidden_act": "silu"}, "'gelu_pytorch_tanh', not 'silu'"),
+    "features taken from inside": ({"deepstack_visual_indexes": [1, 2]}, "deepstack_visual_indexes must be empty"),
+    "a width that is not the language model's": ({"out_hidden_size": 80}, r"out_hidden_size \(80\) .*\(64\)"),
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_be_built_is_told_in_one_sentence(wrong):
     with pytest.raises(ValueError, match=r"^[A-Z][^\n]+\.$"):
         Config.from_dict({"model_type": "qwen3_5_text", **SMALL, **WRONG[wrong]})
+
+
+@pytest.mark.parametrize("wrong", WRONG_VISION)
+def test_a_tower_that_cannot_be_built_is_told_in_one_sentence(wrong):
+    numbers, says = WRONG_VISION[wrong]
+    with pytest.raises(ValueError, match=rf"^This configuration cannot be built: [^\n]*{says}[^\n]*\.$"):
+        Config.from_dict({"model_type": "qwen3_5", "text_config": SMALL, "vision_config": SMALL_VISION | numbers})
 
 
 @pytest.mark.parametrize("section", [None, [3, 3, 2], [11, 11, 10], [1, 1, 1]])
@@ -133,7 +170,7 @@ def test_sections_are_read_as_the_official_code_reads_them(section):
     angles = rotary_angles(positions, Config.from_dict({"model_type": "qwen3_5_text", **text}).text_config)
     rotary = official.Qwen3_5TextRotaryEmbedding(official.Qwen3_5TextConfig(**text))
     cos, _ = rotary(torch.zeros(()), positions)
-    torch.testing.assert_close(torch.cat((angles, angles), dim=-1).cos(), cos)
+    torch.testing.assert_close(torch.cat((angles, angles), dim=-1).squeeze(2).cos(), cos)
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -143,3 +180,4 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def test_defaults_are_the_9b():
     assert TextConfig(mtp_num_hidden_layers=1) == Config.named("Qwen3.5-9B").text_config
+    assert VisionConfig() == Config.named("Qwen3.5-9B").vision_config
