@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -17,14 +19,15 @@ from safetensors.torch import load_file, save_file
 from minqwen import checkpoint
 from minqwen.checkpoint import load_config, load_model, resolve, save_model
 from minqwen.errors import QwenError
-from minqwen.model import Config, Qwen, TextConfig
+from minqwen.model import Config, Qwen, TextConfig, VisionConfig
 
 IDS = torch.tensor([[5, 17, 2, 250, 33, 91, 4, 4, 120]])
 
 
 def tiny(tied=True, **numbers):
-    """Four layers of the official layout, with grouped heads."""
-    numbers = {"vocab_size": 256, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4} | numbers
+    """Four layers of the official layout, with grouped heads; a tower and a head for multi-token prediction."""
+    numbers = {"vocab_size": 256, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+               "mtp_num_hidden_layers": 1} | numbers
     text = TextConfig(
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, linear_num_key_heads=2,
         linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8, tie_word_embeddings=tied,
@@ -34,10 +37,8 @@ def tiny(tied=True, **numbers):
         },
         **numbers,
     )  # fmt: skip
-    vision = {
-        "model_type": "qwen3_5_vision", "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
-        "out_hidden_size": 32, "patch_size": 4, "num_position_embeddings": 16,
-    }  # fmt: skip
+    vision = VisionConfig(depth=1, hidden_size=24, intermediate_size=32, num_heads=2, patch_size=4,
+                          num_position_embeddings=16, out_hidden_size=text.hidden_size)
     return Config(text, vision)
 
 
@@ -59,6 +60,11 @@ def assert_same(model, other):
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name]), name
+
+
+def in_the_whole(name):
+    """What a tensor of a language model saved alone is called in the whole model."""
+    return re.sub("^model[.](?!language_model|visual)", "model.language_model.", name)
 
 
 def assert_close(logits, expected):
@@ -144,10 +150,13 @@ def test_transformers_loads_what_we_save(tmp_path, tied, size, auto):
     model = tiny_model(tied)
     save_model(model, tmp_path, max_shard_size=size)
     theirs, report = getattr(transformers, auto).from_pretrained(tmp_path, output_loading_info=True)
-    assert not report["unexpected_keys"] and not report["mismatched_keys"]
-    assert all("visual" in name for name in report["missing_keys"])
+    assert not any(report[keys] for keys in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
     with torch.no_grad():
         assert_close(model(IDS), theirs.eval()(IDS).logits)
+    ours = model.state_dict() | {"lm_head.weight": model.head_weight}
+    assert any("visual" in name for name in theirs.state_dict()) == (auto == "AutoModelForImageTextToText")
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(tensor, ours[in_the_whole(name)]), name
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -155,7 +164,7 @@ def test_transformers_loads_what_we_save(tmp_path, tied, size, auto):
 @pytest.mark.parametrize("size", ["5GB", "50KB"])
 @pytest.mark.parametrize("kind", ["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"])
 def test_we_load_what_transformers_saves(tmp_path, tied, dtype, size, kind):
-    """The whole model, whose vision tower is left unread, and the language model alone, whose names are shorter."""
+    """The whole model, and the language model alone, whose names are shorter; neither with multi-token prediction."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.Qwen3_5Config(**tiny(tied).to_dict())
@@ -166,10 +175,9 @@ def test_we_load_what_transformers_saves(tmp_path, tied, dtype, size, kind):
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (size == "50KB")
 
     loaded = load_model(tmp_path)
-    language_model = theirs.model if alone else theirs.model.language_model
-    expected = {f"model.language_model.{name}": tensor for name, tensor in language_model.state_dict().items()}
-    if not tied:
-        expected["lm_head.weight"] = theirs.lm_head.weight
+    assert loaded.config.text_config.mtp_num_hidden_layers == 0 and (loaded.config.vision_config is None) == alone
+    expected = {in_the_whole(name): tensor
+                for name, tensor in theirs.state_dict().items() if not (tied and name == "lm_head.weight")}
     assert_same(loaded, expected)
     if dtype == torch.float32:
         with torch.no_grad():
@@ -433,12 +441,56 @@ def test_misshapen_tensor(folder):
     )
 
 
-def test_unknown_tensors_are_named_and_parts_not_built_are_unread(folder):
-    unread = {"model.visual.merger.norm.weight": torch.zeros(1), "mtp.fc.weight": torch.zeros(1)}
-    rewrite(folder, lambda tensors: tensors.update(unread))
+def test_unknown_tensors_are_named(folder):
+    for name in ("model.language_model.layers.4.mlp.weight", "model.visual.blocks.1.norm1.weight",
+                 "mtp.layers.1.mlp.up_proj.weight"):
+        rewrite(folder, lambda tensors, name=name: tensors.update({name: torch.zeros(1)}))
+        assert f"holds the tensor {name}, which no" in sentence(load_model, folder)
+        rewrite(folder, lambda tensors, name=name: tensors.pop(name))
     assert_same(load_model(folder), tiny_model())
-    rewrite(folder, lambda tensors: tensors.update({"model.language_model.layers.4.mlp.weight": torch.zeros(1)}))
-    assert "holds the tensor model.language_model.layers.4.mlp.weight, which no" in sentence(load_model, folder)
+
+
+def test_a_tower_or_a_head_that_is_there_in_part_is_an_error(folder):
+    for name in ("model.visual.blocks.0.attn.qkv.bias", "mtp.fc.weight"):
+        kept = load_file(folder / "model.safetensors")[name].clone()
+        rewrite(folder, lambda tensors, name=name: tensors.pop(name))
+        assert f"lacks the tensor {name};" in sentence(load_model, folder)
+        rewrite(folder, lambda tensors, name=name, kept=kept: tensors.update({name: kept}))
+    assert_same(load_model(folder), tiny_model())
+
+
+def test_a_head_for_multi_token_prediction_may_be_missing(folder, tmp_path):
+    """`transformers` drops it when it saves, and leaves its number in config.json; without it all else is the same."""
+    rewrite(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("mtp.")])
+    assert json.loads((folder / "config.json").read_text())["text_config"]["mtp_num_hidden_layers"] == 1
+    without, whole = load_model(folder), tiny_model()
+    assert not hasattr(without, "mtp") and torch.equal(without(IDS), whole(IDS))
+    with pytest.raises(ValueError, match="no head for multi-token prediction"):
+        without.mtp_logits(IDS)
+    save_model(without, tmp_path / "again")
+    assert load_config(tmp_path / "again").text_config.mtp_num_hidden_layers == 0
+    assert_same(load_model(tmp_path / "again"), without)
+
+
+def test_tower_and_head_do_after_loading_what_they_did_before(folder):
+    pictures = {"pixel_values": torch.randn(16, 3 * 2 * 4 * 4), "image_grid_thw": torch.tensor([[1, 4, 4]])}
+    model = tiny_model()
+    model.config.image_token_id = 200
+    save_model(model, folder, overwrite=True)
+    loaded, x = load_model(folder), torch.tensor([[5, 200, 200, 200, 200, 33, 91, 4]])
+    assert loaded.config.image_token_id == 200
+    assert torch.equal(loaded(x, **pictures), model(x, **pictures))
+    assert torch.equal(loaded.mtp_logits(x, **pictures), model.mtp_logits(x, **pictures))
+    assert not torch.equal(model(x, **pictures), model(x))
+
+
+def test_a_model_without_tower_and_head(tmp_path):
+    config = Config(replace(tiny().text_config, mtp_num_hidden_layers=0))
+    save_model(Qwen(config), tmp_path)
+    assert "vision_config" not in json.loads((tmp_path / "config.json").read_text())
+    loaded = load_model(tmp_path)
+    assert loaded.config.vision_config is None and not hasattr(loaded, "mtp")
+    assert not any("visual" in name for name in loaded.state_dict())
 
 
 def test_config_that_cannot_be_read(folder):
