@@ -41,7 +41,7 @@ PLACES = "park lake barn shop school garden kitchen forest tower harbour market 
 
 GREETINGS = ("hello", "hi", "good morning", "who are you?", "what can you do?", "thank you", "thanks")
 WELCOME, NOTHING_TO_THINK = "you are welcome.", "no sum and no story."
-INTRODUCTION = "i am nano. tell me who has what and who is where, then ask. i can add, too."
+INTRODUCTION = "i am nano. tell me who has what and who is where, or show me shapes, then ask. i can add, too."
 
 
 @dataclass
@@ -89,22 +89,21 @@ class Conversation:
         return [Clip(film.frames(), film.fps) for turn in self.turns for film in turn.clips]
 
     def dialogue(self) -> list[dict]:
-        """All of it as chat messages, to the last answer, with the calls and what was thought in the last turn."""
+        """All of it as chat messages, to the last answer, with the calls and with what was thought."""
         messages = []
         for turn in self.turns:
             media = [{"type": "image", "image": scene.draw()} for scene in turn.images]
             media += [{"type": "video", "video": Clip(film.frames(), film.fps)} for film in turn.clips]
             text = [{"type": "text", "text": turn.question}]
             messages.append({"role": "user", "content": media + text if media else turn.question})
-            thoughts = [turn.thinking, turn.call.thinking if turn.call else None]
-            if turn is not self.turns[-1]:
-                thoughts = [None, None]                 # a chat forgets what was thought in earlier turns
+            thinking = turn.thinking
             if call := turn.call:
                 function = {"name": "add", "arguments": {"a": call.a, "b": call.b}}
-                messages.append({"role": "assistant", "content": "", "reasoning_content": thoughts.pop(0) or "",
+                messages.append({"role": "assistant", "content": "", "reasoning_content": thinking or "",
                                  "tool_calls": [{"type": "function", "function": function}]})
                 messages.append({"role": "tool", "content": call.result})
-            messages.append({"role": "assistant", "content": turn.answer, "reasoning_content": thoughts[0] or ""})
+                thinking = call.thinking
+            messages.append({"role": "assistant", "content": turn.answer, "reasoning_content": thinking or ""})
         return messages
 
     def messages(self) -> list[dict]:
@@ -290,15 +289,17 @@ class Look:
 
 
 def picture_conversation(rng: Random, questions: int, thinking: bool = False, kind: str | None = None,
-                         test: bool = False, film: bool = False) -> Conversation:
+                         test: bool = False, film: bool = False, most_shapes: int = 4) -> Conversation:
     """Questions about a picture, or about a clip with `film`; now and then another one takes its place.
 
     kind: a key of `scene_questions` or `film_questions` that the questions are to be of, if one is asked of each.
     test: shapes of held-out pairs.
+    most_shapes: no more shapes than these in a picture; 4 is what there is.
     """
     def look() -> Look:
         while True:
-            look = Look(rng, (Film if film else Scene).sample(rng, test=test))
+            count = None if most_shapes >= 4 else rng.randint(1, most_shapes)
+            look = Look(rng, Film.sample(rng, test=test) if film else Scene.sample(rng, count, test=test))
             if kind is None or look.questions[kind]:
                 return look
 
@@ -438,5 +439,7 @@ def plain_pieces(conversation: Conversation) -> list[tuple[str, bool]]:
     """
     out = []
     for i, turn in enumerate(conversation.turns):
-        out += [(" " * (i > 0) + turn.question, False), (f" {turn.answer}.", True)]     # a word's token holds its space
+        media = IMAGE * len(turn.images) + CLIP * len(turn.clips)
+        out.append((" " * (i > 0) + media + turn.question, False))
+        out.append((f" {turn.answer}.", True))                                          # a word's token holds its space
     return [*out, ("<|endoftext|>", True)]
