@@ -226,6 +226,8 @@ class Trace:
     valid          (B, T)               False where there is padding
     tokens         list of T strings    of the first row; `texts(row)` for another
     logits         (B, N, vocabulary)   as the model returned them: N < T where it was told to keep fewer
+    media          dict of tensors      its pictures and clips in order of reading, by the names of the arguments of
+                                        `Qwen.forward` (pixel_values, image_grid_thw, ...), as far as there are any
     layers         a `DeltaRecord` or `AttentionRecord` each; `delta_layers`, `attention_layers`: one kind
     """
 
@@ -239,6 +241,7 @@ class Trace:
         self._open = None                # what has to be put back
         self._now = None                 # layer index -> what the forward under way has shown so far
         self._cache, self._length = None, 0
+        self._embedded = {}              # the pictures that the model looked at last
         self._new_record()
 
     def run(self, text) -> "Trace":
@@ -290,6 +293,7 @@ class Trace:
         with ExitStack() as stack:       # should anything fail here, what was done so far is undone
             hook = self.model.register_forward_pre_hook(self._begin, with_kwargs=True)
             stack.callback(hook.remove)
+            self._watch_pictures(stack)
             for i, layer in enumerate(self.model.model.language_model.layers):
                 if layer.layer_type == "full_attention":
                     self._watch_attention(stack, i, layer.self_attn)
@@ -307,6 +311,18 @@ class Trace:
         if _arguments(args, kwargs).get("cu_seqlens") is not None:
             raise QwenError("A trace follows one sequence in each row; trace packed sequences (cu_seqlens) one by one.")
         self._now = {i: {} for i in range(len(self._layers))}
+
+    def _watch_pictures(self, stack):
+        embed, signature = self.model.embed, inspect.signature(self.model.embed)
+
+        def watched_embed(*args, **kwargs):
+            x = embed(*args, **kwargs)
+            given = signature.bind(*args, **kwargs).arguments
+            # a prompt that is read in pieces is embedded before its first forward: whichever comes next takes them over
+            self._embedded = {name: x for name, x in given.items() if name != "input_ids" and x is not None}
+            return x
+
+        _replace(stack, self.model, "embed", watched_embed)
 
     def _watch_delta_rule(self, stack, i, mixer):
         rule, padding = mixer.delta_rule, None
@@ -370,6 +386,10 @@ class Trace:
         valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask[:, -T:].bool()
         for name, piece in (("input_ids", ids), ("valid", valid), ("logits", logits)):
             self.pieces[name].append(piece.detach())
+        for name, piece in self._embedded.items():
+            before = [self.media[name]] if name in self.media else []
+            self.media[name] = torch.cat([*before, piece.detach()])
+        self._embedded = {}
         for layer in self._layers:
             seen = self._now[layer.index]
             if layer.kind == "linear_attention":
@@ -388,6 +408,7 @@ class Trace:
         kinds = {"linear_attention": DeltaRecord, "full_attention": AttentionRecord}
         self._layers = [kinds[kind](i) for i, kind in enumerate(self.model.config.text_config.layer_types)]
         self.pieces = {"input_ids": [], "valid": [], "logits": []}
+        self.media = {}
 
     def _ids(self, text) -> Tensor:
         if isinstance(text, str) or (isinstance(text, list) and text and isinstance(text[0], dict)):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import random_qwen, tokens
+from support import prompt, random_qwen, seeing_config, tokens
 from torch.testing import assert_close
 
 from minqwen.errors import QwenError
@@ -312,3 +312,25 @@ def test_clear_errors(model, ids):
         layer.state(0, 6)
     with pytest.raises(QwenError, match="head 0, row 3 here"):
         layer.erase(0, 0, row=3)
+
+
+def test_media_is_what_the_model_looked_at():
+    """However the pictures come in: with a forward, embedded before pieces of a prompt, or turn by turn."""
+    model, given = random_qwen(seeing_config()), prompt([3, (4, 6), 5, (2, 4, 4), 2])
+    ids = given.pop("input_ids")
+    with trace(model) as t:
+        model(ids, **given)
+        assert set(t.media) == set(given) and all(t.media[name].equal(x) for name, x in given.items())
+
+        cache, x = model.new_cache(1, 100), model.embed(ids, **given)
+        positions = model.positions(ids, None, given["image_grid_thw"], given["video_grid_thw"])
+        for piece in torch.arange(ids.shape[1]).split(7):
+            model(ids[:, piece], position_ids=positions[..., piece], inputs_embeds=x[:, piece], cache=cache)
+        assert len(t) == ids.shape[1] and all(t.media[name].equal(x) for name, x in given.items())
+
+        model(ids, **given, cache=cache)                                # the same once more, as the next turn
+        assert all(t.media[name].equal(torch.cat((x, x))) for name, x in given.items())
+        model(tokens(1, 4))
+        assert t.media == {}
+    model(ids, **given)
+    assert t.media == {}
