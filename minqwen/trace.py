@@ -313,11 +313,11 @@ class Trace:
         self._now = {i: {} for i in range(len(self._layers))}
 
     def _watch_pictures(self, stack):
-        embed, signature = self.model.embed, inspect.signature(self.model.embed)
+        embed = self.model.embed
 
         def watched_embed(*args, **kwargs):
             x = embed(*args, **kwargs)
-            given = signature.bind(*args, **kwargs).arguments
+            given = _arguments(args, kwargs, Qwen.embed)
             # a prompt that is read in pieces is embedded before its first forward: whichever comes next takes them over
             self._embedded = {name: x for name, x in given.items() if name != "input_ids" and x is not None}
             return x
@@ -419,9 +419,9 @@ class Trace:
         return rearrange(ids, "t -> 1 t") if ids.ndim == 1 else ids
 
 
-def _arguments(args, kwargs) -> dict:
-    """A forward's arguments by name."""
-    return dict(zip(inspect.signature(Qwen.forward).parameters, (None, *args), strict=False)) | kwargs
+def _arguments(args, kwargs, method=Qwen.forward) -> dict:
+    """The arguments of a forward, or of another method, by name."""
+    return dict(zip(inspect.signature(method).parameters, (None, *args), strict=False)) | kwargs
 
 
 def _replace(stack, module, name, function):
