@@ -615,10 +615,16 @@ class VisionTower(nn.Module):
             grid_thw: (pictures, 3): each one's t, h and w in patches; their products add up to N.
         Returns:
             (N / spatial_merge_size^2, out_hidden_size): a vector for each placeholder token, in order of reading.
+        Raises:
+            ValueError: pixels and grids do not fit each other, or a grid cannot be merged.
         """
-        grids = grid_thw.tolist()
-        if len(pixel_values) != sum(t * h * w for t, h, w in grids):
-            raise ValueError(f"The grids {grids} do not fit {len(pixel_values)} patches.")
+        grids, merge = grid_thw.tolist(), self.config.spatial_merge_size
+        if any(h % merge or w % merge for _, h, w in grids):
+            raise ValueError(f"The grids {grids} must be multiples of {merge} down and across (spatial_merge_size).")
+        needed = sum(t * h * w for t, h, w in grids), self.patch_embed.proj.weight[0].numel()
+        if pixel_values.shape != needed:
+            raise ValueError(f"The grids {grids} need pixels of {needed}, patches and numbers in each, "
+                             f"but these are {tuple(pixel_values.shape)}.")
         x = self.patch_embed(pixel_values)                                                  # (N, hidden_size)
         x = x + torch.cat([self.learned_positions(h, w).repeat(t, 1) for t, h, w in grids]).to(x.dtype)
         angles = torch.cat([self.rotary_angles(h, w).repeat(t, 1, 1) for t, h, w in grids])
@@ -787,10 +793,6 @@ class Qwen(nn.Module):
         before = 0 if cache is None else cache.length
         if input_ids.numel() == 0:
             raise ValueError(f"input_ids must be (B, T) with at least one token, but is {tuple(input_ids.shape)}.")
-        vocab_size = self.config.text_config.vocab_size
-        if input_ids.min() < 0 or input_ids.max() >= vocab_size:
-            raise ValueError(f"Token ids run from 0 to {vocab_size - 1}, "
-                             f"but these from {input_ids.min()} to {input_ids.max()}.")
         if cu_seqlens is not None and (cache is not None or attention_mask is not None or B != 1):
             raise ValueError("Packed sequences (cu_seqlens) come in a batch of one, without mask and cache.")
         valid = self._valid(input_ids, attention_mask, before)                          # (B, T) bool, or None: all real
@@ -828,16 +830,22 @@ class Qwen(nn.Module):
         Returns:
             (B, T, hidden_size)
         Raises:
-            ValueError: as many vectors as placeholders are needed; or there is no tower.
+            ValueError: ids beyond the vocabulary; as many vectors as placeholders are needed; or there is no tower.
         """
+        vocab_size = self.config.text_config.vocab_size
+        if input_ids.min() < 0 or input_ids.max() >= vocab_size:
+            raise ValueError(f"Token ids run from 0 to {vocab_size - 1}, "
+                             f"but these from {input_ids.min()} to {input_ids.max()}.")
         x = self.model.language_model.embed_tokens(input_ids)                           # (B, T, hidden_size)
         seen = (("picture", self.config.image_token_id, pixel_values, image_grid_thw),
                 ("clip", self.config.video_token_id, pixel_values_videos, video_grid_thw))
         for what, token, pixels, grid_thw in seen:
             if pixels is None:
                 continue
-            if self.config.vision_config is None:
-                raise ValueError(f"This model has no vision tower (vision_config), so it cannot see the {what}s.")
+            if grid_thw is None:
+                raise ValueError(f"The {what}s come without their grids: image_grid_thw belongs to pixel_values, and "
+                                 f"video_grid_thw to pixel_values_videos.")
+            self._check_tower()
             features, here = self.model.visual(pixels.to(x.device), grid_thw).to(x.dtype), input_ids == token
             if here.sum() != len(features):
                 raise ValueError(f"The {what}s make {len(features)} tokens, but {here.sum()} placeholders stand in "
@@ -854,12 +862,13 @@ class Qwen(nn.Module):
         `mrope_positions`. Pads get some position, which nobody looks at.
 
         Raises:
-            ValueError: placeholders and grids that do not fit.
+            ValueError: placeholders and grids that do not fit; or there is no tower.
         """
         B, T = input_ids.shape
         valid = self._valid(input_ids, attention_mask, 0 if cache is None else cache.length)
         if image_grid_thw is None and video_grid_thw is None:
             return self._text_positions(input_ids, valid, cache, cu_seqlens).expand(3, B, T)
+        self._check_tower()
         merge, grids = self.config.vision_config.spatial_merge_size, {1: [], 2: []}
         for t, h, w in [] if image_grid_thw is None else image_grid_thw.tolist():
             grids[1].append((t, h // merge, w // merge))
@@ -917,6 +926,10 @@ class Qwen(nn.Module):
         """Room for the keys, values and states of `batch_size` rows of up to `max_length` tokens each."""
         weight = self.model.language_model.embed_tokens.weight
         return Cache(self.config.text_config, batch_size, max_length, weight.dtype, weight.device)
+
+    def _check_tower(self):
+        if self.config.vision_config is None:
+            raise ValueError("This model has no vision tower (vision_config), so it cannot see pictures and clips.")
 
     def _valid(self, input_ids, attention_mask, before):
         B, T = input_ids.shape

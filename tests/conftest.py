@@ -15,8 +15,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; the tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-let_torchvision_in()  # before any test imports transformers
-
 let_torchvision_in()  # before a test imports transformers, which imports torchvision
 
 REPOSITORY = Path(__file__).resolve().parent.parent
