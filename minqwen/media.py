@@ -267,7 +267,8 @@ class Processor:
         settings, clips = self.video, _several(clips)
         rates = list(fps) if isinstance(fps, list | tuple) else [fps] * len(clips)
         if len(rates) != len(clips):
-            raise QwenError(f"There are {len(clips)} clips, but frames per second for {len(rates)}.")
+            raise QwenError(f"Frames per second are given for {len(rates)} of {len(clips)} clips; give one number, or "
+                            "one for each.")
         patches, grids, timestamps, frames = [], [], [], []
         for clip, rate in zip(clips, rates):
             clip = clip if isinstance(clip, Clip) else Clip(clip)
@@ -301,10 +302,10 @@ class Processor:
             for (_, h, w), seconds in zip(videos.grid_thw.tolist(), videos.timestamps):
                 tokens = VIDEO * (h * w // self.video.merge_size**2)
                 clips.append("".join(f"<{time:.1f} seconds>{START}{tokens}{END}" for time in seconds))
-        for placeholder, given, name in ((IMAGE, pictures, "pictures"), (VIDEO, clips, "clips")):
+        for placeholder, given, name in ((IMAGE, pictures, "picture"), (VIDEO, clips, "clip")):
             if text.count(placeholder) != len(given):
-                raise QwenError(f"The text has {placeholder} {text.count(placeholder)} times for {len(given)} {name}; "
-                                "it takes one for each.")
+                raise QwenError(f"The text must have one {placeholder} for each {name}, but has "
+                                f"{text.count(placeholder)} for {len(given)}.")
         if not self.keep_outer_marks:
             text = text.replace(START + VIDEO + END, VIDEO)
         queues = {IMAGE: iter(pictures), VIDEO: iter(clips)}
@@ -462,7 +463,7 @@ def _file(source, name: str) -> tuple[str, object]:
         return name, io.BytesIO(source)
     path = Path(source).expanduser()
     if "://" in str(source):
-        raise QwenError(f"{source} is an address, and nothing is fetched here; give a file.")
+        raise QwenError(f"Nothing is fetched here: save {source} as a file and give that.")
     if not path.is_file():
         raise QwenError(f"There is no file {path}.")
     return str(path), path
