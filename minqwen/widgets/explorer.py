@@ -59,8 +59,14 @@ explorer.render({{
 """
 
 
+def sources(name: str) -> tuple[str, str]:
+    """An explorer's module and style sheet: what all share, and its own behind it."""
+    return tuple("".join((HERE / f"{part}.{kind}").read_text(encoding="utf-8") for part in ("explorer", name))
+                 for kind in ("js", "css"))
+
+
 class Explorer(anywidget.AnyWidget):
-    """A subclass names its module (`_esm`, `_css`), fills `story`, lists its `page_names` and makes a `page`."""
+    """A subclass has its module and sheet (`_esm`, `_css`), fills `story`, lists its `page_names`, makes a `page`."""
 
     story = traitlets.Dict().tag(sync=True)
     pages = traitlets.Dict().tag(sync=True)
@@ -87,9 +93,9 @@ class Explorer(anywidget.AnyWidget):
         path = Path(path)
         pages = {name: base64.b64encode(self.page(name)).decode() for name in names}
         state = {"story": story, "pages": pages, "problem": "", **position}
-        module = Path(self._esm_path).read_text(encoding="utf-8").replace("export default", "const explorer =")
+        module = self._esm.replace("export default", "const explorer =")
         path.write_text(PAGE.format(
-            title=html.escape(story["title"]), css=Path(self._css_path).read_text(encoding="utf-8"), module=module,
+            title=html.escape(story["title"]), css=self._css, module=module,
             state=json.dumps(state).replace("<", "\\u003c"),            # so that no text can close the script
         ), encoding="utf-8")
         return path

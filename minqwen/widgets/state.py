@@ -15,7 +15,7 @@ import traitlets
 from .. import plots
 from ..errors import QwenError
 from ..trace import Trace, trace
-from .explorer import HERE, Explorer
+from .explorer import Explorer, sources
 
 # ------------------------------------------------------------------------------------- what is drawn, as pure functions
 
@@ -84,8 +84,7 @@ class StateExplorer(Explorer):
         row: which row of a traced batch.
     """
 
-    _esm_path, _css_path = HERE / "state_explorer.js", HERE / "state_explorer.css"
-    _esm, _css = _esm_path, _css_path
+    _esm, _css = sources("state_explorer")
     position = ("token", "layer", "head")
 
     token, layer, head = (traitlets.Int().tag(sync=True) for _ in range(3))

@@ -1,14 +1,10 @@
-// The state explorer, in the browser. It depends on nothing and asks the network for nothing.
+// The state explorer, in the browser; explorer.js comes before it.
 //
 // From the kernel (or from the page of `to_html`) come `story`, JSON, and `pages`, one for each layer, float32:
 // keys, values, alphas, betas, limits of the colours, and the initial state. See minqwen/widgets/state.py, which draws the same
 // pixels in Python. All counting is in double precision, and every sum and product in the order in which Python does it.
 
 // ---------------------------------------------------------------------------------------------------------- the memory
-
-const bytesOf = (page) =>                                  // base64 in a page, a DataView in a notebook
-  typeof page === "string" ? Uint8Array.from(atob(page), (c) => c.charCodeAt(0))
-    : new Uint8Array(page.buffer ?? page, page.byteOffset ?? 0, page.byteLength);
 
 function openPage(page, story) {
   const all = new Float32Array(bytesOf(page).slice().buffer);
@@ -98,12 +94,6 @@ function layout(Dk, Dv) {                                  // see `layout` in st
   return { unit, x, places, width: x[3] + Dv, height: Dk + 3 * unit };
 }
 
-function openPalette(page) {                               // one number for each colour, as a pixel has it in memory
-  const rgb = bytesOf(page), pixels = new Uint8Array(4 * 256).fill(255);
-  for (let i = 0; i < 256; i++) pixels.set(rgb.subarray(3 * i, 3 * i + 3), 4 * i);
-  return new Uint32Array(pixels.buffer);
-}
-
 // Which number stands at a pixel of a place: along a column, along a row, or in a matrix.
 const entry = ({ scale }, x, y, Dv) => (scale === "key" ? y : scale === "value" ? x : y * Dv + x);
 
@@ -113,29 +103,14 @@ function paint(canvas, plan, parts, limits, palette, Dv) {
     const numbers = parts[place.name], limit = limits[place.scale];
     for (let y = 0; y < place.h; y++)
       for (let x = 0; x < place.w; x++) {
-        const shade = Math.floor((numbers[entry(place, x, y, Dv)] / limit) * 127 + 128.5);
-        pixels[(place.y + y) * plan.width + place.x + x] = palette[Math.min(255, Math.max(1, shade))];
+        const shade = shadeOf(numbers[entry(place, x, y, Dv)], limit);
+        pixels[(place.y + y) * plan.width + place.x + x] = palette[shade];
       }
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
 // ------------------------------------------------------------------------------------------------------------ the page
-
-const make = (tag, attributes = {}, ...children) => {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-};
-const signed = (x, digits = 4) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
-const percent = (x) => `${(100 * x).toFixed(x >= 1 || x < 0.99 ? 0 : x < 0.999 ? 1 : 2)} %`;
-const readable = (text) => text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "∅";
-
-const isDark = () => {
-  const { jpThemeLight } = document.body.dataset;          // JupyterLab says it here, others leave it to the system
-  return jpThemeLight !== undefined ? jpThemeLight === "false" : matchMedia("(prefers-color-scheme: dark)").matches;
-};
 
 const NAMES = {
   memory: "memory now", decayed: "faded", erased: "erased", written: "written", key: "key",
@@ -156,13 +131,7 @@ function render({ model, el }) {
   const where = make("p", { class: "where" });
   const problem = make("p", { class: "problem", role: "alert", hidden: "" });
 
-  const slider = (name, label, count) => {
-    const range = make("input", { type: "range", min: 0, max: count - 1, step: 1, "aria-label": label, "data-moves": name });
-    const number = make("output");
-    range.addEventListener("input", () => go(name, Number(range.value)));
-    return { range, number, row: make("label", { class: name }, make("span", {}, label), range, number) };
-  };
-  const sliders = { token: slider("token", "token", T), layer: slider("layer", "layer", layers.length), head: slider("head", "head", Hv) };
+  const sliders = { token: slider("token", 0, T - 1, go), layer: slider("layer", 0, layers.length - 1, go), head: slider("head", 0, Hv - 1, go) };
   const controls = make("div", { class: "controls" }, ...Object.values(sliders).map((s) => s.row));
 
   const bar = (kind) => make("i", { class: kind }, make("b"));
@@ -203,52 +172,30 @@ function render({ model, el }) {
   help.innerHTML = "<kbd>←</kbd> <kbd>→</kbd> token <kbd>Home</kbd> <kbd>End</kbd> first, last <kbd>↑</kbd> <kbd>↓</kbd> head " +
     "<kbd>PgUp</kbd> <kbd>PgDn</kbd> layer";
 
-  const root = make("section", { class: "minqwen-state", "data-lm-suppress-shortcuts": "true", "aria-label": story.title },
+  const root = make("section", { class: "minqwen-explorer minqwen-state", "data-lm-suppress-shortcuts": "true", "aria-label": story.title },
     make("header", {}, title, where), controls, problem, ribbon, legend,
     stage, said, make("div", { class: "foot" }, pointed, scale), help);
   el.append(root);
 
   // ---- moving
 
-  let saving;
+  const { save, stop: stopSaving } = saver(model);
   const position = () => ({ token: model.get("token"), layer: model.get("layer"), head: model.get("head") });
   const index = (name) => (name === "layer" ? layers.indexOf(model.get("layer")) : model.get(name));
   function go(name, to) {
     const last = { token: T, layer: layers.length, head: Hv }[name] - 1;
     to = Math.min(last, Math.max(0, to));
     model.set(name, name === "layer" ? layers[to] : to);
-    clearTimeout(saving);                                  // the kernel hears where we are when we have come to rest
-    saving = setTimeout(() => model.save_changes(), 200);
+    save();
   }
-  root.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const along = event.target.dataset?.moves ?? "token";  // on a slider the sideways keys move that slider
-    const moves = {
-      ArrowLeft: [along, -1], ArrowRight: [along, 1], Home: [along, -Infinity], End: [along, Infinity],
-      ArrowUp: ["head", 1], ArrowDown: ["head", -1], PageUp: ["layer", 1], PageDown: ["layer", -1],
-    };
-    if (!(event.key in moves)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const [name, by] = moves[event.key];
-    go(name, index(name) + by);
-  });
+  onKeys(root, {}, (name, by) => go(name, index(name) + by));
 
-  // ---- the data, page by page
+  // ---- the data, page by page: one for each layer
 
-  const opened = {};                                       // layer -> promise of its page
-  const asked = {};                                        // layer -> what to do when the kernel sends it
-  const onMessage = (message, buffers) => asked[message.page]?.(openPage(buffers[0], story));
-  model.on("msg:custom", onMessage);
-  const pageOf = (layer) => opened[layer] ??= new Promise((done) => {
-    const here = model.get("pages")[layer];
-    if (here) return done(openPage(here, story));
-    asked[layer] = done;
-    model.send({ want: String(layer) });
-  });
+  const pages = pagesOf(model, (page) => openPage(page, story));
   let followed;                                            // the head that was followed last
   async function memoryOf(layer, head) {
-    const page = await pageOf(layer);
+    const page = await pages.get(String(layer));
     if (followed?.page !== page || followed.head !== head) followed = new Memory(page, story, head);
     return followed;
   }
@@ -334,7 +281,7 @@ function render({ model, el }) {
   canvas.addEventListener("pointermove", point);
   canvas.addEventListener("pointerleave", () => { pointer = null; pointed.textContent = HINT; });
 
-  function complain(text = model.get("problem")) {
+  function complain(text) {
     problem.textContent = text;
     problem.hidden = !text;
     root.classList.remove("waiting");
@@ -342,22 +289,8 @@ function render({ model, el }) {
 
   // ---- what makes it draw, and how it ends
 
-  const onProblem = () => complain();
-  const themes = new MutationObserver(draw), system = matchMedia("(prefers-color-scheme: dark)");
-  themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  system.addEventListener("change", draw);
-  for (const name of ["token", "layer", "head"]) model.on(`change:${name}`, draw);
-  model.on("change:problem", onProblem);
-  complain();
-  draw();
-  return () => {
-    themes.disconnect();
-    system.removeEventListener("change", draw);
-    for (const name of ["token", "layer", "head"]) model.off(`change:${name}`, draw);
-    model.off("change:problem", onProblem);
-    model.off("msg:custom", onMessage);
-    clearTimeout(saving);
-  };
+  const stopFollowing = follow(model, ["token", "layer", "head"], draw, complain);
+  return () => [stopFollowing, pages.stop, stopSaving].forEach((stop) => stop());
 }
 
 export default { render };
