@@ -1,8 +1,10 @@
 """Train the nano model: `make nano`, or `python -m minqwen.nano.train`. From nothing to data/nano.
 
-Each step reads two batches, one of stories and one of sums, and learns the answers. The stories grow from a few facts
-to many (a curriculum: recall is learnt on short stories and then stretches). Step s draws its samples from a generator
-seeded with (seed, s), so that a run that was interrupted and resumed sees what an uninterrupted one sees.
+Each step reads stories, sums, pictures, clips and calls of the calculator, mixed in the same batches from the first
+step on, and learns the answers: the next token, and by the head for multi-token prediction the one after it. Stories
+grow from a few facts to many and pictures from one shape to four (a curriculum: recall is learnt on what is short and
+then stretches). Step s draws its samples from a generator seeded with (seed, s), so that a run that was interrupted and
+resumed sees what an uninterrupted one sees.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import os
 import time
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,59 +23,119 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..checkpoint import save_model
-from ..model import Config, GatedDeltaNet, Qwen, TextConfig
+from ..media import Processor
+from ..model import Config, GatedDeltaNet, Qwen, TextConfig, VisionConfig
 from . import world
 from .tokenizer import save_tokenizer
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 4096
-MOST_FACTS, MOST_DIGITS = 48, 3                         # the longest story and the longest numbers in training
+MOST_FACTS, MOST_DIGITS, MOST_SHAPES = 48, 3, 4          # the longest in training of each
+WEIGHTS = {"facts": 1.0, "sums": 1.0, "pictures": 1.0, "clips": 0.5, "calculator": 0.5}
+OPTIONS = ("seed", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
+MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
 
 
-def nano_config(vocab_size: int) -> Config:
+def nano_config(tokenizer) -> Config:
     """Two periods of the 3:1 hybrid. Two key heads serve four value heads, so that pictures and tests show grouping."""
-    return Config(TextConfig(
-        vocab_size=vocab_size, hidden_size=128, intermediate_size=256, num_hidden_layers=8,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+    at = tokenizer.token_to_id
+    text = TextConfig(
+        vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64, hidden_size=128, intermediate_size=256,
+        num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=32, linear_value_head_dim=32,
-        max_position_embeddings=CONTEXT, tie_word_embeddings=True, dtype="float32",
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000, "partial_rotary_factor": 0.25,
-                         "mrope_interleaved": True, "mrope_section": [2, 1, 1]},
-    ))
+        max_position_embeddings=CONTEXT, tie_word_embeddings=True, mtp_num_hidden_layers=1, dtype="float32",
+        eos_token_id=at("<|endoftext|>"),
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000, "partial_rotary_factor": 0.5,
+                         "mrope_interleaved": True, "mrope_section": [3, 3, 2]},
+    )
+    vision = VisionConfig(depth=3, hidden_size=64, intermediate_size=128, num_heads=4, patch_size=8,
+                          num_position_embeddings=64, out_hidden_size=128)
+    ids = {f"{name}_token_id": at(f"<|{token}|>") for name, token in
+           {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start",
+            "vision_end": "vision_end"}.items()}
+    return Config(text, vision, **ids)
 
 
 # ------------------------------------------------------------------------------------------------------ batches
 
 
-class Encoder:
-    """Conversations to token ids and a mask of what is to be learnt."""
+class Sample(NamedTuple):
+    """A conversation, cut where the loss goes on and off, and which of the losses is its."""
 
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+    kind: str
+    conversation: world.Conversation
+    pieces: list[tuple[str, bool]]
+
+
+class Row(NamedTuple):
+    """A sample as the model reads it."""
+
+    kind: str
+    ids: list[int]
+    learnt: list[bool]
+    media: dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """Rows padded on the right. targets (B, T): the next token where it is to be learnt, else -100."""
+
+    kinds: list[str]
+    input_ids: Tensor
+    targets: Tensor
+    media: dict[str, Tensor]
+
+
+class Encoder:
+    """Conversations to token ids, pixels, and a mask of what is to be learnt."""
+
+    def __init__(self, tokenizer, processor: Processor):
+        self.tokenizer, self.processor = tokenizer, processor
         self.pad = tokenizer.token_to_id("<|endoftext|>")
 
-    def __call__(self, pieces: list[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
+    def __call__(self, sample: Sample) -> Row:
+        images, clips = sample.conversation.images(), sample.conversation.clips()
+        images = self.processor.images(images) if images else None
+        videos = self.processor.videos(clips) if clips else None
+        texts = self.processor.expand("\0".join(text for text, _ in sample.pieces), images, videos).split("\0")
         ids, learnt = [], []
-        for text, learn in pieces:
+        for text, (_, learn) in zip(texts, sample.pieces):
             new = self.tokenizer.encode(text, add_special_tokens=False).ids
             ids += new
             learnt += [learn] * len(new)
-        return ids, learnt
+        media = {}
+        if images:
+            media |= {"pixel_values": images.pixel_values, "image_grid_thw": images.grid_thw}
+        if videos:
+            media |= {"pixel_values_videos": videos.pixel_values, "video_grid_thw": videos.grid_thw}
+        return Row(sample.kind, ids, learnt, media)
 
-    def batch(self, samples: list[list[tuple[str, bool]]]) -> tuple[Tensor, Tensor]:
-        """ids (B, T), padded on the right, and targets (B, T): the next token where it is to be learnt, else -100."""
-        rows = [self(sample) for sample in samples]
-        T = max(len(ids) for ids, _ in rows)
+    def batch(self, rows: list[Row]) -> Batch:
+        T = max(len(row.ids) for row in rows)
         input_ids = torch.full((len(rows), T), self.pad)
         targets = torch.full((len(rows), T), -100)
-        for row, (ids, learnt) in enumerate(rows):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            targets[row, : len(ids) - 1] = torch.tensor([i if yes else -100 for i, yes in zip(ids[1:], learnt[1:])])
-        return input_ids, targets
+        for i, row in enumerate(rows):
+            input_ids[i, : len(row.ids)] = torch.tensor(row.ids)
+            targets[i, : len(row.ids) - 1] = torch.tensor(
+                [id if yes else -100 for id, yes in zip(row.ids[1:], row.learnt[1:])])
+        media = {}
+        for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
+            if parts := [row.media[name] for row in rows if name in row.media]:
+                media[name] = torch.cat(parts)
+        return Batch([row.kind for row in rows], input_ids, targets, media)
+
+    def batches(self, samples: list[Sample], area: int) -> list[Batch]:
+        """Samples of a like length together, whatever their kinds, in batches of about `area` tokens."""
+        batches, rows = [], []
+        for row in sorted(map(self, samples), key=lambda row: len(row.ids)):
+            if rows and len(row.ids) * (len(rows) + 1) > area:
+                batches.append(self.batch(rows))
+                rows = []
+            rows.append(row)
+        return [*batches, self.batch(rows)]
 
 
-def story_samples(rng: Random, tokens: int, most_facts: int) -> list:
-    """Stories of about the same length, so that little is padding: some `tokens` in all.
+def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
+    """Stories of about the same length, some `tokens` in all; with one in eight there is a picture or a clip.
 
     Short stories, which come first, are running text; then comes the chat, in which the answer stands a dozen tokens
     away from the name that was asked for.
@@ -82,19 +145,21 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list:
     samples = []
     while tokens > 0:
         about = max(1, facts + rng.randint(-1, 1))
+        tell = world.mixed_conversation if rng.random() < 1 / 8 else world.facts_conversation
         if rng.random() < plain:
-            samples.append(world.plain_pieces(world.facts_conversation(rng, about, rng.randint(10, 16))))
+            conversation = tell(rng, about, rng.randint(10, 16))
+            samples.append(Sample("facts", conversation, world.plain_pieces(conversation)))
             tokens -= 7 * about + 200
             continue
-        conversation = world.facts_conversation(rng, about, rng.randint(6, 9), thinking=rng.random() < 0.2)
+        conversation = tell(rng, about, rng.randint(6, 9), thinking=rng.random() < 0.2)
         if rng.random() < 0.1:                          # a sum in the middle of a story is a sum all the same
             conversation.turns.append(world.addition(*world.pair(rng, rng.randint(1, MOST_DIGITS)), thinking=True))
-        samples.append(world.pieces(conversation, keep_blocks=rng.random() < 0.5))
+        samples.append(Sample("facts", conversation, world.pieces(conversation, keep_blocks=rng.random() < 0.5)))
         tokens -= 7 * about + 220
     return samples
 
 
-def sum_samples(rng: Random, tokens: int, most_digits: int, thinking: float = 0.9) -> list:
+def sum_samples(rng: Random, tokens: int, most_digits: int, thinking: float = 0.9) -> list[Sample]:
     samples = []
     for _ in range(tokens // 55):
         if rng.random() < 0.04:
@@ -102,42 +167,109 @@ def sum_samples(rng: Random, tokens: int, most_digits: int, thinking: float = 0.
         else:
             questions = rng.choices((1, 2, 3), weights=(4, 1, 1))[0]
             conversation = world.sums_conversation(rng, rng.random() < thinking, most_digits, questions)
-        samples.append(world.pieces(conversation, learn="last"))
+        samples.append(Sample("sums", conversation, world.pieces(conversation, learn="last")))
     return samples
+
+
+def picture_samples(rng: Random, count: int, most_shapes: int, film: bool = False) -> list[Sample]:
+    """Questions about pictures of up to `most_shapes` shapes, or about clips: in running text first, then as a chat."""
+    plain = {1: 1.0, 2: 0.6, 3: 0.3}.get(most_shapes, 0.15)
+    samples = []
+    for _ in range(count):
+        thinking = rng.random() < 0.15
+        conversation = world.picture_conversation(rng, rng.randint(4, 7), thinking, film=film, most_shapes=most_shapes)
+        if rng.random() < plain:
+            pieces = world.plain_pieces(conversation)
+        else:
+            pieces = world.pieces(conversation, keep_blocks=rng.random() < 0.5)
+        samples.append(Sample("clips" if film else "pictures", conversation, pieces))
+    return samples
+
+
+def calculator_samples(rng: Random, count: int) -> list[Sample]:
+    conversations = [world.tools_conversation(rng, thinking=rng.random() < 0.4) for _ in range(count)]
+    return [Sample("calculator", conversation, world.pieces(conversation)) for conversation in conversations]
 
 
 # ----------------------------------------------------------------------------------------------------- training
 
 
-def losses(model: Qwen, input_ids: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy (nats) of every token that is to be learnt."""
-    logits = model(input_ids)
-    learnt = targets >= 0
-    return F.cross_entropy(logits[learnt].float(), targets[learnt], reduction="none")
+def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross entropy (nats), (B, T), of every token that is to be learnt: as the next one, and as the one after it."""
+    x = model.embed(batch.input_ids, **batch.media)
+    grids = batch.media.get("image_grid_thw"), batch.media.get("video_grid_thw")
+    position_ids = model.positions(batch.input_ids, None, *grids)
+    hidden = model.hidden_states(batch.input_ids, position_ids=position_ids, inputs_embeds=x)
+    ahead = model.mtp(hidden[:, :-1], x[:, 1:], position_ids[..., :-1], mask=None)      # pads come last: causal will do
+    both = []
+    for states, targets in ((hidden, batch.targets), (ahead, batch.targets[:, 1:])):
+        learnt = targets >= 0
+        loss = torch.zeros_like(targets, dtype=torch.float)
+        loss[learnt] = F.cross_entropy(F.linear(states[learnt], model.head_weight), targets[learnt], reduction="none")
+        both.append(loss)
+    return both[0], both[1]
+
+
+def step_losses(model: Qwen, batches: list[Batch]) -> dict[str, float]:
+    """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
+
+    Every kind counts by its weight in WEIGHTS, however many tokens of it there are.
+    """
+    learnt = {kind: 0 for kind in WEIGHTS}
+    for batch in batches:
+        for kind, row in zip(batch.kinds, batch.targets):
+            learnt[kind] += (row >= 0).sum().item()
+    means = {kind: 0.0 for kind in (*WEIGHTS, "mtp")}
+    for batch in batches:
+        share = torch.tensor([WEIGHTS[kind] / learnt[kind] for kind in batch.kinds])
+        following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
+        (share @ (following + MTP_WEIGHT * ahead)).backward()
+        for kind, mine, second in zip(batch.kinds, following.tolist(), ahead.tolist()):
+            means[kind] += mine / learnt[kind]
+            means["mtp"] += second / sum(learnt.values())
+    return means
 
 
 @torch.no_grad()
-def exact(model: Qwen, input_ids: Tensor, targets: Tensor) -> float:
+def exact(model: Qwen, batch: Batch) -> float:
     """The share of rows whose every learnt token is the likeliest one: what greedy decoding would get right."""
-    right = (model(input_ids).argmax(-1) == targets) | (targets < 0)
-    return right.all(-1).float().mean().item()
+    right = model(batch.input_ids, **batch.media).argmax(-1) == batch.targets
+    return (right | (batch.targets < 0)).all(-1).float().mean().item()
+
+
+@torch.no_grad()
+def mtp_accuracy(model: Qwen, batch: Batch) -> float:
+    """The share of learnt tokens that the head for multi-token prediction says rightly, two tokens ahead."""
+    guesses, targets = model.mtp_logits(batch.input_ids, **batch.media).argmax(-1), batch.targets[:, 1:]
+    return (guesses == targets)[targets >= 0].float().mean().item()
 
 
 def probe(model: Qwen, encode: Encoder, samples: int = 64) -> dict[str, float]:
-    """Accuracies on held-out samples, for the log. One question a story: the last one asked."""
-    def stories(facts):
-        rng = Random(f"probe facts {facts}")
-        return [world.pieces(world.facts_conversation(rng, facts, 1)) for _ in range(samples)]
+    """Accuracies on held-out samples, for the log. One question each: the last one asked."""
+    def rows(name, conversation):
+        rng = Random(f"probe {name}")
+        conversations = [conversation(rng) for _ in range(samples)]
+        return encode.batch([encode(Sample("facts", c, world.pieces(c))) for c in conversations])
 
     def sums(thinking):
-        rng = Random("probe sums")
-        turns = [world.addition(*world.pair(rng, 3, test=True), thinking) for _ in range(samples)]
-        return [world.pieces(world.Conversation([turn])) for turn in turns]
+        return lambda rng: world.Conversation([world.addition(*world.pair(rng, 3, test=True), thinking)])
+
+    def looks(kind, **options):
+        return lambda rng: world.picture_conversation(rng, 1, kind=kind, **options)
 
     model.eval()
-    scores = {"12 facts": stories(12), "40 facts": stories(40),
-              "sums thinking": sums(True), "sums at once": sums(False)}
-    scores = {name: exact(model, *encode.batch(batch)) for name, batch in scores.items()}
+    asked = {
+        "12 facts": lambda rng: world.facts_conversation(rng, 12, 1),
+        "40 facts": lambda rng: world.facts_conversation(rng, 40, 1),
+        "sums thinking": sums(True), "sums at once": sums(False),
+        **{kind: looks(kind) for kind in ("what", "colour", "shape", "where", "how many", "how many of a kind")},
+        "new colour": looks("colour", test=True), "new shape": looks("shape", test=True),
+        "which way": looks("which way", film=True), "what moves": looks("what moves", film=True),
+        "calculator": lambda rng: world.tools_conversation(rng, others=False, test=True),
+    }
+    batches = {name: rows(name, conversation) for name, conversation in asked.items()}
+    scores = {name: exact(model, batch) for name, batch in batches.items()}
+    scores["two ahead"] = sum(mtp_accuracy(model, batch) for batch in batches.values()) / len(batches)
     model.train()
     return scores
 
@@ -171,6 +303,7 @@ def begin_as_a_memory(model: Qwen) -> None:
         conv_v[:, 0, -1] += 1
         mixer.out_proj.weight.copy_(0.3 * v.T)
         mixer.dt_bias.sub_(math.log(10))
+    model.model.visual.merger.linear_fc2.weight.mul_(0.15)     # pictures' vectors about as long as words'
 
 
 def schedule(step: int, steps: int, peak: float, warmup: int = 30) -> float:
@@ -185,15 +318,16 @@ def train(args: argparse.Namespace) -> None:
     run = Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(run / "tokenizer")
-    encode = Encoder(tokenizer)
-    model = Qwen(nano_config(-(-tokenizer.get_vocab_size() // 64) * 64))
-    model.config.text_config.eos_token_id = tokenizer.token_to_id("<|endoftext|>")
+    model = Qwen(nano_config(tokenizer))
+    encode = Encoder(tokenizer, Processor.from_folder(run / "tokenizer", model.config.vision_config))
     begin_as_a_memory(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=args.lr, betas=(0.9, 0.95), eps=1e-9)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
-    settings = [args.seed, args.steps, args.lr, args.tokens]
+    settings = [args.seed, args.steps, args.lr, args.tokens, args.pictures]
     first, seconds, log = 0, 0.0, []
-    most_facts, mastered = 8, 1.0                       # the curriculum: the longest story now, and the smoothed loss
+    # the curriculum: the longest story and the fullest picture now, and the smoothed loss of each
+    most = {"facts": 8, "pictures": 1}
+    mastered = {"facts": 1.0, "pictures": 1.0}
     if (run / "last.pt").exists() and not args.restart:
         saved = torch.load(run / "last.pt", weights_only=False)
         if saved["args"] != settings:
@@ -201,11 +335,11 @@ def train(args: argparse.Namespace) -> None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, first, seconds, log = saved["average"], saved["step"], saved["seconds"], saved["log"]
-        most_facts, mastered = saved["curriculum"]
+        most, mastered = saved["curriculum"]
 
     def keep(step):
         saved = {"args": settings, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average,
-                 "step": step, "seconds": seconds, "log": log, "curriculum": (most_facts, mastered)}
+                 "step": step, "seconds": seconds, "log": log, "curriculum": (most, mastered)}
         torch.save(saved, run / "last.pt.part")
         os.replace(run / "last.pt.part", run / "last.pt")
 
@@ -214,34 +348,39 @@ def train(args: argparse.Namespace) -> None:
     for step in bar:
         started = time.perf_counter()
         rng = Random(f"{args.seed} {step}")
-        batches = {"facts": encode.batch(story_samples(rng, args.tokens * 4 // 5, most_facts)),
-                   "sums": encode.batch(sum_samples(rng, args.tokens // 5, MOST_DIGITS))}
+        samples = [
+            *story_samples(rng, args.tokens * 4 // 5, most["facts"]),
+            *sum_samples(rng, args.tokens // 5, MOST_DIGITS),
+            *picture_samples(rng, args.pictures, most["pictures"]),
+            *picture_samples(rng, args.pictures // 3, most["pictures"], film=True),
+            *calculator_samples(rng, args.pictures // 3),
+        ]
         for group in optimizer.param_groups:
             group["lr"] = schedule(step, args.steps, args.lr)
-        loss = {}
-        for name, batch in batches.items():
-            loss[name] = losses(model, *batch).mean()
-            loss[name].backward()
+        loss = step_losses(model, encode.batches(samples, area=args.tokens))
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        mastered = 0.9 * mastered + 0.1 * loss["facts"].item()
+        for kind in mastered:
+            mastered[kind] = 0.9 * mastered[kind] + 0.1 * loss[kind]
         with torch.no_grad():                           # an average over the last hundred steps or so is what is kept
             for name, p in model.named_parameters():
                 average[name].lerp_(p, max(0.01, 1 / (step + 1)))
         seconds += time.perf_counter() - started
         row = {"step": step + 1, "seconds": round(seconds, 1), "lr": schedule(step, args.steps, args.lr),
-               "most facts": most_facts, "gradient norm": norm.item(),
-               **{f"loss {name}": x.item() for name, x in loss.items()}}
-        if mastered < 0.2:                              # these stories are easy by now: make them longer by a fifth
-            most_facts, mastered = min(MOST_FACTS, most_facts + -(-most_facts // 5)), 0.3
+               **{f"most {kind}": number for kind, number in most.items()}, "gradient norm": norm.item(),
+               **{f"loss {name}": x for name, x in loss.items()}}
+        if mastered["facts"] < 0.2:                     # these stories are easy by now: make them longer by a fifth
+            most["facts"], mastered["facts"] = min(MOST_FACTS, most["facts"] + -(-most["facts"] // 5)), 0.3
+        if mastered["pictures"] < 0.25:                 # and here: one shape more
+            most["pictures"], mastered["pictures"] = min(MOST_SHAPES, most["pictures"] + 1), 0.35
         last = step + 1 == args.steps
         if last or (step + 1) % args.probe_every == 0:
             row |= probe(model, encode)
             bar.write("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
         if last or (step + 1) % 10 == 0:
             log.append(row)
-        bar.set_postfix({name: f"{x.item():.3f}" for name, x in loss.items()})
+        bar.set_postfix({name: f"{x:.2f}" for name, x in loss.items()})
         if (step + 1) % args.keep_every == 0:
             keep(step + 1)
     keep(args.steps)
@@ -260,7 +399,7 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
         writer.writeheader()
         for row in log:
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
-    options = " ".join(f"--{name} {vars(args)[name]}" for name in ("seed", "steps", "lr", "tokens"))
+    options = " ".join(f"--{name} {vars(args)[name]}" for name in OPTIONS)
     facts = {"command": f"python -m minqwen.nano.train {options}", "seed": args.seed, "steps": args.steps,
              "seconds": log[-1]["seconds"], "threads": torch.get_num_threads(), "torch": torch.__version__}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -271,7 +410,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens in a step, about")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
+    parser.add_argument("--pictures", type=int, default=15, help="pictures in a step; a third as many clips, and calls")
     parser.add_argument("--probe-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
     parser.add_argument("--run", default=str(ROOT / "runs" / "nano"), help="where a run keeps its place")
