@@ -60,11 +60,11 @@ class Settings:
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     rescale_factor: float = 1 / 255
-    do_sample_frames: bool = True           # False: take all frames
-    fps: float = 2                          # how many frames to take of each second,
-    min_frames: int = 4                     # but at least so many, if there are,
-    max_frames: int = 768                   # and at most so many
-    cap_pixels_per_frame: bool = False      # also keep each frame within max_video_tokens
+    do_sample_frames: bool = True  # False: take all frames
+    fps: float = 2  # how many frames to take of each second,
+    min_frames: int = 4  # but at least so many, if there are,
+    max_frames: int = 768  # and at most so many
+    cap_pixels_per_frame: bool = False  # also keep each frame within max_video_tokens
     max_video_tokens: int = 768
 
     @classmethod
@@ -80,7 +80,8 @@ class Settings:
             QwenError: a value is of the wrong kind, or asks for something that is not done here.
         """
         size = official.get("size") or {}
-        if not isinstance(size, dict):
+        budget = {"shortest_edge", "longest_edge", "min_pixels", "max_pixels"}
+        if not isinstance(size, dict) or {name for name in size if size[name] is not None} - budget:
             raise QwenError(f"{source}: size should hold shortest_edge and longest_edge, but is {size!r}.")
         official = {**size, **official}
         for name, older in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
@@ -246,7 +247,7 @@ class Processor:
         settings, patches, grids = self.image, [], []
         for picture in _several(pictures):
             pixels = _pixels(load_image(picture))  # (1, C, H, W)
-            pixels = _resize(pixels, image_size(*pixels.shape[-2:], settings))
+            pixels = _normalize(_resize(pixels, image_size(*pixels.shape[-2:], settings)), settings)
             pixels = pixels.expand(settings.temporal_patch_size, -1, -1, -1)  # a still picture fills its slice
             patches.append(_patches(pixels, settings))
             grids.append(_grid(pixels, settings))
@@ -276,7 +277,7 @@ class Processor:
             rate = _checked_fps(next((r for r in (clip.fps, film.fps, rate) if r is not None), UNKNOWN_FPS))
             sample = settings.do_sample_frames if clip.sample is None else clip.sample
             taken = sample_frames(film.count, rate, settings) if sample else list(range(film.count))
-            pixels = _read(film, taken, settings)  # (T, C, H, W)
+            pixels = _normalize(_read(film, taken, settings), settings)  # (T, C, H, W)
             spare = -len(taken) % settings.temporal_patch_size
             pixels = torch.cat([pixels, pixels[-1:].expand(spare, -1, -1, -1)])  # the last frame fills its slice
             patches.append(_patches(pixels, settings))
@@ -359,15 +360,16 @@ def image_size(height: int, width: int, settings: Settings) -> tuple[int, int]:
 def video_size(frames: int, height: int, width: int, settings: Settings) -> tuple[int, int]:
     """The height and width that the frames of a clip are resized to. Raises QwenError as `image_size` does."""
     _check_shape(height, width)
-    factor, slice, most = settings.patch_size * settings.merge_size, settings.temporal_patch_size, settings.longest_edge
-    frames = max(frames, slice)  # the official code refuses a single frame; here it fills its slice
+    factor, per_slice = settings.patch_size * settings.merge_size, settings.temporal_patch_size
+    most = settings.longest_edge
+    frames = max(frames, per_slice)  # the official code refuses a single frame; here it fills its slice
     if min(height, width) < factor:  # for clips only: the shape that it would have if enlarged to one token
         scale = max(factor / height, factor / width)
         height, width = int(height * scale), int(width * scale)
     if settings.cap_pixels_per_frame:
         per_frame = min(settings.max_video_tokens * factor * factor, most // frames)
         most = max(per_frame, int(settings.shortest_edge * 1.05)) * frames
-    counted = round(frames / slice) * slice  # half to even here too: 5 frames count as 4
+    counted = round(frames / per_slice) * per_slice  # half to even here too: 5 frames count as 4
     return smart_resize(height, width, factor, settings.shortest_edge, most, frames, counted)
 
 
@@ -388,12 +390,16 @@ def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(pixels.contiguous(), size=size, mode="bicubic", antialias=True)
 
 
-def _patches(pixels: Tensor, settings: Settings) -> Tensor:
-    """Bytes (T, C, H, W) to normalised patches (N, C * F * P * P), those of a token next to each other."""
-    # (x / 255 - mean) / std, but fused as the official code does it: the order of operations shows in the last bit.
+def _normalize(pixels: Tensor, settings: Settings) -> Tensor:
+    """(x / 255 - mean) / std, but as the official code fuses it: the order of operations shows in the last bit."""
     mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) * (1 / settings.rescale_factor)
                  for values in (settings.image_mean, settings.image_std))  # fmt: skip
-    return rearrange((pixels.float() - mean) / std, "(t f) c (h mh ph) (w mw pw) -> (t h w mh mw) (c f ph pw)",
+    return pixels.float().sub_(mean).div_(std)
+
+
+def _patches(pixels: Tensor, settings: Settings) -> Tensor:
+    """(T, C, H, W) to (N, C * F * P * P), where the patches of one token stand next to each other."""
+    return rearrange(pixels, "(t f) c (h mh ph) (w mw pw) -> (t h w mh mw) (c f ph pw)",
                      f=settings.temporal_patch_size, mh=settings.merge_size, mw=settings.merge_size,
                      ph=settings.patch_size, pw=settings.patch_size)
 
@@ -410,8 +416,8 @@ def _grid(pixels: Tensor, settings: Settings) -> tuple[int, int, int]:
 def load_image(picture) -> Image.Image:
     """Any picture as an RGB image of pillow.
 
-    Files are turned as their camera noted (EXIF). An image of pillow is taken as it stands, and so it is if it was
-    opened from a file without being turned. What is transparent is laid on white.
+    A file is turned as its camera noted (EXIF); an image that pillow has opened already is taken as it stands, as the
+    official code takes it. What is transparent is laid on white.
 
     Args:
         picture: a path; the bytes of a file; an image of pillow in any mode; an array or tensor of the shape (H, W),
@@ -440,7 +446,10 @@ FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 
 
 def _rgb(name: str, image: Image.Image) -> Image.Image:
-    """The official way for pillow's images. (For arrays the official code blends in floats, and may differ by one.)"""
+    """On white, in pillow's whole numbers: so the official processor does it with pillow's images.
+
+    With arrays it does so in floats, which may differ by one; here an array is treated as pillow's image of it.
+    """
     _check_pixels(name, image)
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         white = Image.new("RGBA", image.size, "white")
@@ -531,10 +540,10 @@ def sample_frames(count: int, fps: float, settings: Settings) -> list[int]:
     return np.linspace(0, count - 1, wanted).round().astype(int).tolist()
 
 
-def _timestamps(frames: list[int], fps: float, slice: int) -> list[float]:
+def _timestamps(frames: list[int], fps: float, per_slice: int) -> list[float]:
     """The time of each slice in seconds: half-way from its first frame to its last."""
     seconds = [frame / fps for frame in frames]
-    return [(first + last) / 2 for first, last in zip(seconds[::slice], seconds[slice - 1 :: slice])]
+    return [(first + last) / 2 for first, last in zip(seconds[::per_slice], seconds[per_slice - 1 :: per_slice])]
 
 
 def _checked_fps(fps) -> float:

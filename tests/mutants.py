@@ -70,6 +70,10 @@ def model(name, old, new, within="", lessons=()):
     return Mutant(name, MODEL, old, new, within, MODEL_TESTS, lessons)
 
 
+def media(name, old, new, within="", lessons=()):
+    return Mutant(name, "minqwen/media.py", old, new, within, ("tests/test_media.py",), lessons)
+
+
 MUTANTS = [
     # ---- the gated delta rule
     rule("[10] decay after the error", """\
@@ -177,6 +181,34 @@ MUTANTS = [
            tests=("tests/test_generate.py",)),
     Mutant("prefill in pieces keeps the first piece", "minqwen/generate.py", "input_ids[:, piece]",
            "input_ids[:, :prefill_chunk]", tests=("tests/test_generate.py",)),
+
+    # ---- pictures and clips
+    media("[20] sizes rounded half up", "(round(side / factor) * factor for", "(int(side / factor + 0.5) * factor for"),
+    media("[20] sizes rounded up beyond the budget", "math.floor(side / scale / factor)",
+          "math.ceil(side / scale / factor)"),
+    media("[20] sizes rounded down below the budget", "math.ceil(side * scale / factor)",
+          "math.floor(side * scale / factor)"),
+    media("[20] resized twice", "return interpolate(pixels.contiguous(),",
+          "return interpolate(interpolate(pixels, size=size, mode='bilinear'),"),
+    media("resized without antialias", "antialias=True", "antialias=False"),
+    media("resized as floats", "interpolate(pixels.contiguous(),", "interpolate(pixels.float(),"),
+    media("normalised in another order", "pixels.float().sub_(mean).div_(std)",
+          "pixels.float().div_(std) - mean / std"),
+    media("colours backwards", "torch.from_numpy(np.array(image))", "torch.from_numpy(np.array(image)).flip(-1)"),
+    media("patches line by line", "(t h w mh mw)", "(t h mh w mw)"),
+    media("[19] frames before colours", "(c f ph pw)", "(f c ph pw)"),
+    media("[19] the first frame fills the last slice", "pixels[-1:].expand(spare", "pixels[:1].expand(spare"),
+    media("[19] the time of a slice is its first frame's", "(first + last) / 2 for", "first for"),
+    media("the last frame is not taken", "np.linspace(0, count - 1, wanted)",
+          "np.linspace(0, count, wanted, endpoint=False)"),
+    media("all frames counted", "round(frames / per_slice) * per_slice", "math.ceil(frames / per_slice) * per_slice"),
+    media("transparent is black", 'Image.new("RGBA", image.size, "white")', 'Image.new("RGBA", image.size, "black")'),
+    media("transparent is what lies under it", 'image = Image.alpha_composite(white, image.convert("RGBA"))', "pass"),
+    media("the camera's rotation ignored", "image = ImageOps.exif_transpose(image)", "pass"),
+    media("the phone's rotation ignored", "if frame.rotation else image", "if False else image"),
+    media("the marks around a clip kept", "if not self.keep_outer_marks:", "if False:"),
+    media("a bomb is decoded", "if image.width * image.height > MOST_PIXELS:", "if False:"),
+    media("a video cut short is taken", "if packets < track.frames:", "if False:"),
 ]
 
 

@@ -468,7 +468,8 @@ SENTENCES = [
      "The text must have one <|image_pad|> for each picture, but has 2 for 1."),
     ("a picture too many", lambda: SMALL.expand("What is it?", SMALL.images([NOISE])), "has 0 for 1"),
     ("no picture at all", lambda: SMALL.expand("<|image_pad|>"), "has 1 for 0"),
-    ("a clip too few", lambda: SMALL.expand(WRAPPED + WRAPPED, videos=SMALL.videos([[NOISE]])), "for each clip, but has 2 for 1"),
+    ("a clip too few", lambda: SMALL.expand(WRAPPED + WRAPPED, videos=SMALL.videos([[NOISE]])),
+     "The text must have one <|video_pad|> for each clip, but has 2 for 1."),
     ("a clip too many", lambda: SMALL.expand("", videos=SMALL.videos([[NOISE]])), "has 0 for 1"),
 ]
 
@@ -596,6 +597,7 @@ def test_the_model_says_how_large_its_patches_are(tmp_path):
 
 @pytest.mark.parametrize("wrong, says", [
     ({"size": 448}, "size should hold shortest_edge and longest_edge, but is 448."),
+    ({"size": {"height": 448, "width": 448}}, "size should hold shortest_edge and longest_edge, but is {'height'"),
     ({"size": {"shortest_edge": 1.5}}, "shortest_edge should be a whole number above 0, but is 1.5."),
     ({"max_pixels": -1}, "longest_edge should be a whole number above 0, but is -1."),
     ({"min_pixels": 900, "max_pixels": 100}, "shortest_edge is 900, more than longest_edge, which is 100."),
