@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 __all__ = [
-    "attention", "diverging", "gates", "memory", "show", "stack", "states", "step", "tokens_on", "training", "visible",
+    "attention", "clip", "diverging", "gates", "looking", "memory", "over", "patches", "show", "stack", "states",
+    "step", "tokens_on", "training", "visible",
 ]
 
 KEEPS, WRITES, RECALLS, INK, FAINT = "#3b82c4", "#e07b1a", "#8e63b0", "#24292f", "#8a8f98"
@@ -158,6 +159,120 @@ def attention(weights, tokens: list[str], looked_at: list[str] | None = None, ti
     return figure
 
 
+def patches(picture, patch: int, merge: int = 2, title: str = "") -> Figure:
+    """A picture with the grid of its patches (thin) and of its tokens (bold), which are numbered in their order.
+
+    Args:
+        picture: (H, W, 3) uint8, as the model gets it: both sides multiples of patch x merge.
+        patch, merge: pixels on a patch's side, and patches on a token's.
+    """
+    height, width = picture.shape[:2]
+    scale = 4.2 / max(height, width)
+    figure, (ax,) = _figure(1, (max(2.2, scale * width) + 0.2, scale * height + (0.5 if title else 0.2)))
+    _patches(ax, picture, patch, merge)
+    ax.set_title(title, fontsize=10, color=INK)
+    return figure
+
+
+def over(picture, maps: dict, limit: float | None = None, columns: int = 6) -> Figure:
+    """Weights laid over a picture, each map under its title, all on one scale: blue below zero, orange above.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        maps: title -> (rows, columns), a weight for each token of the picture.
+        limit: the weight that has the full colour; the largest there is if None.
+        columns: how many maps stand side by side.
+    """
+    maps = {title: _numpy(x) for title, x in maps.items()}
+    limit = limit or max(np.abs(x).max() for x in maps.values()) or 1.0
+    across = min(columns, len(maps))
+    down, side = -(-len(maps) // across), min(2.4, 10 / across)
+    height = side * picture.shape[0] / picture.shape[1]
+    figure, axes = _figure((down, across), (side * across + 1.0, (height + 0.32) * down + 0.1))
+    for ax, (title, weights) in zip(axes, maps.items()):
+        image = _over(ax, picture, weights, limit)
+        ax.set_title(title, fontsize=9, color=INK)
+    for ax in axes[len(maps) :]:
+        ax.axis("off")
+    _colour_bar(figure, image, axes)
+    _from_zero(image, maps.values())
+    return figure
+
+
+def clip(frames, weights=None, times: list[float] | None = None, limit: float | None = None) -> Figure:
+    """A clip's groups of frames side by side, the frames of each in a column, and below them weights over their mean.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        weights: (groups, rows, columns), a weight for each token; T is a multiple of the groups. None: one group for
+            each pair of frames, and no weights.
+        times: of the groups, in seconds.
+        limit: as in `over`.
+    """
+    groups = len(frames) // 2 if weights is None else len(weights)
+    grouped = frames.reshape(groups, -1, *frames.shape[1:])                                 # (groups, F, H, W, 3)
+    F, side = grouped.shape[1], max(0.8, min(1.8, 11 / groups))
+    rows = F + (weights is not None)
+    height = side * frames.shape[1] / frames.shape[2]
+    figure, axes = _figure((rows, groups), (side * groups + (1.0 if weights is not None else 0.3), height * rows + 0.6))
+    for group in range(groups):
+        for f in range(F):
+            axes[f * groups + group].imshow(grouped[group, f], interpolation="nearest")
+        time = "" if times is None else f"\n{times[group]:.1f} s"
+        axes[group].set_title(f"group {group}{time}", fontsize=9, color=INK)
+    if weights is not None:
+        weights = _numpy(weights)
+        limit = limit or np.abs(weights).max() or 1.0
+        for ax, group, looked in zip(axes[F * groups :], grouped, weights):
+            image = _over(ax, group.mean(0), looked, limit)
+        _colour_bar(figure, image, axes[F * groups :])
+        _from_zero(image, weights)
+    for f in range(F):
+        axes[f * groups].set_ylabel(f"frame {f}", fontsize=8, color=FAINT)
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+    return figure
+
+
+def looking(frames, weights, maps: dict, patch: int, merge: int = 2, title: str = "") -> Figure:
+    """The vision explorer, standing still: frames with their patches, the weights over them, and more maps below.
+
+    Args:
+        frames: (F, H, W, 3) uint8, what one token spans in time: one for a picture, two for a clip.
+        weights: (rows, columns), a weight for each token.
+        maps: title -> (rows, columns); each kind of map (its title without the first word) has a scale of its own.
+        patch, merge: as in `patches`.
+    """
+    weights, maps = _numpy(weights), {title: _numpy(x) for title, x in maps.items()}
+    most = max(1, min(8, len(maps)))
+    down, ratio = -(-len(maps) // most), min(1.6, frames.shape[1] / frames.shape[2])
+    large, small = min(3.4, 10 / (len(frames) + 1)), 9.6 / most
+    figure = Figure(figsize=(10.5, large * ratio + 0.75 + down * (small * ratio + 0.45)), facecolor=BACKGROUND,
+                    layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(large * ratio + 0.75, down * (small * ratio + 0.45)))
+    panels = above.subplots(1, len(frames) + 1)
+    for i, (ax, frame) in enumerate(zip(panels, frames)):
+        _patches(ax, frame, patch, merge)
+        ax.set_title("what the model gets" if len(frames) == 1 else f"frame {i} of the group", fontsize=10, color=INK)
+    image = _over(panels[-1], frames.mean(0), weights, np.abs(weights).max() or 1.0)
+    panels[-1].set_title(title, fontsize=10, color=INK)
+    _colour_bar(above, image, panels[-1:])
+    _from_zero(image, weights)
+    axes = below.subplots(down, most, squeeze=False).flat
+    kinds = {}
+    for name, looked in maps.items():
+        kind = name.partition(" ")[2]
+        kinds[kind] = max(kinds.get(kind, 0), np.abs(looked).max())
+    for ax, (name, looked) in zip(axes, maps.items()):
+        _over(ax, frames.mean(0), looked, kinds[name.partition(" ")[2]] or 1.0)
+        ax.set_title(name, fontsize=8, color=INK)
+    for ax in figure.axes:
+        _plain(ax)
+        if not ax.images and not ax.collections:
+            ax.axis("off")
+    return figure
+
+
 def training(path) -> Figure:
     """The curves of a training log: a CSV with a header, its first column the step; empty cells are skipped.
 
@@ -248,6 +363,39 @@ def _plain(ax):
     ax.tick_params(colors=INK, labelsize=8)
     for spine in ax.spines.values():
         spine.set(color="#c9ced6", linewidth=0.8)
+
+
+def _patches(ax, picture, patch, merge):
+    """A picture with its two grids and its tokens' numbers; of many tokens, those at the begin of each row."""
+    height, width = picture.shape[:2]
+    ax.imshow(picture, interpolation="nearest", extent=(0, width, height, 0))
+    for step, strength in ((patch, 0.5), (patch * merge, 1.6)):
+        for lines, length in ((ax.hlines, width), (ax.vlines, height)):
+            places = np.arange(step, height if lines == ax.hlines else width, step)
+            lines(places, 0, length, color="#ffffff", linewidth=strength + 0.6, alpha=0.5)
+            lines(places, 0, length, color=INK, linewidth=strength, alpha=0.7)
+    side, columns = patch * merge, width // (patch * merge)
+    for i in range(0, height // side * columns, 1 if columns <= 12 else columns):
+        ax.text(i % columns * side + side / 16, i // columns * side + side / 16, str(i), fontsize=7, color="#ffffff",
+                va="top", bbox={"facecolor": INK, "alpha": 0.65, "linewidth": 0, "pad": 1.2})
+    ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+
+
+def _over(ax, picture, weights, limit):
+    """Weights in colours over a picture in pale grey."""
+    height, width = picture.shape[:2]
+    grey = picture @ np.array([77, 150, 29]) / 256
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=(0, width, height, 0))
+    image = ax.imshow(weights, cmap=DIVERGING, vmin=-limit, vmax=limit, alpha=0.7, interpolation="nearest",
+                      extent=(0, width, height, 0))
+    ax.set(xticks=[], yticks=[])
+    return image
+
+
+def _from_zero(image, weights):
+    """Where nothing is negative the bar begins at zero."""
+    if min(np.min(x) for x in weights) >= 0:
+        image.colorbar.ax.set_ylim(0, None)
 
 
 def _strip(ax, name, heights, colour, length):

@@ -19,8 +19,8 @@ from conftest import REPOSITORY
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]
 
-# Take an explorer to each place in turn, by its sliders, and bring back all pixels.
-WALK = """async ([root, places]) => {
+# Take an explorer to each place in turn, by its sliders, and bring back all pixels of one of its canvases.
+WALK = """async ([root, places, selector]) => {
   const until = async (wanted) => {
     const start = Date.now();
     while (!root.dataset.drawn?.startsWith(wanted + " ")) {
@@ -28,14 +28,14 @@ WALK = """async ([root, places]) => {
       await new Promise((next) => setTimeout(next));
     }
   };
-  const canvas = root.querySelector("canvas"), all = [];
-  for (const [token, layer, head, layerIndex] of places) {
-    for (const [name, value] of Object.entries({ layer: layerIndex, head, token })) {
+  const canvas = root.querySelector(selector), all = [];
+  for (const [wanted, sliders] of places) {
+    for (const [name, value] of sliders) {
       const range = root.querySelector(`[data-moves=${name}]`);
       range.value = value;
       range.dispatchEvent(new Event("input"));
     }
-    await until(`${token} ${layer} ${head}`);
+    await until(wanted);
     all.push(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
   }
   const reader = new FileReader();
@@ -70,15 +70,24 @@ def watched(page, home):
 
 
 def walk(root, places, layers):
-    """(N, height, width, 4) uint8: the canvas of the explorer `root` at each (token, layer, head)."""
-    size = root.evaluate("root => { const c = root.querySelector('canvas'); return [c.height, c.width]; }")
-    places = [[token, layer, head, layers.index(layer)] for token, layer, head in places]
-    pixels = root.evaluate(f"(root, places) => ({WALK})([root, places])", places)
+    """(N, height, width, 4) uint8: the canvas of the state explorer `root` at each (token, layer, head)."""
+    return walk_by(root, [((token, layer, head), {"layer": layers.index(layer), "head": head, "token": token})
+                          for token, layer, head in places])
+
+
+def walk_by(root, steps, canvas="canvas"):
+    """(N, height, width, 4) uint8: a canvas of the explorer `root` after each step.
+
+    steps: (what it then shows, as `data-drawn` begins; slider -> where to put it, in this order) each.
+    """
+    size = root.evaluate(f"root => {{ const c = root.querySelector('{canvas}'); return [c.height, c.width]; }}")
+    steps = [[" ".join(map(str, wanted)), list(sliders.items())] for wanted, sliders in steps]
+    pixels = root.evaluate(f"(root, [steps, canvas]) => ({WALK})([root, steps, canvas])", [steps, canvas])
     return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(-1, *size, 4)
 
 
 def shown(root, place, theme="light"):
-    """Wait until the explorer shows (token, layer, head)."""
+    """Wait until the explorer shows this place: (token, layer, head) and what else it has."""
     wanted = " ".join(map(str, place)) + " " + theme
     root.page.wait_for_function("([root, wanted]) => root.dataset.drawn === wanted",
                                 arg=[root.element_handle(), wanted], timeout=60_000)

@@ -1,0 +1,486 @@
+"""The vision explorer: where in a picture or clip a token looks, in every layer and head.
+
+The browser gets the pictures as the model gets them and, for one token at a time, all its weights: a row of every
+layer's token-to-token map - or, for a token that is a piece of a picture, a column: who looks at it. It draws by whole
+numbers and sums in double precision, each in the order in which it is done here, so that all pixels are equal.
+"""
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import torch
+import traitlets
+from einops import rearrange, repeat
+
+from .. import plots
+from ..delta_rule import full_precision
+from ..errors import QwenError
+from ..media import Settings
+from ..trace import AttentionRecord, DeltaRecord, Trace, trace
+from .explorer import Explorer, sources
+
+PANEL, LARGEST, TILE, GAP = 400, 640, 40, 4     # pixels: an enlarged picture, one as sent, a tile of the overview; gaps
+VEIL = 176                                      # of 256: how much the colour of a weight hides of the picture below it
+
+# --------------------------------------------------------------------------------------------- what there is to be seen
+
+
+def pictures_of(pixel_values, grid_thw, settings: Settings) -> list[np.ndarray]:
+    """The pictures and clips that were cut into these patches, as the model gets them: resized, and nothing lost.
+
+    Args:
+        pixel_values: (N, C * F * P * P) normalised patches, as `Processor.images` and `Processor.videos` make them.
+        grid_thw: (pictures, 3): slices, patches down, patches across; their products add up to N.
+        settings: what they were made with: sizes of patches, mean and standard deviation.
+
+    Returns:
+        For each picture its frames, (T, H, W, 3) uint8; a still has as many equal ones as its slice holds.
+    """
+    pixel_values, grids = torch.as_tensor(pixel_values).float().cpu(), torch.as_tensor(grid_thw).tolist()
+    mean, std = (torch.tensor(x, dtype=torch.float32) for x in (settings.image_mean, settings.image_std))
+    pictures = []
+    for patches, (t, h, _) in zip(pixel_values.split([t * h * w for t, h, w in grids]), grids):
+        frames = rearrange(patches, "(t h w mh mw) (c f ph pw) -> (t f) (h mh ph) (w mw pw) c", t=t,
+                           h=h // settings.merge_size, mh=settings.merge_size, mw=settings.merge_size,
+                           f=settings.temporal_patch_size, ph=settings.patch_size, pw=settings.patch_size)
+        pictures.append(((frames * std + mean) * 255).round().clamp(0, 255).byte().numpy())
+    return pictures
+
+
+def looks(record: AttentionRecord | DeltaRecord, t: int, row: int, real: torch.Tensor) -> np.ndarray:
+    """Where token t looks: one row of the (effective) attention, for every head. Quick, the whole map is not needed.
+
+    In a Gated DeltaNet layer the query goes back through the memory's steps, M_s = alpha (I - beta k k^T):
+
+        A_ts  =  beta_s k_s^T M_{s+1} ... M_t q_t.
+
+    Args:
+        real: (T,) the tokens of this row that are no padding; t is one of their numbers, 0 to T - 1.
+    Returns:
+        (heads, T) float64
+    """
+    if record.kind == "full_attention":
+        return _softmax(record, row, real, real[t : t + 1])[:, 0]
+    q, k, alpha, beta = _steps(record, row, real)
+    seen, u = np.zeros((alpha.shape[1], len(real))), q[t]                                   # u: (Hv, Dk)
+    for s in range(t, -1, -1):
+        seen[:, s] = beta[s] * (k[s] * u).sum(-1)
+        u = alpha[s, :, None] * (u - k[s] * seen[:, s, None])
+    return seen
+
+
+def looked_at(record: AttentionRecord | DeltaRecord, s: int, row: int, real: torch.Tensor) -> np.ndarray:
+    """Who looks at token s: one column of the (effective) attention. Arguments and result as for `looks`.
+
+    In a Gated DeltaNet layer, what s wrote goes on through the later steps and meets each query there.
+    """
+    if record.kind == "full_attention":
+        return _softmax(record, row, real, real)[:, :, s]
+    q, k, alpha, beta = _steps(record, row, real)
+    seen, w = np.zeros((alpha.shape[1], len(real))), beta[s, :, None] * k[s]                # w: (Hv, Dk)
+    for t in range(s, len(real)):
+        if t > s:
+            w = alpha[t, :, None] * (w - k[t] * (beta[t] * (k[t] * w).sum(-1))[:, None])
+        seen[:, t] = (q[t] * w).sum(-1)
+    return seen
+
+
+def _steps(record, row, real):
+    """q (scaled), k (T, Hv, Dk), alpha, beta (T, Hv) of a Gated DeltaNet layer: float64."""
+    q, k, alpha, beta = (full_precision(x[row, real]).double().cpu().numpy()
+                         for x in (record.q, record.k, record.alpha, record.beta))
+    R = alpha.shape[1] // k.shape[1]
+    return q.repeat(R, axis=1) * k.shape[-1] ** -0.5, k.repeat(R, axis=1), alpha, beta
+
+
+def _softmax(record, row, real, queries) -> np.ndarray:
+    """(Hq, queries, T): the map's rows for these queries, for the record's own tokens alone."""
+    q, k = full_precision(record.q[row][:, queries]), full_precision(record.k[row])
+    k = repeat(k, "h s d -> (h r) s d", r=q.shape[0] // k.shape[0])
+    mask = record.mask
+    scores = (q @ k.mT) * q.shape[-1] ** -0.5
+    scores = scores.masked_fill(~mask[row % len(mask), :, queries], -torch.inf)
+    before = k.shape[1] - record.q.shape[2]                         # tokens that were there when the record began
+    return scores.softmax(-1)[:, :, before + real].double().cpu().numpy()
+
+
+# ------------------------------------------------------------------------------------- what is drawn, as pure functions
+
+
+def chosen(heads: np.ndarray, head: int, signs: bool = True) -> np.ndarray:
+    """(T,): one head's weights, or with head = -1 the mean of all. heads: (H, T). Without signs only their size."""
+    heads = heads if signs else np.abs(heads)
+    return np.cumsum(heads, axis=0)[-1] / len(heads) if head == -1 else heads[head]
+
+
+def colours(numbers: np.ndarray, limit: float, palette: np.ndarray) -> np.ndarray:
+    """(..., 3) int: a number that is zero has the palette's colour 128, one that is at the limit 255, or 1."""
+    return palette[np.clip(np.floor(numbers / limit * 127 + 128.5), 1, 255).astype(int)].astype(int)
+
+
+def lines(length: int, view: dict) -> np.ndarray:
+    """(length,): 2 where a line between tokens is, 1 where one between patches is, along one side of a picture."""
+    patch, x = view["patch"] * view["zoom"], np.arange(length)
+    token = patch * view["merge"]
+    between_tokens = (x % token == 0) | ((x + 1) % token == 0) & (token >= 24)
+    return np.where(between_tokens, 2, (x % patch == 0) & (patch >= 8))
+
+
+def frame(frames: np.ndarray, weights: np.ndarray, limit: float, view: dict, size: tuple, mark: tuple | None,
+          palette: np.ndarray, dark: bool = False) -> np.ndarray:
+    """The picture with its grids, frame by frame, and beside it, over a pale grey one, the weights.
+
+    Args:
+        frames: (F, h, w, 3) uint8, what one token spans in time.
+        weights: (rows, columns), one for each token of this picture; `limit` gets the full colour.
+        view: sizes: "patch" (pixels), "merge" (patches to a token's side), "zoom".
+        size: height and width of the canvas, and the distance from one panel to the next.
+        mark: row and column of the token to be marked, or None.
+        palette: (256, 3) uint8; entry 128 is zero.
+    Returns:
+        (height, width, 4) uint8, exactly as the canvas has it; transparent where nothing is.
+    """
+    zoom, unit = view["zoom"], view["patch"] * view["merge"] * view["zoom"]
+    height, width, step = size
+    line = np.maximum.outer(lines(frames.shape[1] * zoom, view), lines(frames.shape[2] * zoom, view))
+    frames = frames.astype(int)
+    mean = (frames.sum(0) + len(frames) // 2) // len(frames)
+    grey = mean @ [77, 150, 29] >> 8                                                        # (h, w)
+    shown = _enlarged(colours(weights, limit, palette), view["patch"] * view["merge"])
+    veiled = (VEIL * shown + (256 - VEIL) * grey[..., None]) >> 8
+    canvas = np.zeros((height, width, 4), dtype=np.uint8)
+    for i, panel in enumerate((*frames, veiled)):
+        panel = _enlarged(panel, zoom)
+        bright = (panel @ [77, 150, 29] >> 8 >= 128)[..., None]         # there a line is darker, else it is brighter
+        soft = np.array([256, 200, 96] if i < len(frames) else [256, 256, 208])[line][..., None]
+        panel = np.where(bright, panel * soft >> 8, 255 - ((255 - panel) * soft >> 8))
+        if mark is not None:
+            y, x = mark[0] * unit, mark[1] * unit
+            inwards = np.minimum(np.arange(unit), np.arange(unit)[::-1])
+            inwards = np.minimum.outer(inwards, inwards)                                    # to the nearest edge
+            ring, ink, paper = (2 if unit >= 24 else 1), (227, 230, 234), (36, 41, 47)
+            ink, paper = (ink, paper) if dark else (paper, ink)
+            cell = panel[y : y + unit, x : x + unit]                                        # a view
+            cell[inwards < ring] = ink
+            cell[inwards == ring] = paper
+        canvas[: panel.shape[0], i * step : i * step + panel.shape[1]] = np.insert(panel, 3, 255, axis=2)
+    return canvas
+
+
+def overview(maps: list[np.ndarray], limits: list[float], unit: int, tile: tuple, palette: np.ndarray) -> np.ndarray:
+    """Every layer and head at once: a row of tiles for each layer, the first layer at the bottom.
+
+    Args:
+        maps: for each layer (1 + heads, rows, columns): the mean of its heads, then its heads.
+        limits: for each layer, the weight that gets the full colour.
+        unit: pixels on the side of a token.
+        tile: height and width of the room for one map.
+    Returns:
+        (height, width, 4) uint8, exactly as the canvas has it; transparent where nothing is.
+    """
+    (high, wide), most = tile, max(map(len, maps))
+    canvas = np.zeros((len(maps) * (high + GAP) - GAP, most * (wide + GAP) - GAP, 4), dtype=np.uint8)
+    for y, (heads, limit) in enumerate(zip(maps[::-1], limits[::-1])):
+        for x, numbers in enumerate(heads):
+            picture = _enlarged(colours(numbers, limit, palette), unit)
+            top, left = y * (high + GAP), x * (wide + GAP)
+            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = np.insert(picture, 3, 255, axis=2)
+    return canvas
+
+
+def _enlarged(picture, zoom):
+    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+# ---------------------------------------------------------------------------------------------------------- the widget
+
+
+class VisionExplorer(Explorer):
+    """Pictures as the model gets them, and over them where a token looks; or who looks at a piece of a picture.
+
+        VisionExplorer(qwen, [{"role": "user", "content": [{"type": "image", "image": "cat.png"},
+                                                           {"type": "text", "text": "what colour is it?"}]}])
+        VisionExplorer(t)                                   # a trace: of an answer, for example
+
+    In attention layers the weights are those of the softmax: their sum over all tokens is one. In Gated DeltaNet layers
+    they are the effective attention: how much of what a token wrote is still in what is read, negative where it is
+    subtracted. The first token to be shown is the last there is, from which the answer's first word comes.
+
+    Args:
+        qwen: what `minqwen.load()` gives, or a `Qwen`; or a `Trace` that holds what is to be shown.
+        messages: chat messages with pictures or clips in them; not with a trace.
+        token: where to begin; may be negative.
+        layer: the layer's number in the model; None: the attention layer that gives most of its weight to pictures.
+        head: its number, or -1 for the mean of the layer's heads.
+        view: which picture, or group of a clip's frames, counted through; None: the one with most of the weight.
+        signs: False shows effective attention by its size alone.
+        row: which row of a traced batch.
+
+    Raises:
+        QwenError: there is no picture in it, or no such token, layer, head or view.
+    """
+
+    _esm, _css = sources("vision_explorer")
+    position = ("token", "layer", "head", "view", "signs")
+
+    token, layer, head, view = (traitlets.Int().tag(sync=True) for _ in range(4))
+    signs = traitlets.Bool(True).tag(sync=True)
+
+    def __init__(self, qwen, messages=None, *, token: int = -1, layer: int | None = None, head: int = -1,
+                 view: int | None = None, signs: bool = True, row: int = 0):
+        if isinstance(qwen, Trace) != (messages is None):
+            raise QwenError("Give a model and messages with a picture, VisionExplorer(qwen, [...]), or a trace alone.")
+        self.trace, self.row = qwen if messages is None else trace(qwen).run(messages), row
+        self._records = self.trace.layers
+        self._real = self.trace.valid[row].nonzero()[:, 0]              # pads are not looked at: leave them out
+        self._weighed = (None, [])                                      # a token, its weights in every layer
+        views, self._frames = self._views(getattr(qwen, "processor", None))
+        special = self.trace.tokenizer.added_tokens.values() if self.trace.tokenizer is not None else ()
+        texts, ids = self.trace.texts(row), self.trace.input_ids[row].tolist()
+        tokens = [{"text": texts[i], "special": ids[i] in special, "view": -1, "at": 0} for i in self._real.tolist()]
+        for number, seen in enumerate(views):
+            for at, i in enumerate(seen["tokens"]):
+                tokens[i] |= {"view": number, "at": at}
+        kinds = {"linear_attention": "delta", "full_attention": "attention"}
+        layers = [{"kind": kinds[record.kind], "heads": record.o.shape[2 if record.kind == "linear_attention" else 1]}
+                  for record in self._records]
+        height, width = (max(view[side] * view["zoom"] for view in views) for side in ("height", "width"))
+        step = width + 4 * GAP
+        across = step * (1 + max(view["frames"] for view in views)) - 4 * GAP
+        story = {
+            "title": "Where the model looks", "tokens": tokens, "stops": list(range(len(tokens))), "layers": layers,
+            "views": views, "size": [height, across, step], "veil": VEIL, "gap": GAP,
+            "tile": [max(v["unit"] * v[side] for v in views) for side in ("rows", "columns")],
+            "token_bytes": 4 * len(tokens) * sum(x["heads"] for x in layers),
+            "palettes": {name: base64.b64encode(plots.diverging(name == "dark").tobytes()).decode()
+                         for name in ("light", "dark")},
+        }
+        size = len(tokens) * story["token_bytes"] + sum(frames.size for frames in self._frames)
+        super().__init__(story=story | {"all_here": size <= self.at_once})
+        self.token = range(len(tokens))[token] if -len(tokens) <= token < len(tokens) else token
+        self.layer = self._telling() if layer is None else layer
+        self.head, self.signs = head, signs
+        self.view = self._fullest() if view is None else view
+        names = self.page_names() if size <= self.at_once else [f"token {self.token}", f"view {self.view}"]
+        self.pages = {name: self.page(name) for name in names}
+
+    # ---------------------------------------------------------------------------------------------- what is in a trace
+
+    def _views(self, processor) -> tuple[list[dict], list[np.ndarray]]:
+        """What can be shown one at a time, pictures and groups of frames in order of reading; and their pixels."""
+        config, media = self.trace.model.config, self.trace.media
+        sizes, views, pixels = config.vision_config, [], []
+        for kind, token, name, grid, setting in (
+            ("picture", config.image_token_id, "pixel_values", "image_grid_thw", "image"),
+            ("clip", config.video_token_id, "pixel_values_videos", "video_grid_thw", "video"),
+        ):
+            if name not in media:
+                continue
+            settings = getattr(processor, setting, None) or Settings(
+                patch_size=sizes.patch_size, temporal_patch_size=sizes.temporal_patch_size,
+                merge_size=sizes.spatial_merge_size)
+            places, number = self.trace.input_ids == token, 0
+            ours = places[self.row, self._real].nonzero()[:, 0].tolist()
+            first = -int(places[: self.row].sum())          # pictures of earlier rows come first: ours begin at 0
+            still = kind == "picture" and "pixel_values_videos" not in media    # its slice's frames are all the same
+            for frames in pictures_of(media[name], media[grid], settings):
+                groups = rearrange(frames, "(t f) h w c -> t f h w c", f=settings.temporal_patch_size)
+                height, width = frames.shape[1:3]
+                rows, columns = (n // (settings.merge_size * settings.patch_size) for n in (height, width))
+                for group, pair in enumerate(groups):
+                    tokens, first = ours[max(0, first) : first + rows * columns], first + rows * columns
+                    if first <= 0 or not tokens:
+                        continue
+                    shown = _reduced(pair[:1] if still else pair, settings.patch_size)
+                    views.append({
+                        "kind": kind, "number": number, "group": group, "groups": len(groups), "frames": len(shown),
+                        "rows": rows, "columns": columns, "height": shown.shape[1], "width": shown.shape[2],
+                        "patch": settings.patch_size * shown.shape[1] // height, "merge": settings.merge_size,
+                        "zoom": max(1, PANEL // max(shown.shape[1:3])), "unit": max(1, TILE // max(rows, columns)),
+                        "tokens": tokens,
+                    })
+                    pixels.append(shown)
+                number += 0 < first <= len(ours)
+        if not views:
+            raise QwenError("There is no picture or clip in this: give messages that hold one, or the trace of a "
+                            "forward with pixel_values.")
+        order = sorted(range(len(views)), key=lambda i: views[i]["tokens"][0])
+        return [views[i] for i in order], [pixels[i] for i in order]
+
+    def _telling(self) -> int:
+        """The attention layer that gives most of its weight to pictures; without any such layer, the last."""
+        pictures = [i for i, token in enumerate(self.story["tokens"]) if token["view"] >= 0]
+        shares = {i: heads[:, pictures].sum() for i, heads in enumerate(self._heads(self.token))
+                  if self.story["layers"][i]["kind"] == "attention"}
+        return max(shares, key=shares.get) if shares else len(self._records) - 1
+
+    def _fullest(self) -> int:
+        """The view that this token is in, or else the one it gives most weight to."""
+        if self.story["tokens"][self.token]["view"] >= 0:
+            return self.story["tokens"][self.token]["view"]
+        weights = np.abs(chosen(self._heads(self.token)[self.layer], self.head))
+        return int(np.argmax([weights[view["tokens"]].sum() for view in self.story["views"]]))
+
+    def page_names(self) -> list[str]:
+        views = [f"view {i}" for i in range(len(self.story["views"]))]
+        return [*views, *(f"token {i}" for i in self.story["stops"])]
+
+    def page(self, name: str) -> bytes:
+        """A view's frames, (F, height, width, 3) uint8; or a token's weights: of every layer (H, T), float32.
+
+        The weights with which a token of the text looks at each token; those with which each looks at a picture's.
+        """
+        kind, number = name.split()
+        if kind == "view":
+            return self._frames[int(number)].tobytes()
+        seen = looked_at if self.story["tokens"][int(number)]["view"] >= 0 else looks
+        with torch.no_grad():
+            return b"".join(seen(record, int(number), self.row, self._real).astype("<f4").tobytes()
+                            for record in self._records)
+
+    # -------------------------------------------------------------------------------------------- what can be had of it
+
+    def weights(self, token=None, layer=None, head=None, view=None, signs=None) -> np.ndarray:
+        """(rows, columns): a weight for each token of the picture; what is not given is where the explorer stands.
+
+        For a token of the text: how it looks at these. For one of a picture: how these look at it.
+        """
+        token, layer, head, view, signs = self._place(token, layer, head, view, signs)
+        return self._map(chosen(self._heads(token)[layer], head, signs), view)
+
+    def frame(self, token=None, layer=None, head=None, view=None, signs=None, dark: bool = False) -> np.ndarray:
+        """(height, width, 4) uint8: the canvas's pixels there; what is not given is where the explorer stands."""
+        token, layer, head, view, signs = self._place(token, layer, head, view, signs)
+        weights, at = chosen(self._heads(token)[layer], head, signs), self.story["tokens"][token]
+        seen = self.story["views"][view]
+        mark = divmod(at["at"], seen["columns"]) if at["view"] == view else None
+        return frame(self._frames[view], self._map(weights, view), self._limit(weights, token), seen,
+                     self.story["size"], mark, plots.diverging(dark), dark)
+
+    def overview(self, token=None, view=None, signs=None, dark: bool = False) -> np.ndarray:
+        """(height, width, 4) uint8: the pixels of the canvas that shows every layer and head at once.
+
+        All layers of a kind have one scale. For a token of a picture, each tile has one colour: that of the largest
+        weight with which a later token of the text looks at it.
+        """
+        token, _, _, view, signs = self._place(token, None, None, view, signs)
+        maps, largest, tokens = [], {}, self.story["tokens"]
+        later = [i for i in range(token + 1, len(tokens)) if tokens[i]["view"] < 0]
+        for layer, heads in zip(self.story["layers"], self._heads(token)):
+            kept = []
+            for head in range(-1, len(heads)):
+                weights = chosen(heads, head, signs)
+                if tokens[token]["view"] < 0:
+                    kept.append(self._map(weights, view))
+                else:
+                    top = weights[max(later, key=lambda i: abs(weights[i]))] if later else 0.0
+                    kept.append(np.full_like(self._map(weights, view), top))
+            maps.append(np.stack(kept))
+            aims = later if tokens[token]["view"] >= 0 else self._aims(token)
+            largest[layer["kind"]] = max(largest.get(layer["kind"], 0.0), np.abs(heads[:, aims]).max(initial=0.0))
+        limits = [largest[layer["kind"]] or 1.0 for layer in self.story["layers"]]
+        return overview(maps, limits, self.story["views"][view]["unit"], self.story["tile"], plots.diverging(dark))
+
+    def picture(self, token=None, layer=None, head=None, view=None, alt: str | None = None) -> None:
+        """The same as a figure that stands still, shown with its description: for pages where no explorer can run."""
+        token, layer, head, view, signs = self._place(token, layer, head, view, None)
+        layers, seen, text = self.story["layers"], self.story["views"][view], self.story["tokens"][token]
+        maps = {}
+        for i, heads in enumerate(self._heads(token)):
+            name = "attention" if layers[i]["kind"] == "attention" else "delta rule"
+            maps[f"{i} {name}"] = self._map(chosen(heads, -1, signs), view)
+        towards = f"where “{plots.visible(text['text'])}” looks"
+        if text["view"] >= 0:
+            towards = f"who looks at token {text['at']}"
+        who = f"layer {layer}, " + ("mean of its heads" if head == -1 else f"head {head}")
+        figure = plots.looking(self._frames[view], self.weights(token, layer, head, view), maps, seen["patch"],
+                               seen["merge"], f"{towards}\n{who}")
+        plots.show(figure, alt or (
+            f"A {seen['kind']} with its {seen['rows']} x {seen['columns']} tokens numbered; beside it, over it, the "
+            f"weights in {who}, token {token + 1} of {len(self.story['tokens'])}: {towards}; below, for each layer, "
+            f"the mean of its heads."))
+
+    def to_html(self, path, tokens: list[int] | None = None) -> Path:
+        """Write one page that holds everything and needs no kernel and no network.
+
+        Args:
+            path: the file to write.
+            tokens: which tokens' weights to put in, negative ones counted from the end; all if None. (Of many tokens
+                and a large model the page is large: `story["token_bytes"]` for each.)
+        """
+        there = self.story["stops"]
+        tokens = there if tokens is None else [t + len(there) if -len(there) <= t < 0 else t for t in tokens]
+        stops = sorted({self._checked("token", token) for token in tokens})
+        if not stops:
+            raise QwenError("A page needs the weights of at least one token: to_html(path, tokens=[-1]).")
+        position = {name: getattr(self, name) for name in self.position}
+        position["token"] = self.token if self.token in stops else stops[-1]
+        names = [*(f"view {i}" for i in range(len(self.story["views"]))), *(f"token {i}" for i in stops)]
+        return self._write_page(path, self.story | {"stops": stops, "all_here": True}, names, position)
+
+    # ----------------------------------------------------------------------------------------------- numbers and places
+
+    def _heads(self, token) -> list[np.ndarray]:
+        """For each layer (H, T), from the numbers of the page."""
+        if self._weighed[0] != token:
+            T, page = len(self.story["tokens"]), np.frombuffer(self.page(f"token {token}"), "<f4").astype(np.float64)
+            ends = np.cumsum([T * layer["heads"] for layer in self.story["layers"]])[:-1]
+            self._weighed = token, [part.reshape(-1, T) for part in np.split(page, ends)]
+        return self._weighed[1]
+
+    def _map(self, weights, view) -> np.ndarray:
+        view = self.story["views"][view]
+        return weights[view["tokens"]].reshape(view["rows"], view["columns"])
+
+    def _aims(self, token) -> list[int]:
+        """The tokens whose weights the scale is for: those of pictures, or all that come later and may look at it."""
+        tokens = self.story["tokens"]
+        if tokens[token]["view"] >= 0:
+            return list(range(token + 1, len(tokens)))
+        return [i for i, other in enumerate(tokens) if other["view"] >= 0]
+
+    def _limit(self, weights, token) -> float:
+        return np.abs(weights[self._aims(token)]).max(initial=0.0) or 1.0
+
+    @traitlets.validate("token", "layer", "head", "view")
+    def _validate(self, proposal):
+        return self._checked(proposal["trait"].name, proposal["value"])
+
+    @traitlets.observe("layer")
+    def _keep_to_its_heads(self, change):
+        self.head = min(self.head, self.story["layers"][self.layer]["heads"] - 1)
+
+    def _place(self, token, layer, head, view, signs) -> list:
+        """A token, layer, head, view, signs; where one is None, our own."""
+        given = zip(self.position, (token, layer, head, view, signs))
+        token, layer, head, view, signs = (getattr(self, name) if x is None else x for name, x in given)
+        for name, value in (("token", token), ("layer", layer), ("view", view)):
+            self._checked(name, value)
+        self._checked("head", head, layer)
+        return [token, layer, head, view, bool(signs)]
+
+    def _checked(self, name, value, layer=None):
+        layers = self.story["layers"]
+        there = {"token": range(len(self.story["tokens"])), "layer": range(len(layers)),
+                 "head": range(-1, layers[self.layer if layer is None else layer]["heads"]),
+                 "view": range(len(self.story["views"]))}[name]
+        if value not in there:
+            hint = " (-1 is the mean of all)" if name == "head" else ""
+            raise QwenError(f"There is no {name} {value} to explore; the last is {there[-1]}{hint}.")
+        return value
+
+    def __repr__(self) -> str:
+        story = self.story
+        kinds = [f"{sum(v['kind'] == kind and v['group'] == 0 for v in story['views'])} {kind}s"
+                 for kind in ("picture", "clip")]
+        return (f"VisionExplorer({len(story['tokens'])} tokens, {' and '.join(kinds)} in {len(story['views'])} views, "
+                f"{len(story['layers'])} layers)")
+
+
+def _reduced(frames: np.ndarray, patch: int) -> np.ndarray:
+    """Frames (F, H, W, 3), made smaller by a divisor of the patch where they are larger than a screen has room for."""
+    sides = max(frames.shape[1:3])
+    by = next((d for d in range(1, patch) if patch % d == 0 and sides <= d * LARGEST), patch)
+    blocks = rearrange(frames.astype(int), "f (h y) (w x) c -> f h w (y x) c", y=by, x=by)
+    return ((blocks.sum(3) + by * by // 2) // (by * by)).astype(np.uint8)
