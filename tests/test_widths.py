@@ -20,7 +20,8 @@ def one_period(name: str) -> Qwen:
     The 9B's four layers are 863 million numbers. All matrices are windows of one random vector per scale, each at its
     own place, so that drawing them takes a second and they take a fraction of their memory.
     """
-    text = replace(Config.named(name).text_config, num_hidden_layers=4, layer_types=None, vocab_size=512)
+    text = replace(Config.named(name).text_config, num_hidden_layers=4, layer_types=None, vocab_size=512,
+                   mtp_num_hidden_layers=0)
     with torch.device("meta"):
         qwen = Qwen(Config(text))
     largest = max(p.numel() for p in qwen.parameters())
