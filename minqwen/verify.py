@@ -8,7 +8,8 @@ Three rings, from the inside out:
 
     1  kernel       the forms of the delta rule against the recurrence in float64, on this very machine
     2  model        every module and the whole model against `transformers` on the same weights - literally the same:
-                    its model is built without memory and given our tensors, so that there is one copy of them
+                    its model is built without memory and given our tensors, so that there is one copy of them. With
+                    a vision tower also the tower, pictures and clips in the prompt, and how they are prepared
     3  weights      what is publicly known of the answers of Qwen/Qwen3.5-0.8B, where that is the checkpoint; only then
 
 An error is always the largest difference over the largest entry of what is right. The pieces of layer i of both models
@@ -22,17 +23,20 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
 from minqwen.model import Config, Qwen, rotary_angles
 
 KERNEL = {"float64": 1e-12, "float32": 1e-5, "gates to -50": 2e-4, "gradients": 1e-4}
-# (one piece on the same input, the whole model, the whole model where chunks fall differently)
-FULL_PRECISION, HALF_PRECISION = (2e-5, 5e-5, 1e-4), (2e-2, 1e-1, 1e-1)
+# (one piece on the same input, the whole model, the whole model where chunks fall differently, and with pictures,
+# where the tower has rounded before the language model does)
+FULL_PRECISION, HALF_PRECISION = (2e-5, 5e-5, 1e-4, 1e-4), (2e-2, 1e-1, 1e-1, 2e-1)
 
 
 # ------------------------------------------------------------------------------------------------------- the report
@@ -123,7 +127,7 @@ def verify(qwen, seed: int = 0) -> Report:
         QwenError: `transformers` is missing, or what was named cannot be loaded. A comparison that fails does not
             raise: ask `report.ok`, or call `report.raise_if_failed()`.
     """
-    name, model, tokenizer = _loaded(qwen)
+    name, folder, model, tokenizer = _loaded(qwen)
     official = _official()
     weight, text = model.head_weight, model.config.text_config
     dtype = str(weight.dtype).removeprefix("torch.")
@@ -138,6 +142,16 @@ def verify(qwen, seed: int = 0) -> Report:
         twin = official_twin(model)
         report.checks += module_checks(model, twin, random)
         report.checks += model_checks(model, twin, random)
+        whole = None
+        if model.config.vision_config is not None:
+            whole = official_twin(model, pictures=True)
+            report.checks += tower_checks(model, whole, random)
+            report.checks += picture_checks(model, whole, random)
+            prepared, remark = processor_checks(model.config, folder, tokenizer, random)
+            report.checks += prepared
+            report.remarks += [remark] if remark else []
+        if text.mtp_num_hidden_layers:
+            report.checks += mtp_checks(model, twin if whole is None else whole, random)
         known, remark = _known_outputs(name, model, tokenizer)
         report.checks += known
         report.remarks.append(remark)
@@ -221,22 +235,25 @@ def let_torchvision_in() -> bool:
 _DECLARED = []  # a Library takes its operators back when it is let go
 
 
-def _loaded(qwen) -> tuple[str, Qwen, object]:
-    """(its name or folder or "", the model, its tokenizer or None)"""
+def _loaded(qwen) -> tuple[str, Path | None, Qwen, object]:
+    """(its name or folder or "", the folder that it is in or None, the model, its tokenizer or None)"""
     if isinstance(qwen, Qwen):
-        return "", qwen, None
+        return "", None, qwen, None
     if hasattr(qwen, "model"):
-        return str(getattr(qwen, "folder", None) or ""), qwen.model, getattr(qwen, "tokenizer", None)
+        folder = getattr(qwen, "folder", None)
+        return str(folder or ""), folder and Path(folder), qwen.model, getattr(qwen, "tokenizer", None)
     from minqwen import checkpoint
     from minqwen.tokenizer import Tokenizer
 
     folder = checkpoint.resolve(qwen)
-    return str(qwen), checkpoint.load_model(folder), Tokenizer.from_folder(folder)
+    return str(qwen), folder, checkpoint.load_model(folder), Tokenizer.from_folder(folder)
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference over the largest entry of what is right."""
+    """The largest difference over the largest entry of what is right; infinite where the shapes differ."""
     precision = torch.promote_types(torch.promote_types(ours.dtype, theirs.dtype), torch.float32)
+    if ours.shape != theirs.shape:
+        return torch.inf
     ours, theirs = ours.detach().to(precision), theirs.detach().to(ours.device, precision)
     off, scale = (ours - theirs).abs().max(), theirs.abs().max()
     return (off / scale if scale > 0 else off).nan_to_num(torch.inf).item()
@@ -309,18 +326,38 @@ def _on(tensors, device):
 
 
 def _names(model: Qwen) -> Check:
-    """Every tensor of the official language model is there under its name, in its shape, and no other."""
+    """Every tensor of the official model is there under its name, in its shape, and no other."""
     modules = _official().models.qwen3_5
     with torch.device("meta"):
         whole = modules.modeling_qwen3_5.Qwen3_5ForConditionalGeneration(
             modules.configuration_qwen3_5.Qwen3_5Config.from_dict(model.config.to_dict()))
-    theirs = {name: tuple(t.shape) for name, t in whole.state_dict().items() if not name.startswith("model.visual.")}
+    theirs = {name: tuple(t.shape) for name, t in whole.state_dict().items()}
     if model.config.tie_word_embeddings:
-        theirs.pop("lm_head.weight", None)                # the embedding is the head, and stored once
-    ours = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        del theirs["lm_head.weight"]                      # the embedding is the head, and stored once
+    if model.config.vision_config is None:                # they build a tower all the same
+        theirs = {name: shape for name, shape in theirs.items() if not name.startswith("model.visual.")}
+    # multi-token prediction they do not build: `official_mtp_logits` would not take a name or a shape that is wrong
+    ours = {name: tuple(t.shape) for name, t in model.state_dict().items() if not name.startswith("mtp.")}
     wrong = {name for name, _ in theirs.items() ^ ours.items()}
     return Check("model", "names and shapes", f"the official state_dict: {len(theirs)} tensors", len(wrong), 0,
                  f"such as {min(wrong)}" if wrong else "")
+
+
+class Worst:
+    """Of each piece that there is in every layer, the layer where it is furthest off."""
+
+    def __init__(self):
+        self.found = {}                                   # piece -> (error, layer, how many)
+
+    def compare(self, piece: str, layer: int, ours: Tensor, theirs: Tensor) -> None:
+        worst, where, count = self.found.get(piece, (-1.0, 0, 0))
+        self.found[piece] = (*max((worst, where), (error(ours, theirs), layer)), count + 1)
+
+    def checks(self, tolerance: float, layers: str = "layer") -> Iterator[Check]:
+        for piece, (worst, layer, count) in self.found.items():
+            where = f"official, in {count} {layers}s, on our input" if count > 1 else "official, on our input"
+            note = f"worst in {layers} {layer}" if worst and count > 1 else ""
+            yield Check("model", piece, where, worst, tolerance, note)
 
 
 def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int = 65) -> Iterator[Check]:
@@ -342,13 +379,8 @@ def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int 
     for hook in hooks:
         hook.remove()
 
-    worst = {}                                            # piece -> (error, layer, how many)
-
-    def compare(piece, i, a, b):
-        found, layer, count = worst.get(piece, (-1.0, 0, 0))
-        now = error(a, b)
-        worst[piece] = (*max((found, layer), (now, i)), count + 1)
-
+    worst = Worst()
+    compare = worst.compare
     for i, (layer, other) in enumerate(zip(ours.layers, theirs.layers, strict=True)):
         x, cos, sin, *nothing = inputs[i]
         angle = (torch.cat((cos, cos), -1).squeeze(2), torch.cat((sin, sin), -1).squeeze(2))
@@ -370,18 +402,13 @@ def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int 
         compare("decoder layer", i, layer(x, cos, sin, *nothing), other(x, angle))
     compare("last RMSNorm", len(ours.layers), ours.norm(x), theirs.norm(x))
 
-    for piece, (found, layer, count) in worst.items():
-        where = f"official, in {count} layers, on our input" if count > 1 else "official, on our input"
-        yield Check("model", piece, where, found, tolerance, f"worst in layer {layer}" if found and count > 1 else "")
+    yield from worst.checks(tolerance)
 
 
 def model_checks(model: Qwen, twin: nn.Module, random: torch.Generator) -> Iterator[Check]:
     """Logits, end to end: lengths, padding, positions of a picture, and the cache."""
-    _, whole, uneven = _tolerances(model.head_weight.dtype)
-
-    def check(what, compared, ours, theirs, tolerance):
-        return Check("model", what, compared, error(ours, theirs), tolerance, _margin(ours, theirs))
-
+    _, whole, uneven, _ = _tolerances(model.head_weight.dtype)
+    check = _check_logits
     for T in (1, 65, 200):
         ids = _ids(model, 1, T, random)
         yield check(f"logits of {T} token{'s' * (T > 1)}", "official", model(ids), twin(ids).logits, whole)
@@ -425,8 +452,262 @@ def model_checks(model: Qwen, twin: nn.Module, random: torch.Generator) -> Itera
     yield check("back to a snapshot, and on", "official, at once", logits, at_once[:, 74:], uneven)
 
 
+def tower_checks(model: Qwen, whole: nn.Module, random: torch.Generator) -> Iterator[Check]:
+    """Each piece of the vision tower on the input that it gets in ours, then the tower: stills of three shapes, a clip.
+
+    whole: `official_twin(model, pictures=True)`
+    """
+    ours, theirs, m = model.model.visual, whole.model.visual, model.config.vision_config.spatial_merge_size
+    tolerance, end_to_end, *_ = _tolerances(model.head_weight.dtype)
+    device = model.head_weight.device
+    grids = torch.tensor([(1, 3 * m, 5 * m), (1, 6 * m, m), (1, m, m), (3, 2 * m, 2 * m)], device=device)
+    pixels = _pixels(model.config, grids, random).to(device)
+
+    inputs, others = [], []                               # of each block, here and there
+    hooks = [block.register_forward_pre_hook(lambda _, x: inputs.append(x)) for block in ours.blocks]
+    hooks += [block.register_forward_pre_hook(lambda _, x, named: others.append((x[0], named)), with_kwargs=True)
+              for block in theirs.blocks]
+    seen, right = ours(pixels, grids), theirs(pixels, grids)
+    for hook in hooks:
+        hook.remove()
+
+    (x, cos, sin, _), (x_official, named) = inputs[0], others[0]
+    yield Check("model", "patches, and their learned positions", "official", error(x, x_official), tolerance)
+    turned = [(torch.cat((a, a), dim=-1).squeeze(1), b) for a, b in zip((cos, sin), named["position_embeddings"])]
+    yield Check("model", "rotary positions of patches", "official, rows and columns",
+                max(error(a, b) for a, b in turned), FULL_PRECISION[0])
+    worst = Worst()
+    for i, (block, other) in enumerate(zip(ours.blocks, theirs.blocks, strict=True)):
+        x, *rest = inputs[i]
+        normed = block.norm1(x)
+        worst.compare("attention inside a frame", i, block.attn(normed, *rest), other.attn(normed, **named))
+        worst.compare("the tower's MLP", i, block.mlp(normed), other.mlp(normed))
+        worst.compare("the tower's block", i, block(x, *rest), other(x, **named))
+    worst.compare("merger", 0, ours.merger(x), theirs.merger(x))
+    yield from worst.checks(tolerance, "block")
+    off = error(seen, right.pooler_output)
+    yield Check("model", "vision tower", "official, 3 pictures and a clip", off, end_to_end)
+
+
+def picture_checks(model: Qwen, whole: nn.Module, random: torch.Generator) -> Iterator[Check]:
+    """Pictures and clips in the prompt: positions and logits, padded batches, pieces, decoding behind a picture."""
+    config, device = model.config, model.head_weight.device
+    tolerance = _tolerances(model.head_weight.dtype)[3]
+    m = config.vision_config.spatial_merge_size
+    picture, tall, clip = (2 * m, 3 * m), (5 * m, 2 * m), (3, 2 * m, 2 * m)
+
+    def prompt(*rows):
+        inputs = random_prompt(config, *rows, random=random)
+        return {name: x.to(device) for name, x in inputs.items()}
+
+    inputs = prompt([3, picture, 5, clip, 2, tall], [tall, picture, 4], [40])
+    official = for_transformers(config, inputs)
+    where = {name: x for name, x in inputs.items() if not name.startswith("pixel_values")}
+    right, _ = whole.model.get_rope_index(**where, mm_token_type_ids=official["mm_token_type_ids"])
+    real = inputs["attention_mask"].bool()
+    wrong = (model.positions(**where) != right)[:, real].any(0).sum()
+    yield Check("model", "positions, with pictures", f"official, {real.sum()} tokens", wrong.item(), 0)
+    yield _check_logits("logits, padded, with pictures", "official", model(**inputs)[real],
+                        whole(**official).logits[real], tolerance)
+
+    for what, row in (("a picture", [5, tall, 60]), ("a clip", [5, clip, 30]), ("both", [picture, 5, clip, tall, 9])):
+        inputs = prompt(row)
+        at_once = whole(**for_transformers(config, inputs)).logits
+        yield _check_logits(f"logits with {what}", "official", model(**inputs), at_once, tolerance)
+
+    ids, where = inputs["input_ids"], {name: inputs[name] for name in ("image_grid_thw", "video_grid_thw")}
+    T, x, positions = ids.shape[1], model.embed(**inputs), model.positions(ids, **where)
+    cache, logits, steps = model.new_cache(1, T), [], [4, 1, T - 13] + [1] * 8
+    for piece in torch.arange(T, device=device).split(steps):  # the first cuts the picture in two
+        logits.append(model(ids[:, piece], None, positions[..., piece], cache=cache, inputs_embeds=x[:, piece]))
+    yield _check_logits("pictures in pieces", "official, at once", torch.cat(logits, dim=1), at_once, tolerance)
+
+    cache = model.new_cache(1, T)
+    model(**inputs | {"input_ids": ids[:, :-9]}, cache=cache)  # nine tokens of text come behind all pictures
+    logits = torch.cat([model(piece, cache=cache) for piece in ids[:, -9:].split(1, dim=1)], dim=1)
+    yield _check_logits("decoding behind a picture", "official, at once", logits, at_once[:, -9:], tolerance)
+
+
+def mtp_checks(model: Qwen, twin: nn.Module, random: torch.Generator) -> Iterator[Check]:
+    """The head for multi-token prediction: text, a padded batch, and - if `twin` sees them - pictures."""
+    _, even, uneven, pictured = _tolerances(model.head_weight.dtype)
+    what, compared = "multi-token prediction", "a reference of official parts"
+
+    ids = _ids(model, 1, 90, random)
+    right = official_mtp_logits(model, twin, {"input_ids": ids})
+    yield _check_logits(what, compared, model.mtp_logits(ids), right, even)
+
+    mask = torch.ones(2, 90, dtype=torch.long, device=ids.device)
+    mask[0, :30] = mask[1, 70:] = 0
+    logits = model.mtp_logits(torch.cat((ids.roll(30, dims=1), ids)), mask)
+    ours, right = torch.cat((logits[0, 30:], logits[1, :69])), torch.cat((right[0, :59], right[0, :69]))
+    yield _check_logits(f"{what}, padded", f"{compared}, unpadded", ours, right, uneven)
+
+    if hasattr(twin.model, "visual"):
+        m = model.config.vision_config.spatial_merge_size
+        inputs = random_prompt(model.config, [3, (4 * m, 2 * m), 30, (2, m, m), 5], random=random)
+        inputs = {name: x.to(ids.device) for name, x in inputs.items()}
+        right = official_mtp_logits(model, twin, inputs)
+        yield _check_logits(f"{what}, with pictures", compared, model.mtp_logits(**inputs), right, pictured)
+
+
+def official_mtp_logits(qwen: Qwen, twin: nn.Module, inputs: dict[str, Tensor], normed: bool = True) -> Tensor:
+    """What the head for multi-token prediction should say, put together from `transformers`' parts.
+
+    `transformers` drops this head, but its layer, its norms and its rotary embedding are those of the model: a language
+    model of attention alone that ends in `mtp.norm` is the head, once the two vectors that it reads are made one.
+
+    Args:
+        twin: `official_twin(qwen)`, or the one with a tower where there are pictures in `inputs`.
+        inputs: of `Qwen.forward`, by name; one row, without pads.
+        normed: False reads the hidden state before the model's last norm, which is wrong, to see how wrong.
+
+    Returns:
+        (1, T - 1, vocab_size), as `Qwen.mtp_logits`.
+
+    Raises:
+        RuntimeError: a name or a shape of the head's layers is not the official one.
+    """
+    modules, head = official_modules(), qwen.mtp
+    numbers = qwen.config.to_dict()["text_config"] | {
+        "num_hidden_layers": len(head.layers), "layer_types": ["full_attention"] * len(head.layers)}
+    config = modules.Qwen3_5TextConfig(**numbers)
+    with torch.device("meta"):
+        layers = modules.Qwen3_5TextModel(config)
+        norms = [modules.Qwen3_5RMSNorm(config.hidden_size, eps=config.rms_norm_eps) for _ in range(2)]
+    layers.embed_tokens = None
+    layers.load_state_dict({name: x for name, x in head.state_dict().items() if name.startswith(("layers.", "norm."))},
+                           assign=True)
+    layers.rotary_emb = modules.Qwen3_5TextRotaryEmbedding(config).to(qwen.head_weight.device)
+    for norm, ours in zip(norms, (head.pre_fc_norm_embedding, head.pre_fc_norm_hidden)):
+        norm.weight = ours.weight
+
+    language_model, seen = getattr(twin.model, "language_model", twin.model), {}
+    hooks = [language_model.register_forward_pre_hook(lambda _, x, named: seen.update(named), with_kwargs=True),
+             language_model.norm.register_forward_hook(lambda _, x, normed: seen.update(before=x[0], after=normed))]
+    twin(**for_transformers(qwen.config, inputs))
+    for hook in hooks:
+        hook.remove()
+    embeddings = seen.get("inputs_embeds")
+    if embeddings is None:                                # as where the language model has no tower beside it
+        embeddings = language_model.embed_tokens(inputs["input_ids"])
+    hidden = seen["after" if normed else "before"]
+    x = torch.cat((norms[0](embeddings[:, 1:]), norms[1](hidden[:, :-1])), dim=-1)
+    positions = seen.get("position_ids")
+    positions = None if positions is None else positions[..., :-1]
+    x = layers.eval()(inputs_embeds=F.linear(x, head.fc.weight), position_ids=positions).last_hidden_state
+    return F.linear(x, qwen.head_weight)
+
+
+def processor_checks(config: Config, folder: Path | None, tokenizer, random) -> tuple[list[Check], str]:
+    """How pictures and clips are prepared, beside the official processor: the checks, or why there are none."""
+    settings = ("preprocessor_config.json", "video_preprocessor_config.json")
+    why = None
+    if folder is None or tokenizer is None:
+        why = "this is a model without the folder of its checkpoint and a tokenizer"
+    elif not (folder / "processor_config.json").exists() and not all((folder / name).exists() for name in settings):
+        why = f"the folder lacks {' or '.join(settings)}"
+    elif not let_torchvision_in():
+        why = "the official processor needs torchvision, which is missing here (pip install torchvision)"
+    if why:
+        return [], f"Pictures: their preparation was not compared, because {why}."
+    import transformers
+    from PIL import Image
+
+    from minqwen.media import Clip, Processor
+
+    def noise(*shape):
+        return torch.randint(256, shape, generator=random, dtype=torch.uint8).numpy()
+
+    pictures = [Image.fromarray(noise(h, w, 3)) for h, w in ((75, 50), (64, 64), (40, 200))]
+    clip = noise(7, 48, 80, 3)
+    image, video = (f"<|vision_start|><|{kind}_pad|><|vision_end|>" for kind in ("image", "video"))
+    text = f"One {image} and {image}, then a clip: {video}, and again {image}."
+    processor = Processor.from_folder(folder, config.vision_config)
+    images, videos = processor.images(pictures), processor.videos([Clip(clip, fps=4)])
+    ids = tokenizer.encode(processor.expand(text, images, videos))
+
+    official = transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor.from_pretrained(folder),
+        transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")),
+        transformers.Qwen3VLVideoProcessor.from_pretrained(folder))
+    text = text.replace(video, "<|video_pad|>")           # theirs would keep these marks around the marks of each slice
+    theirs = official(text=[text], images=pictures, videos=[clip], return_tensors="pt", video_metadata=[
+        {"total_num_frames": len(clip), "fps": 4, "frames_indices": list(range(len(clip)))}])
+    compared = [
+        ("pixels of pictures", images.pixel_values, theirs["pixel_values"]),
+        ("grids of pictures", images.grid_thw, theirs["image_grid_thw"]),
+        ("pixels of a clip", videos.pixel_values, theirs["pixel_values_videos"]),
+        ("grid of a clip", videos.grid_thw, theirs["video_grid_thw"]),
+        ("ids of pictures and timestamps", torch.tensor([ids]), theirs["input_ids"]),
+    ]
+    return [Check("model", what, "official processor", error(ours, right), 0) for what, ours, right in compared], ""
+
+
+def random_ids(config: Config, B: int, T: int, random: torch.Generator) -> Tensor:
+    """(B, T) tokens of text: any but the placeholders of pictures and clips."""
+    vocab_size = config.text_config.vocab_size
+    placeholders = sorted(id for id in (config.image_token_id, config.video_token_id) if id < vocab_size)
+    ids = torch.randint(vocab_size - len(placeholders), (B, T), generator=random)
+    for id in placeholders:                               # the numbers from here on move up by one
+        ids += ids >= id
+    return ids
+
+
+def random_prompt(config: Config, *rows: list, random: torch.Generator, side: str = "left") -> dict[str, Tensor]:
+    """What `Qwen.forward` takes, by name, for rows of the kind [3, (4, 6), 5, (2, 4, 4)].
+
+    These are three tokens of text, a picture of 4 x 6 patches, five of text, and a clip of two groups of frames, 4 x 4
+    patches each, either of them behind two tokens of text, its timestamp. Ids and pixels are noise. Shorter rows are
+    padded on their `side`; without any there is no mask.
+    """
+    ids, grids = [], {config.image_token_id: [], config.video_token_id: []}
+    for row in rows:
+        ids.append([])
+        for part in row:
+            if isinstance(part, int):
+                ids[-1] += random_ids(config, 1, part, random)[0].tolist()
+                continue
+            kind, (t, h, w) = (config.image_token_id, (1, *part)) if len(part) == 2 else (config.video_token_id, part)
+            grids[kind].append((t, h, w))
+            seen = [kind] * (h * w // config.vision_config.spatial_merge_size ** 2)
+            for _ in range(t):
+                timestamp = random_ids(config, 1, 2 if len(part) == 3 else 0, random)[0].tolist()
+                ids[-1] += [*timestamp, config.vision_start_token_id, *seen, config.vision_end_token_id]
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side=side)
+    inputs = {"input_ids": pad([torch.tensor(row) for row in ids])}
+    if len(set(map(len, ids))) > 1:
+        inputs["attention_mask"] = pad([torch.ones(len(row), dtype=torch.long) for row in ids])
+    for (pixels, grid), found in zip(PICTURES, grids.values()):
+        if found:
+            inputs[grid] = torch.tensor(found)
+            inputs[pixels] = _pixels(config, inputs[grid], random)
+    return inputs
+
+
+PICTURES = (("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw"))
+
+
+def for_transformers(config: Config, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same for the official model, which wants to be told which tokens are a picture's (1) and a clip's (2)."""
+    ids = inputs["input_ids"]
+    if not any(grid in inputs for _, grid in PICTURES):
+        return inputs
+    return {**inputs, "mm_token_type_ids": (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id)}
+
+
+def _pixels(config, grids, random):
+    vision = config.vision_config
+    numbers = vision.in_channels * vision.temporal_patch_size * vision.patch_size ** 2
+    return torch.randn(int(grids.prod(-1).sum()), numbers, generator=random)
+
+
 def _ids(model, B, T, random) -> Tensor:
-    return torch.randint(model.config.text_config.vocab_size, (B, T), generator=random).to(model.head_weight.device)
+    return random_ids(model.config, B, T, random).to(model.head_weight.device)
+
+
+def _check_logits(what, compared, ours, theirs, tolerance) -> Check:
+    return Check("model", what, compared, error(ours, theirs), tolerance, _margin(ours, theirs))
 
 
 def _tolerances(dtype):

@@ -3,6 +3,8 @@
 import torch
 
 from minqwen.model import Config, GatedRMSNorm, Qwen, RMSNorm
+from minqwen.verify import for_transformers as for_transformers_with
+from minqwen.verify import random_prompt
 
 # Small, and nothing in it equal that could be confused: heads 2:6, keys narrower than values.
 SMALL = {
@@ -51,47 +53,14 @@ def tokens(B: int, T: int, vocabulary: int = SMALL["vocab_size"], seed: int = 1)
     return torch.randint(vocabulary, (B, T), generator=torch.Generator().manual_seed(seed))
 
 
-def prompt(*rows: list, side: str = "left", patch: int = 3 * 2 * 4 * 4, seed: int = 1) -> dict[str, torch.Tensor]:
-    """What `Qwen.forward` takes, by name, for rows of the kind [3, (4, 6), 5, (2, 4, 4)].
-
-    These are three tokens of text, a picture of 4 x 6 patches, five of text, and a clip of two groups of frames, 4 x 4
-    patches each, either of them behind two tokens of text, its timestamp. Pixels are noise, `patch` numbers for each
-    patch. Shorter rows are padded on their `side`; without any there is no mask.
-    """
-    random = torch.Generator().manual_seed(seed)
-    ids, grids = [], {IMAGE: [], VIDEO: []}
-
-    def text(n):
-        return torch.randint(IMAGE, (n,), generator=random).tolist()
-
-    for row in rows:
-        ids.append([])
-        for part in row:
-            if isinstance(part, int):
-                ids[-1] += text(part)
-                continue
-            kind, (t, h, w) = (IMAGE, (1, *part)) if len(part) == 2 else (VIDEO, part)
-            grids[kind].append((t, h, w))
-            for _ in range(t):
-                ids[-1] += text(2 * (kind == VIDEO)) + [VISION_START] + h * w // 4 * [kind] + [VISION_END]
-    length = max(map(len, ids))
-    pads = [[0] * (length - len(row)) for row in ids]
-    place = (lambda x, pad: pad + x) if side == "left" else (lambda x, pad: x + pad)
-    inputs = {"input_ids": torch.tensor([place(row, pad) for row, pad in zip(ids, pads)])}
-    if any(pads):
-        inputs["attention_mask"] = torch.tensor([place([1] * len(row), pad) for row, pad in zip(ids, pads)])
-    for kind, pixels, grid in ((IMAGE, "pixel_values", "image_grid_thw"),
-                               (VIDEO, "pixel_values_videos", "video_grid_thw")):
-        if grids[kind]:
-            inputs[grid] = torch.tensor(grids[kind])
-            inputs[pixels] = torch.randn(int(inputs[grid].prod(-1).sum()), patch, generator=random)
-    return inputs
+def prompt(*rows: list, side: str = "left", seed: int = 1) -> dict[str, torch.Tensor]:
+    """A small model's inputs, by name, for rows of the kind [3, (4, 6), 5, (2, 4, 4)]: see `random_prompt`."""
+    return random_prompt(seeing_config(), *rows, side=side, random=torch.Generator().manual_seed(seed))
 
 
 def for_transformers(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same for the official model, which wants to be told which tokens are a picture's (1) and a clip's (2)."""
-    ids = inputs["input_ids"]
-    return {**inputs, "mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == VIDEO).int()}
+    """The same for the official model, which wants to be told which tokens are a picture's."""
+    return for_transformers_with(seeing_config(), inputs)
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -1,14 +1,20 @@
 """Verification verifies: it passes what is right, and names the piece when that piece alone is broken."""
 
 import copy
+import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from support import random_qwen, small_config
+from official_processor import SMALL, official_dict
+from support import random_qwen, seeing_config, small_config
+from test_lessons_with_checkpoint import make_tokenizer
 
+import minqwen.media as media
 import minqwen.model as architecture
 import minqwen.verify as verification
+from minqwen.checkpoint import save_model
 from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
 from minqwen.model import GatedAttention, GatedDeltaNet
@@ -21,6 +27,23 @@ def qwen():
     return random_qwen()
 
 
+@pytest.fixture(scope="module")
+def seeing():
+    """With a tower and a head for multi-token prediction."""
+    pytest.importorskip("transformers", minversion="5.23")
+    return random_qwen(seeing_config())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint with a tower whose patches are 8 x 8 pixels, a tokenizer, and settings for pictures and clips."""
+    save_model(random_qwen(seeing_config({"patch_size": 8})), tmp_path)
+    make_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    for name, settings in (("preprocessor_config", SMALL.image), ("video_preprocessor_config", SMALL.video)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(official_dict(settings)))
+    return tmp_path
+
+
 # --------------------------------------------------------------------------------------- what is right passes
 
 
@@ -29,7 +52,65 @@ def test_a_right_model_passes(qwen, dtype):
     report = verify(copy.deepcopy(qwen).to(dtype))
     report.raise_if_failed()
     assert report.ok and {check.ring for check in report.checks} == {"kernel", "model"}
-    assert len(report.checks) >= 29
+    assert len(report.checks) == 30
+    assert not any(word in str(report) for word in ("picture,", "tower", "multi-token", "processor"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_right_model_that_sees_and_predicts_further_passes(seeing, dtype):
+    report = verify(copy.deepcopy(seeing).to(dtype))
+    report.raise_if_failed()
+    assert len(report.checks) == 47
+    assert any("preparation was not compared, because this is a model without" in line for line in report.remarks)
+
+
+def test_a_tower_without_multi_token_prediction_and_the_reverse_pass():
+    pytest.importorskip("transformers", minversion="5.23")
+    sees = verify(random_qwen(seeing_config(mtp_num_hidden_layers=0)))
+    predicts = verify(random_qwen(small_config(mtp_num_hidden_layers=2)))
+    for report, has, has_not in ((sees, "vision tower", "multi-token"), (predicts, "multi-token", "vision tower")):
+        report.raise_if_failed()
+        assert has in str(report) and has_not not in str(report)
+
+
+def test_a_tower_that_merges_three_by_three_passes():
+    """Nor may a random id be a placeholder's, of which there are two in twelve here."""
+    pytest.importorskip("transformers", minversion="5.23")
+    config = seeing_config({"spatial_merge_size": 3, "patch_size": 2}, vocab_size=12)
+    config = replace(config, image_token_id=1, video_token_id=11, vision_start_token_id=3, vision_end_token_id=4)
+    verify(random_qwen(config)).raise_if_failed()
+
+
+@pytest.mark.parametrize("file", [None, "processor_config.json"])
+def test_the_processor_of_a_folder_is_compared_with_the_official_one(folder, file):
+    pytest.importorskip("torchvision")
+    if file:                                              # as `transformers` 5 saves them: in one
+        settings = [json.loads((folder / f"{name}preprocessor_config.json").read_text()) for name in ("", "video_")]
+        (folder / file).write_text(json.dumps(dict(zip(("image_processor", "video_processor"), settings))))
+        for name in ("", "video_"):
+            (folder / f"{name}preprocessor_config.json").unlink()
+    report = verify(folder)
+    report.raise_if_failed()
+    assert sum(check.compared == "official processor" for check in report.checks) == 5
+
+
+def test_a_wrong_processor_is_named(folder, monkeypatch):
+    pytest.importorskip("torchvision")
+    expand = media.Processor.expand
+    monkeypatch.setattr(media.Processor, "expand", lambda *x: expand(*x).replace(" seconds>", ".0 seconds>"))
+    images = media.Processor.images
+    monkeypatch.setattr(media.Processor, "images", lambda *x: replace(
+        images(*x), pixel_values=images(*x).pixel_values.flip(-1)))
+    failed = {check.piece for check in verify(folder).failed}
+    assert failed == {"pixels of pictures", "ids of pictures and timestamps"}
+
+
+def test_what_keeps_the_processor_from_being_compared_is_remarked(folder, monkeypatch):
+    monkeypatch.setattr(verification, "let_torchvision_in", lambda: False)
+    report = verify(folder)
+    assert report.ok and any("needs torchvision, which is missing here" in remark for remark in report.remarks)
+    (folder / "preprocessor_config.json").unlink()
+    assert any("lacks preprocessor_config.json or" in remark for remark in verify(folder).remarks)
 
 
 def test_an_untied_model_of_attention_alone_passes():
@@ -39,8 +120,6 @@ def test_an_untied_model_of_attention_alone_passes():
 
 
 def test_a_folder_is_loaded_and_verified(qwen, tmp_path):
-    from minqwen.checkpoint import save_model
-
     save_model(qwen, tmp_path / "here")
     report = verify(tmp_path / "here")
     assert report.ok and str(tmp_path / "here") in str(report)
@@ -87,6 +166,51 @@ BROKEN = {  # what fails -> how it is broken
 }
 
 
+def scaled_forward(piece):
+    return lambda patch: patch.setattr(piece, "forward", scaled(piece.forward))
+
+
+positions, advance = architecture.mrope_positions, architecture.Cache.advance
+BROKEN_SIGHT = {
+    "patches, and their learned positions": scaled_forward(architecture.PatchEmbedding),
+    "rotary positions of patches": lambda patch: patch.setattr(
+        architecture.VisionTower, "rotary_angles", scaled(architecture.VisionTower.rotary_angles)),
+    "attention inside a frame": scaled_forward(architecture.VisionAttention),
+    "the tower's MLP": scaled_forward(architecture.VisionMLP),
+    "the tower's block": scaled_forward(architecture.VisionBlock),
+    "merger": scaled_forward(architecture.PatchMerger),
+    "vision tower": lambda patch: patch.setattr(
+        architecture.VisionTower, "learned_positions", scaled(architecture.VisionTower.learned_positions)),
+    "positions, with pictures": lambda patch: patch.setattr(
+        architecture, "mrope_positions", lambda *x: positions(*x)[[0, 2, 1]]),
+    "logits with a picture": lambda patch: patch.setattr(
+        architecture.Qwen, "embed", lambda self, input_ids, *x, **y: self.model.language_model.embed_tokens(input_ids)),
+    "decoding behind a picture": lambda patch: patch.setattr(
+        architecture.Cache, "advance",
+        lambda self, *x: (advance(self, *x), self.positions.fill_(self.length))),           # as if all were text
+    "pictures in pieces": lambda patch: patch.setattr(
+        architecture.AttentionCache, "append", lambda self, k, v: [1.01 * x for x in append(self, k, v)]),
+    "multi-token prediction": scaled_forward(architecture.MultiTokenPrediction),
+    "multi-token prediction, padded": lambda patch: patch.setattr(
+        architecture.Qwen, "_attention_mask", lambda *x: None),
+}
+
+
+@pytest.mark.parametrize("piece", BROKEN_SIGHT)
+def test_a_broken_piece_of_sight_is_named(seeing, piece, monkeypatch):
+    BROKEN_SIGHT[piece](monkeypatch)
+    report = verify(seeing)
+    assert piece in {check.piece for check in report.failed}
+
+
+def test_halves_in_the_wrong_order_are_named(seeing):
+    """Trap 21: what a checkpoint that was written the other way round would look like."""
+    other = copy.deepcopy(seeing)
+    other.mtp.forward = lambda hidden, embeddings, *rest: type(other.mtp).forward(other.mtp, embeddings, hidden, *rest)
+    assert {check.piece for check in verify(other).failed} == {
+        f"multi-token prediction{what}" for what in ("", ", padded", ", with pictures")}
+
+
 @pytest.mark.parametrize("piece", BROKEN)
 def test_a_broken_piece_is_named(qwen, piece, monkeypatch):
     BROKEN[piece](monkeypatch)
@@ -96,11 +220,15 @@ def test_a_broken_piece_is_named(qwen, piece, monkeypatch):
         report.raise_if_failed()
 
 
-def test_a_missing_name_is_named(qwen):
+def test_a_missing_name_is_named(qwen, seeing):
     other = copy.deepcopy(qwen)
     other.model.language_model.layers[0].mlp.extra = torch.nn.Parameter(torch.zeros(1))
     check = verification._names(other)
     assert not check.ok and "layers.0.mlp.extra" in check.note
+    other = copy.deepcopy(seeing)
+    del other.model.visual.merger.linear_fc1.bias
+    check = verification._names(other)
+    assert check.error == 1 and "model.visual.merger.linear_fc1.bias" in check.note
 
 
 def test_weights_that_are_not_numbers_fail(qwen):
