@@ -21,6 +21,7 @@ SMALL_VISION = {
     "temporal_patch_size": 2, "spatial_merge_size": 2, "num_position_embeddings": 36, "out_hidden_size": 64,
 }
 IMAGE, VIDEO, VISION_START, VISION_END = 290, 291, 292, 293                       # ids below are text
+KINDS = (IMAGE, "pixel_values", "image_grid_thw"), (VIDEO, "pixel_values_videos", "video_grid_thw")
 
 
 def small_config(**changes) -> Config:
@@ -61,6 +62,27 @@ def prompt(*rows: list, side: str = "left", seed: int = 1) -> dict[str, torch.Te
 def for_transformers(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The same for the official model, which wants to be told which tokens are a picture's."""
     return for_transformers_with(seeing_config(), inputs)
+
+
+def one_by_one(inputs):
+    """Each row of a batch by itself, without its pads, and with its own pictures and clips."""
+    ids = inputs["input_ids"]
+    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+    left = {kind: (list(inputs.get(grid, torch.zeros(0, 3, dtype=torch.long))), list(inputs.get(pixels, ())))
+            for kind, pixels, grid in KINDS}
+    for row, kept in enumerate(real):
+        alone = {"input_ids": ids[row : row + 1, kept]}
+        for kind, pixels, grid in KINDS:
+            grids, patches = left[kind]
+            wanted, taken, cut = 4 * int((alone["input_ids"] == kind).sum()), [], 0
+            while cut < wanted:
+                taken.append(grids.pop(0))
+                cut += int(taken[-1].prod())
+            if taken:
+                alone |= {grid: torch.stack(taken), pixels: torch.stack(patches[:cut])}
+                del patches[:cut]
+        yield row, alone
+    assert not any(grids or patches for grids, patches in left.values())
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -6,7 +6,19 @@ from functools import partial
 import pytest
 import torch
 from einops import rearrange
-from support import IMAGE, VIDEO, error, for_transformers, prompt, random_qwen, seeing_config, small_config, tokens
+from support import (
+    IMAGE,
+    KINDS,
+    VIDEO,
+    error,
+    for_transformers,
+    one_by_one,
+    prompt,
+    random_qwen,
+    seeing_config,
+    small_config,
+    tokens,
+)
 from torch.nn import functional as F
 
 from minqwen.model import mrope_positions
@@ -289,30 +301,6 @@ def test_logits_of_padded_rows(qwen, twin, rows, side):
     assert error(logits[real], twin(**for_transformers(inputs)).logits[real]) < PADDED
     for (row, alone), kept in zip(one_by_one(inputs), real, strict=True):
         assert error(logits[row, kept], qwen(**alone)[0]) < PADDED
-
-
-def one_by_one(inputs):
-    """Each row of a batch by itself, without its pads, and with its own pictures and clips."""
-    ids = inputs["input_ids"]
-    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
-    left = {kind: (list(inputs.get(grid, torch.zeros(0, 3, dtype=torch.long))), list(inputs.get(pixels, ())))
-            for kind, pixels, grid in KINDS}
-    for row, kept in enumerate(real):
-        alone = {"input_ids": ids[row : row + 1, kept]}
-        for kind, pixels, grid in KINDS:
-            grids, patches = left[kind]
-            wanted, taken, cut = 4 * int((alone["input_ids"] == kind).sum()), [], 0
-            while cut < wanted:
-                taken.append(grids.pop(0))
-                cut += int(taken[-1].prod())
-            if taken:
-                alone |= {grid: torch.stack(taken), pixels: torch.stack(patches[:cut])}
-                del patches[:cut]
-        yield row, alone
-    assert not any(grids or patches for grids, patches in left.values())
-
-
-KINDS = ((IMAGE, "pixel_values", "image_grid_thw"), (VIDEO, "pixel_values_videos", "video_grid_thw"))
 
 
 def test_what_is_seen_stands_where_its_placeholders_are(qwen):

@@ -35,7 +35,7 @@ def one_period(name: str) -> Qwen:
         qwen = Qwen(config)
     narrow = replace(text, hidden_size=64, intermediate_size=64, vocab_size=8, mtp_num_hidden_layers=0)
     weights = {key: p for key, p in random_qwen(Config(narrow)).state_dict().items()
-               if "linear_attn" in key and "proj" not in key}  # convolution, A_log, dt_bias and gated norm: as wide here
+               if "linear_attn" in key and "proj" not in key}  # convolution, A_log, dt_bias, gated norm: as wide here
 
     def scale(key, p):
         if p.dim() == 1:
