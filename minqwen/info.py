@@ -57,6 +57,13 @@ def describe(config: Config, context: int | None = None, dtype: str | None = Non
     attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
     parts = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
     weights, of_text = readable(total * BYTES[dtype]), readable(counts["text"] * BYTES[dtype])
+    besides, v = "", config.vision_config
+    if v is not None:
+        side = v.patch_size * v.spatial_merge_size
+        besides += (f"vision        {v.depth} blocks, {v.hidden_size} wide, {v.num_heads} heads; "
+                    f"{side} x {side} pixels make one token, of a clip in {v.temporal_patch_size} frames\n")
+    if layers := t.mtp_num_hidden_layers:
+        besides += f"prediction    of one token more, by {layers} layer{'s' * (layers > 1)} of gated attention (MTP)\n"
     tied = "the embedding is the head" if t.tie_word_embeddings else "embedding and head apart"
     return f"""\
 layers        {t.num_hidden_layers}, {t.hidden_size} wide
@@ -64,7 +71,7 @@ layers        {t.num_hidden_layers}, {t.hidden_size} wide
 memories of {t.linear_key_head_dim} x {t.linear_value_head_dim}
               {attention} gated attention, {t.num_attention_heads} query and {t.num_key_value_heads} key-value heads, \
 {t.head_dim} wide
-vocabulary    {t.vocab_size:,} tokens, {tied}
+{besides}vocabulary    {t.vocab_size:,} tokens, {tied}
 context       {t.max_position_embeddings:,} tokens at most
 
 parameters    {total:,}: {parts}

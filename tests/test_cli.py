@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import random_qwen
+from support import random_qwen, seeing_config, small_config
 
 from minqwen import cli
 from minqwen.checkpoint import save_model
@@ -33,6 +33,14 @@ def test_parameters_are_as_many_as_published(name):
     assert parameter_counts(Config.named(name)) == PUBLISHED[name]["parameters"]
 
 
+def test_parameters_of_a_small_model_are_counted_by_part():
+    qwen = random_qwen(seeing_config())
+    counts = parameter_counts(qwen.config)
+    assert counts == {part: sum(p.numel() for p in module.parameters()) for part, module in (
+        ("text", qwen.model.language_model), ("vision", qwen.model.visual), ("mtp", qwen.mtp))}
+    assert parameter_counts(small_config()) == counts | {"vision": 0, "mtp": 0}
+
+
 def test_memory_is_what_a_cache_takes():
     qwen = random_qwen()
     cache = qwen.new_cache(1, 100)
@@ -51,14 +59,16 @@ def test_info_by_name_needs_no_download(capsys):
     assert cli.main(["info", "Qwen/Qwen3.5-4B", "--context", "32768"]) == 0
     page = capsys.readouterr().out
     for fact in ("24 Gated DeltaNet", "8 gated attention", "4,659,865,088", "333,514,240", "9.32 GB in bfloat16",
-                 "32,768 tokens", "1.07 GB", "51.5 MB"):
+                 "32,768 tokens", "1.07 GB", "51.5 MB", "24 blocks, 1024 wide, 16 heads", "32 x 32 pixels",
+                 "by 1 layer of gated attention", "mtp 120,599,552"):
         assert fact in page, fact
 
 
 def test_info_of_a_folder(folder, capsys):
     assert cli.main(["info", str(folder), "--dtype", "float32"]) == 0
     page = capsys.readouterr().out
-    assert f"{sum(p.numel() for p in random_qwen().parameters()):,}" in page and "vision" not in page
+    assert f"{sum(p.numel() for p in random_qwen().parameters()):,}" in page
+    assert "vision" not in page and "MTP" not in page
 
 
 def test_readable():
