@@ -36,6 +36,17 @@ def chromium():
     return path
 
 
+@pytest.fixture(scope="module")
+def browser(request, tmp_path_factory):
+    """A Chromium to open pages in. CI must have one."""
+    if os.environ.get("CI") == "true" and find_chromium() is None:
+        pytest.fail("CI has no Chromium: install it (Debian: apt-get install chromium), or no explorer is driven")
+    from browser_support import a_browser
+
+    with a_browser(request.getfixturevalue("chromium"), tmp_path_factory.mktemp("profile")) as context:
+        yield context
+
+
 @pytest.fixture(scope="session")
 def repository():
     """Root of the repository."""

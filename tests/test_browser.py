@@ -1,14 +1,12 @@
 """The explorers in a real browser, as pages of their own and inside JupyterLab: pixels, keys, requests."""
 
 import itertools
-import os
 
 import numpy as np
 import pytest
-from browser_support import a_browser, a_jupyterlab, run_all_cells, shown, walk, watched, write_notebook
+from browser_support import a_jupyterlab, run_all_cells, shown, walk, watched, write_notebook
 from support import random_qwen, tokens
 
-from conftest import find_chromium
 from minqwen.trace import trace
 from minqwen.widgets import StateExplorer
 
@@ -16,14 +14,6 @@ pytestmark = pytest.mark.browser
 
 T, LAYERS, HEADS = 9, [0, 1, 2], 6
 PLACES = list(itertools.product(range(T), LAYERS, range(HEADS)))
-
-
-@pytest.fixture(scope="module")
-def browser(request, tmp_path_factory):
-    if os.environ.get("CI") == "true" and find_chromium() is None:
-        pytest.fail("CI has no Chromium: install it (Debian: apt-get install chromium), or no explorer is driven")
-    with a_browser(request.getfixturevalue("chromium"), tmp_path_factory.mktemp("profile")) as context:
-        yield context
 
 
 @pytest.fixture(scope="module")
