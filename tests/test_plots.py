@@ -86,6 +86,60 @@ def test_long_texts_keep_their_labels_apart():
     assert len(figure.axes[0].get_xticks()) <= 64
 
 
+def picture(seed=0, *shape):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def maps(figure):
+    """The weights that lie over pictures, in order."""
+    return [np.asarray(image.get_array()) for ax in figure.axes for image in ax.images if image.get_alpha()]
+
+
+def test_patches():
+    pixels = picture(0, 16, 24)
+    figure = draw(plots.patches(pixels, patch=4, merge=2, title="$16$"))
+    (ax,) = figure.axes
+    assert np.array_equal(image(figure), pixels)
+    numbers = {text.get_text(): text.get_position() for text in ax.texts}
+    assert numbers == {str(i): (i % 3 * 8 + 0.5, i // 3 * 8 + 0.5) for i in range(6)}       # row by row
+    many = draw(plots.patches(picture(0, 16, 32 * 8), patch=4))
+    assert [text.get_text() for text in many.axes[0].texts] == ["0", "32"]                  # the begin of each row
+
+
+def test_over():
+    random = np.random.default_rng(0)
+    weights = {f"head {i}": random.standard_normal((2, 3)) for i in range(4)}
+    figure = draw(plots.over(picture(0, 16, 24), weights, columns=3))
+    assert np.array_equal(maps(figure), np.float32(list(weights.values())))
+    assert [ax.get_title() for ax in figure.axes[:4]] == list(weights)
+    limits = {shown.get_clim() for ax in figure.axes for shown in ax.images if shown.get_alpha()}
+    low, high = limits.pop()
+    assert not limits and low == -high == pytest.approx(-max(np.abs(x).max() for x in weights.values()))
+    positive = draw(plots.over(picture(0, 16, 24), {"softmax": np.abs(weights["head 0"])}))
+    assert positive.axes[-1].get_ylim()[0] == 0 and figure.axes[-1].get_ylim()[0] < 0       # the colour bars
+
+
+def test_clip():
+    frames, weights = picture(0, 6, 16, 24), torch.rand(3, 2, 3)
+    figure = draw(plots.clip(frames, weights, times=[0.3, 1.3, 2.3]))
+    for group in range(3):
+        for frame in range(2):
+            assert np.array_equal(image(figure, frame * 3 + group), frames[2 * group + frame])
+    assert np.allclose(maps(figure), weights)
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["group 0\n0.3 s", "group 1\n1.3 s", "group 2\n2.3 s"]
+    assert len(draw(plots.clip(frames)).axes) == 6
+
+
+def test_looking():
+    frames, weights = picture(0, 2, 16, 24), np.arange(6.0).reshape(2, 3) - 2
+    layers = {"0 delta rule": weights, "1 attention": np.abs(weights), "2 delta rule": weights / 9}
+    figure = draw(plots.looking(frames, weights, layers, patch=4, title="layer $1"))
+    assert np.array_equal(image(figure, 0), frames[0]) and np.array_equal(image(figure, 1), frames[1])
+    assert np.allclose(maps(figure), [weights, *layers.values()])
+    below = [ax.images[1].get_clim()[1] for ax in figure.axes if ax.get_title() in layers]
+    assert below == [3, 3, 3]                                                               # one scale for each kind
+
+
 def test_training_reads_its_log(tmp_path):
     (tmp_path / "training.csv").write_text(
         "step,seconds,lr,loss facts,loss sums,12 facts\n"

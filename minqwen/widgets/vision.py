@@ -271,6 +271,7 @@ class VisionExplorer(Explorer):
         """What can be shown one at a time, pictures and groups of frames in order of reading; and their pixels."""
         config, media = self.trace.model.config, self.trace.media
         sizes, views, pixels = config.vision_config, [], []
+        clips = (self.trace.input_ids[self.row] == config.video_token_id).any()
         for kind, token, name, grid, setting in (
             ("picture", config.image_token_id, "pixel_values", "image_grid_thw", "image"),
             ("clip", config.video_token_id, "pixel_values_videos", "video_grid_thw", "video"),
@@ -283,7 +284,6 @@ class VisionExplorer(Explorer):
             places, number = self.trace.input_ids == token, 0
             ours = places[self.row, self._real].nonzero()[:, 0].tolist()
             first = -int(places[: self.row].sum())          # pictures of earlier rows come first: ours begin at 0
-            still = kind == "picture" and "pixel_values_videos" not in media    # its slice's frames are all the same
             for frames in pictures_of(media[name], media[grid], settings):
                 groups = rearrange(frames, "(t f) h w c -> t f h w c", f=settings.temporal_patch_size)
                 height, width = frames.shape[1:3]
@@ -292,7 +292,8 @@ class VisionExplorer(Explorer):
                     tokens, first = ours[max(0, first) : first + rows * columns], first + rows * columns
                     if first <= 0 or not tokens:
                         continue
-                    shown = _reduced(pair[:1] if still else pair, settings.patch_size)
+                    # a still fills its slice with equal frames: one is enough, if no clip is there to compare
+                    shown = _reduced(pair if clips else pair[:1], settings.patch_size)
                     views.append({
                         "kind": kind, "number": number, "group": group, "groups": len(groups), "frames": len(shown),
                         "rows": rows, "columns": columns, "height": shown.shape[1], "width": shown.shape[2],
