@@ -9,23 +9,33 @@
     talk = qwen.conversation()                          # remembers
     talk("My name is Ann."), talk("What is my name?")
 
+    qwen.chat("What is in this picture?", images=["photo.jpg"])
+    qwen.chat("What is 48210 + 3377?", tools=[add])     # a Python function, which the model may call
+
 Between text and tokens stand the template, which turns messages into one text, and `Speech`, which turns new tokens
-back into text and knows what of it is thinking.
+back into text and knows what of it is thinking. A `Turn` is what becomes of one question.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from . import generate as generation
 from .checkpoint import load_model, resolve
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .errors import QwenError, read_json
-from .model import GatedDeltaNet, Qwen
-from .tokenizer import Tokenizer, opens_thinking
+from .media import Processor
+from .messages import as_messages, media_of
+from .model import Cache, GatedDeltaNet, Qwen, Snapshot
+from .speech import Piece, Reply, Speech
+from .tokenizer import Tokenizer
+from .tools import call, describe_all
 
-__all__ = ["Assistant", "Conversation", "Piece", "Reply", "load"]
+__all__ = ["Assistant", "Conversation", "Inputs", "Piece", "Reply", "load"]
 
 NANO = Path(__file__).parent.parent / "data" / "nano"
 KERNELS = {"auto": None, "recurrent": recurrent_gated_delta_rule, "chunk": chunk_gated_delta_rule}
@@ -78,76 +88,153 @@ def use_rule(model: Qwen, rule) -> None:
             module.delta_rule = delta_rule
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the model reads of a chat.
+
+    Attributes:
+        text: as the template writes it, with a placeholder for every token of a picture.
+        ids: its tokens.
+        media: pictures and clips, by the names of `Qwen.forward`'s arguments: pixel_values and image_grid_thw,
+            pixel_values_videos and video_grid_thw, as far as there are any.
+    """
+
+    text: str
+    ids: list[int]
+    media: dict[str, Tensor] = field(default_factory=dict)
+
+
 class Assistant:
     """A loaded checkpoint. `load` makes it.
 
     Attributes:
         config, model, tokenizer, folder: the checkpoint's parts; `tokenizer` is None where the folder has none.
-        processor: of images and videos; None in this version, which reads text.
+        processor: of pictures and clips, see `media.py`; None where there is no vision tower.
         defaults: how `chat` draws tokens unless told otherwise: `generation_config.json`; greedy without that file.
     """
 
     def __init__(self, model: Qwen, tokenizer: Tokenizer | None = None, folder: str | Path | None = None):
-        self.model, self.config, self.tokenizer, self.processor = model, model.config, tokenizer, None
+        self.model, self.config, self.tokenizer = model, model.config, tokenizer
         self.folder = None if folder is None else Path(folder)
+        sees = self.folder is not None and self.config.vision_config is not None
+        self.processor = Processor.from_folder(self.folder, self.config.vision_config) if sees else None
         self.defaults = _sampling_defaults(self.folder)
 
-    def chat(self, messages: "str | list[dict]", *, system: str | None = None, thinking: bool | None = None,
-             stream: bool = False, **options) -> "Reply | Iterator[Piece]":
+    def chat(self, messages: "str | list[dict]", *, images: Sequence = (), videos: Sequence = (),
+             system: str | None = None, thinking: bool | None = None, tools: "Sequence[Callable | dict]" = (),
+             max_tool_rounds: int = 8, stream: bool = False, **options) -> "Reply | Iterator[Piece]":
         """Answer a text, or the last of a list of messages.
 
         Args:
-            messages: "Hi", or [{"role": "user", "content": "Hi"}, ...].
+            messages: "Hi", or [{"role": "user", "content": "Hi"}, ...]. A content may be a list of parts such as
+                {"type": "image", "image": x}, {"type": "video", "video": x} and {"type": "text", "text": "Hi"}.
+            images: pictures that stand before the question, each anything that `media.load_image` takes; or, in order,
+                for the parts {"type": "image"} that have none.
+            videos: clips, likewise; each a list of frames, an array, a path or a `media.Clip`.
             system: a text that is put first, as the system's message.
             thinking: whether to think before the answer; None leaves it to the checkpoint's template.
+            tools: Python functions that the model may call. They are run, and it reads what they return - or raise. A
+                function may also be given by its schema alone: then the answer ends where it is called, and carries
+                the calls (`Reply.tool_calls`).
+            max_tool_rounds: how often calls are run before the answer must come.
             stream: give the text in pieces as it comes.
-            options: max_new_tokens (1024), temperature, top_k, top_p, min_p, presence_penalty, repetition_penalty,
-                seed, thinking_budget, prefill_chunk: see `minqwen.stream`.
+            options: max_new_tokens (1024; in each round), temperature, top_k, top_p, min_p, presence_penalty,
+                repetition_penalty, seed, thinking_budget, prefill_chunk: see `minqwen.stream`.
 
         Returns:
-            The answer as a str that has `.thinking` and more: see `Reply`. With `stream`, an iterator of `Piece`s.
+            The answer as a str that has `.thinking`, `.tool_calls` and more: see `Reply`. With `stream`, an iterator of
+            `Piece`s.
 
         Raises:
-            QwenError: messages or options that cannot be, or a checkpoint that cannot chat.
+            QwenError: messages, pictures, tools or options that cannot be, or a checkpoint that cannot do this.
         """
-        prompt, ids = self.prompt(_messages(messages, system), thinking)
-        options = self._options(options)
-        speech = Speech(self.tokenizer, prompt, options["thinking_budget"])
-        pieces = speech.follow(id for (id,) in generation.stream(self.model, [ids], **options))
-        return pieces if stream else speech.reply(pieces)
+        messages, options = as_messages(messages, system, images, videos), self._options(options)
+        turn = Turn(self, messages, thinking, tools, max_tool_rounds, options["thinking_budget"])
 
-    def chat_batch(self, chats: "Sequence[str | list[dict]]", *, system: str | None = None,
-                   thinking: bool | None = None, **options) -> "list[Reply]":
-        """Answer several chats at once, each by itself. Arguments are those of `chat`."""
+        def read(inputs):
+            return generation.stream(self.model, [inputs.ids], **inputs.media, **options)
+
+        read(turn.inputs)                               # not begun: complains now, if it must
+        return turn.pieces(read) if stream else turn.answer(read)
+
+    def chat_batch(self, chats: "Sequence[str | list[dict]]", *, images: "Sequence[Sequence] | None" = None,
+                   videos: "Sequence[Sequence] | None" = None, system: str | None = None, thinking: bool | None = None,
+                   tools: "Sequence[Callable | dict]" = (), max_tool_rounds: int = 8, **options) -> "list[Reply]":
+        """Answer several chats at once, each by itself. Arguments are those of `chat`; images and videos are lists with
+        a list for each chat."""
         if isinstance(chats, str) or not chats:
             raise QwenError("chat_batch answers a list of one or more chats; for one text there is chat.")
-        prompts = [self.prompt(_messages(messages, system), thinking) for messages in chats]
+        for name, lists in (("images", images), ("videos", videos)):
+            if lists is not None and (not isinstance(lists, list | tuple) or len(lists) != len(chats)):
+                raise QwenError(f"{name} must be a list with a list of {name} for each of the {len(chats)} chats.")
         options = self._options(options)
-        rows = generation.generate(self.model, [ids for _, ids in prompts], **options)
-        speeches = [Speech(self.tokenizer, prompt, options["thinking_budget"]) for prompt, _ in prompts]
-        return [speech.reply(speech.follow(ids)) for speech, ids in zip(speeches, rows, strict=True)]
+        nothing = [()] * len(chats)
+        turns = [Turn(self, as_messages(messages, system, pictures, clips), thinking, tools, max_tool_rounds,
+                      options["thinking_budget"])
+                 for messages, pictures, clips in zip(chats, images or nothing, videos or nothing, strict=True)]
+        while waiting := [turn for turn in turns if turn.reply is None]:
+            media = _joined([turn.inputs.media for turn in waiting])
+            rows = generation.generate(self.model, [turn.inputs.ids for turn in waiting], **media, **options)
+            for turn, ids in zip(waiting, rows, strict=True):
+                for _ in turn.hear(ids):
+                    pass
+        return [turn.reply for turn in turns]
 
-    def conversation(self, *, system: str | None = None, thinking: bool | None = None, **options) -> "Conversation":
+    def conversation(self, *, system: str | None = None, thinking: bool | None = None,
+                     tools: "Sequence[Callable | dict]" = (), max_tool_rounds: int = 8, **options) -> "Conversation":
         """A chat that remembers: `talk = qwen.conversation()`, then `talk("Hi")` as often as you like."""
-        return Conversation(self, system, thinking, options)
+        return Conversation(self, system, thinking, options, tools, max_tool_rounds)
+
+    def inputs(self, messages: "str | list[dict]", thinking: bool | None = None, add_generation_prompt: bool = True,
+               tools: "Sequence[Callable | dict] | None" = None) -> Inputs:
+        """What the model reads when it is to answer these messages. Arguments and errors as in `chat`."""
+        messages = as_messages(messages)
+        schemas = list(describe_all(tools).values())
+        return self._write(messages, self._look(messages), schemas, thinking, add_generation_prompt)
 
     def prompt(self, messages: list[dict], thinking: bool | None = None,
                add_generation_prompt: bool = True) -> tuple[str, list[int]]:
-        """What the model reads when it is to answer these messages: the text, and its ids."""
+        """The text and the ids of `inputs`."""
+        inputs = self.inputs(messages, thinking, add_generation_prompt)
+        return inputs.text, inputs.ids
+
+    def _look(self, messages: list[dict]) -> dict:
+        """The pictures and clips of these messages, prepared: what `Processor.expand` takes."""
+        pictures, clips = media_of(messages)
+        if not pictures and not clips:
+            return {}
+        if self.config.vision_config is None:
+            raise QwenError(f"{self._name} has no vision tower, so it reads text alone: leave pictures and clips out.")
+        if self.processor is None:
+            raise QwenError(f"{self._name} does not say how its pictures are prepared, as it was not loaded from a "
+                            f"folder: set qwen.processor to a minqwen.media.Processor.")
+        return {"images": self.processor.images(pictures) if pictures else None,
+                "videos": self.processor.videos(clips) if clips else None}
+
+    def _write(self, messages: list[dict], seen: dict, schemas: list[dict], thinking: bool | None,
+               add_generation_prompt: bool = True) -> Inputs:
+        """What the model reads, once `_look` has seen the pictures."""
+        self._check_tokenizer()
         tokenizer = self.tokenizer
-        if tokenizer is None:
-            raise QwenError(f"{self._name} has no tokenizer (tokenizer.json), so it cannot chat: add the file, or call "
-                            f"qwen.model and minqwen.generate with token ids.")
         if thinking not in (None, tokenizer.thinking_by_default) and not tokenizer.supports_thinking:
             raise QwenError(f"The chat template of {self._name} has no thinking switch: leave `thinking` out.")
-        how = {"thinking": thinking, "add_generation_prompt": add_generation_prompt}
-        return tokenizer.render(messages, **how), tokenizer.encode_chat(messages, **how)
+        if schemas and not tokenizer.supports_tools:
+            raise QwenError(f"{self._name} was not made for tools (its chat template does not show them, or it has no "
+                            f"token <tool_call>): leave `tools` out.")
+        text, ids = tokenizer.write_chat(
+            messages, expand=partial(self.processor.expand, **seen) if seen else None, thinking=thinking,
+            tools=schemas or None, add_generation_prompt=add_generation_prompt)
+        media = {}
+        for kind, pixels, grid in (("images", "pixel_values", "image_grid_thw"),
+                                   ("videos", "pixel_values_videos", "video_grid_thw")):
+            if seen.get(kind) is not None:
+                media |= {pixels: seen[kind].pixel_values, grid: seen[kind].grid_thw}
+        return Inputs(text, ids, media)
 
     def _options(self, given: dict) -> dict:
         """The options of `minqwen.stream` for a chat: the given ones, then the checkpoint's, then our own."""
+        self._check_tokenizer()
         for name in given:
-            if name in ("images", "videos", "tools"):
-                raise QwenError(f"This version of minqwen reads text, so chat takes no {name} yet: leave them out.")
             if name not in OPTIONS:
                 raise QwenError(f"chat has no option {name!r}; it has {', '.join(OPTIONS)}.")
         options = OPTIONS | self.defaults | {name: value for name, value in given.items() if value is not None}
@@ -156,6 +243,11 @@ class Assistant:
             options["think_ids"] = tuple(map(self.tokenizer.id_of, ("<think>", "</think>")))
             options["end_think_ids"] = self.tokenizer.encode(END_OF_THINKING)
         return options
+
+    def _check_tokenizer(self):
+        if self.tokenizer is None:
+            raise QwenError(f"{self._name} has no tokenizer (tokenizer.json), so it cannot chat: add the file, or call "
+                            f"qwen.model and minqwen.generate with token ids.")
 
     @property
     def _name(self) -> str:
@@ -168,12 +260,115 @@ class Assistant:
         if self.tokenizer is not None:
             thinking = "on" if self.tokenizer.thinking_by_default else "off"
             tokens = f"{self.tokenizer.vocab_size:,} tokens, thinking {thinking} by default"
+        vision = ""
+        if tower := self.config.vision_config:
+            side = tower.patch_size * tower.spatial_merge_size
+            vision = f"  vision     {tower.depth} layers, a token for every {side} x {side} pixels\n"
         linear, dtype = text.layer_types.count("linear_attention"), str(weight.dtype).removeprefix("torch.")
         return (f"{self._name}: {parameters:,} parameters, {dtype} on {weight.device}\n"
                 f"  layers     {linear} Gated DeltaNet, {text.num_hidden_layers - linear} gated attention, "
                 f"{text.hidden_size} wide\n"
+                f"{vision}"
                 f"  tokenizer  {tokens}\n"
                 f"  context    {text.max_position_embeddings:,} tokens")
+
+
+class Turn:
+    """What becomes of one question: the answer, and before it rounds of tool calls if the model asks for any.
+
+    inputs: what the model reads in the round to come.
+    new:    the messages that the turn adds to the chat; the last one grows while the model speaks.
+    reply:  the answer, when it is complete; None before.
+    """
+
+    def __init__(self, assistant: Assistant, messages: list[dict], thinking: bool | None,
+                 tools: "Sequence[Callable | dict]", max_tool_rounds: int, thinking_budget: int | None,
+                 add: Callable[[dict], None] = lambda message: None):
+        """add: is called with each new message as soon as it begins."""
+        if not isinstance(max_tool_rounds, int) or max_tool_rounds < 0:
+            raise QwenError(f"max_tool_rounds must be a whole number, 0 or more, not {max_tool_rounds!r}.")
+        self.assistant, self.messages, self.thinking, self.add = assistant, messages, thinking, add
+        schemas = describe_all(tools)
+        self.tools, self.schemas = tools, list(schemas.values())
+        self.for_the_user = {name for name, tool in zip(schemas, tools or ()) if isinstance(tool, dict)}
+        self.rounds_left, self.thinking_budget = max_tool_rounds, thinking_budget
+        self.seen = assistant._look(messages)           # once: what tools return is text
+        self.new, self.calls, self.reply = [], [], None
+        self.inputs = self._write()
+
+    def _write(self, add_generation_prompt: bool = True) -> Inputs:
+        messages = [*self.messages, *self.new]
+        return self.assistant._write(messages, self.seen, self.schemas, self.thinking, add_generation_prompt)
+
+    def stem(self) -> list[int]:
+        """The beginning of `inputs.ids` that a later prompt will begin with, too."""
+        return self._write(add_generation_prompt=False).ids
+
+    def pieces(self, read: Callable[[Inputs], Iterator[list[int]]]) -> Iterator[Piece]:
+        """The whole turn, piece by piece. read: gives the new tokens of one round."""
+        while self.reply is None:
+            yield from self.hear(id for (id,) in read(self.inputs))
+
+    def answer(self, read: Callable[[Inputs], Iterator[list[int]]]) -> Reply:
+        """The whole turn at once."""
+        for _ in self.pieces(read):
+            pass
+        return self.reply
+
+    def hear(self, ids: Iterable[int]) -> Iterator[Piece]:
+        """One round: what the model says with these tokens, and the results of what it calls."""
+        speech = Speech(self.assistant.tokenizer, self.inputs.text, self.thinking_budget, self.tools)
+        message = {"role": "assistant", "content": ""}
+        for piece in speech.follow(self._noted(ids, message)):
+            part = "reasoning_content" if piece.thinking else "content"
+            if not piece.tool:
+                message[part] = message.get(part, "") + piece
+            yield piece
+        reply = speech.reply()
+        calls, message["content"] = reply.tool_calls, str(reply)
+        if calls or reply.thinking or "</think>" in reply:    # or the template would look for thinking in the content
+            message["reasoning_content"] = reply.thinking
+        if calls:
+            message["tool_calls"] = [one.official() for one in calls]
+            self.calls += calls
+        # what can be run: all but schemas; a name that nobody knows gives an error, which the model reads
+        can_run = self.rounds_left and not any(one.name in self.for_the_user for one in calls)
+        if not calls or reply.finish == "length" or not can_run:
+            finish = "tools" if calls and reply.finish != "length" else reply.finish
+            self.reply = Reply(reply, reply.thinking, reply.ids, reply.prompt, finish, self.calls, self.new)
+            return
+        self.rounds_left -= 1
+        for one in calls:
+            one.result = call(self.tools, one)
+            self._note({"role": "tool", "content": one.result})
+            yield Piece(one.result, tool="result")
+        self.inputs = self._write()
+
+    def _noted(self, ids, message):
+        for n, id in enumerate(ids):
+            if n == 0:                                  # not before: a prompt that could not be read leaves no trace
+                self._note(message)
+            yield id
+
+    def _note(self, message):
+        self.new.append(message)
+        self.add(message)
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a cache had read when the snapshot was taken."""
+
+    ids: list[int]
+    media: dict[str, Tensor]
+    cache: Cache
+    snapshot: Snapshot
+
+    def begins(self, inputs: Inputs) -> bool:
+        """Whether these begin with what was read - the pictures too: two of one size have the same ids."""
+        n, media = len(self.ids), inputs.media
+        return (n < len(inputs.ids) and inputs.ids[:n] == self.ids
+                and all(name in media and media[name][: len(x)].equal(x) for name, x in self.media.items()))
 
 
 class Conversation:
@@ -184,151 +379,72 @@ class Conversation:
     answer anew. A recurrent state cannot be cropped: going back takes a snapshot.
     """
 
-    def __init__(self, assistant: Assistant, system: str | None = None, thinking: bool | None = None, options=None):
+    def __init__(self, assistant: Assistant, system: str | None = None, thinking: bool | None = None, options=None,
+                 tools: "Sequence[Callable | dict]" = (), max_tool_rounds: int = 8):
         self.assistant, self.thinking, self.options = assistant, thinking, options or {}
+        self.tools, self.max_tool_rounds = tools, max_tool_rounds
+        describe_all(tools)                             # complains now, if it must
         self.messages = [] if system is None else [{"role": "system", "content": system}]
-        self._saved = [], None, None                    # ids read, the cache, its snapshot when it had read them
+        self._read: list[Read] = []                     # places to go back to, on one cache, each further on
 
-    def __call__(self, text: str, *, stream: bool = False, **options) -> "Reply | Iterator[Piece]":
-        """Say something: the `Reply`, or with `stream` its `Piece`s. An answer broken off is kept as far as it came."""
-        question, answer = {"role": "user", "content": text}, {"role": "assistant", "content": ""}
-        messages = [*self.messages, question]
-        prompt, ids = self.assistant.prompt(messages, self.thinking)
-        _, stem = self.assistant.prompt(messages, self.thinking, add_generation_prompt=False)
+    def __call__(self, text: str | None = None, *, images: Sequence = (), videos: Sequence = (), stream: bool = False,
+                 **options) -> "Reply | Iterator[Piece]":
+        """Say something: the `Reply`, or with `stream` its `Piece`s. An answer broken off is kept as far as it came.
+
+        Args:
+            text: None goes on from `messages` as they are, when you have added the results of tools there.
+            images, videos, options: as in `Assistant.chat`.
+        """
+        question = [] if text is None else as_messages(text, None, images, videos)
         options = self.assistant._options(self.options | options)
-        generation.stream(self.assistant.model, [ids], **options)               # not begun: complains now, if it must
-        speech = Speech(self.assistant.tokenizer, prompt, options["thinking_budget"])
 
-        def new_ids():
-            for n, (id,) in enumerate(self._steps(ids, stem, options)):
-                if n == 0:                              # not before: a prompt that could not be read leaves no trace
-                    self.messages += [question, answer]
-                yield id
+        def add(message):
+            self.messages += [*question, message]
+            question.clear()
 
-        def pieces():
-            for piece in speech.follow(new_ids()):
-                part = "reasoning_content" if piece.thinking else "content"
-                answer[part] = answer.get(part, "") + piece
-                yield piece
+        turn = Turn(self.assistant, [*self.messages, *question], self.thinking, self.tools, self.max_tool_rounds,
+                    options["thinking_budget"], add)
+        generation.stream(self.assistant.model, [turn.inputs.ids], **turn.inputs.media, **options)  # complains now
+        read = partial(self._steps, turn, options)
+        return turn.pieces(read) if stream else turn.answer(read)
 
-        return pieces() if stream else speech.reply(pieces())
-
-    def _steps(self, ids: list[int], stem: list[int], options: dict) -> Iterator[list[int]]:
-        """Generate from `ids`, of which `stem` is the part that the next turn will begin with, too."""
+    def _steps(self, turn: Turn, options: dict, inputs: Inputs) -> Iterator[list[int]]:
+        """Generate from `inputs`, reading only what the cache has not read yet."""
         model, context = self.assistant.model, self.assistant.config.text_config.max_position_embeddings
+        ids, stem, media = inputs.ids, turn.stem(), inputs.media
         room = min(len(ids) + options["max_new_tokens"], context)
-        known, cache, snapshot = self._saved
         may_reuse = options["repetition_penalty"] == 1  # else every token of the prompt counts, and must come by
-        if may_reuse and known and ids[: len(known)] == known and len(known) < len(ids) and room <= cache.max_length:
-            cache.restore(snapshot)
+        while self._read and not (may_reuse and self._read[-1].begins(inputs)
+                                  and room <= self._read[-1].cache.max_length):
+            self._read.pop()
+        if self._read:
+            last = self._read[-1]
+            known, cache, media = last.ids, last.cache, _rest(media, last.media)
+            cache.restore(last.snapshot)
         else:
             known, cache = [], model.new_cache(1, min(2 * room, context))
         if may_reuse and ids[: len(stem)] == stem and len(known) < len(stem) < len(ids):
             piece = torch.tensor([stem[len(known):]], device=model.head_weight.device)
-            generation.prefill(model, piece, cache, prefill_chunk=options["prefill_chunk"])
-            known, snapshot = stem, cache.snapshot()
-            self._saved = known, cache, snapshot
-        yield from generation.stream(model, [ids[len(known):]], cache=cache, **options)
+            generation.prefill(model, piece, cache, prefill_chunk=options["prefill_chunk"], **media)
+            known, media = stem, {}
+            # The end of the question is where the next turn goes on from, the end of a tool's result the next round.
+            self._read = [*(self._read[:1] if turn.new else []), Read(stem, inputs.media, cache, cache.snapshot())]
+        yield from generation.stream(model, [ids[len(known):]], cache=cache, **media, **options)
 
 
-# ------------------------------------------------------------------------------------------------------ tokens to text
+# --------------------------------------------------------------------------------------------------------- small things
 
 
-class Reply(str):
-    """An answer. It is the text, without the thinking, and has
-
-    thinking: what the model thought before it, "" if it did not.
-    ids:      every new token, thinking and the token it stopped at included.
-    prompt:   the whole text that the model read.
-    finish:   "stop" - it ended by itself; "budget" - so it did, but its thinking was cut at `thinking_budget`;
-              "length" - it was cut at `max_new_tokens`, or the context was full.
-    """
-
-    def __new__(cls, answer="", thinking="", ids=(), prompt="", finish="stop"):
-        self = super().__new__(cls, answer)
-        self.thinking, self.ids, self.prompt, self.finish = thinking, list(ids), prompt, finish
-        return self
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the model ended the answer by itself."""
-        return self.finish != "length"
+def _joined(media: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The pictures of several chats, those of the first one first."""
+    names = dict.fromkeys(name for one in media for name in one)
+    return {name: torch.cat([one[name] for one in media if name in one]) for name in names}
 
 
-class Piece(str):
-    """Some text of an answer, never half a character; `.thinking` says whether it is part of the thinking."""
-
-    def __new__(cls, text="", thinking=False):
-        self = super().__new__(cls, text)
-        self.thinking = thinking
-        return self
-
-
-class Speech:
-    """Turns one answer's tokens into text, and knows what of it is thinking.
-
-    A think block is open from the start if the prompt opened it, or opens with `<think>` where nothing was said yet;
-    it ends with `</think>`. In other places these are text like any other.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, prompt: str, thinking_budget: int | None = None):
-        self.tokenizer, self.prompt, self.thinking_budget = tokenizer, prompt, thinking_budget
-        self.decoder = tokenizer.stream()
-        self.think_ids = tuple(map(tokenizer.fast.token_to_id, ("<think>", "</think>")))
-        self.thinking = opens_thinking(prompt)
-        self.may_open = not self.thinking               # until something is said
-        self.ids, self.thought = [], 0                  # all tokens; how many were thinking
-
-    def follow(self, ids: Iterable[int]) -> Iterator[Piece]:
-        """The text of these tokens, piece by piece, without special tokens."""
-        opener, closer = self.think_ids
-        trim = self.thinking                            # the line breaks behind a tag belong to the template
-        for id in ids:
-            self.ids.append(id)
-            if id in self.tokenizer.stop_ids:
-                continue
-            turns = id == closer if self.thinking else id == opener and self.may_open
-            text = self.decoder.flush() if turns else self.decoder.push(id)
-            self.thought += self.thinking and not turns
-            text = text.lstrip("\n") if trim else text
-            if text:
-                yield Piece(text, self.thinking)
-                trim = False
-                self.may_open &= text.isspace()
-            if turns:
-                self.thinking, self.may_open, trim = not self.thinking, False, True
-        if text := self.decoder.flush():
-            yield Piece(text, self.thinking)
-
-    def reply(self, pieces: Iterable[Piece]) -> Reply:
-        """All of `follow`'s pieces as one answer."""
-        parts = {True: "", False: ""}
-        for piece in pieces:
-            parts[piece.thinking] += piece
-        if not self.ids or self.ids[-1] not in self.tokenizer.stop_ids:
-            finish = "length"
-        else:
-            finish = "stop" if self.thinking_budget is None or self.thought <= self.thinking_budget else "budget"
-        return Reply(parts[False], parts[True].rstrip("\n"), self.ids, self.prompt, finish)
-
-
-def _messages(messages: "str | list[dict]", system: str | None) -> list[dict]:
-    """A chat as a list of messages of text, the system's first."""
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    if not isinstance(messages, list | tuple) or not all(isinstance(message, dict) for message in messages):
-        raise QwenError("A chat is a text or a list of messages such as {'role': 'user', 'content': 'Hi'}.")
-    for message in messages:
-        content = message.get("content")
-        kinds = {part.get("type") for part in content if isinstance(part, dict)} if isinstance(content, list) else set()
-        if kinds - {"text"}:
-            others = ", ".join(sorted(map(str, kinds - {"text"})))
-            raise QwenError(f"This version of minqwen reads text, but a message holds {others}: leave it out.")
-    if system is None:
-        return list(messages)
-    if messages and messages[0].get("role") == "system":
-        raise QwenError("These messages begin with the system's already: leave out `system`, or that message.")
-    return [{"role": "system", "content": system}, *messages]
+def _rest(media: dict[str, Tensor], seen: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The pictures behind those that were seen."""
+    rest = {name: x[len(seen.get(name, ())) :] for name, x in media.items()}
+    return {name: x for name, x in rest.items() if len(x)}
 
 
 def _sampling_defaults(folder: Path | None) -> dict:

@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="think before the answer, or do not "
                      "(as the checkpoint has it)")
     sub.add_argument("--system", help="a text that is put first")
+    for kind in ("image", "video"):
+        sub.add_argument(f"--{kind}", action="append", default=[], metavar="PATH",
+                         help="which stands before your first question; may be given several times")
     for name, kind in (("temperature", float), ("top-k", int), ("top-p", float), ("min-p", float),
                        ("presence-penalty", float), ("max-new-tokens", int), ("thinking-budget", int), ("seed", int)):
         sub.add_argument(f"--{name}", type=kind, metavar="N")
@@ -133,6 +136,7 @@ def chat(arguments) -> None:
     names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "max_new_tokens", "thinking_budget", "seed")
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     talk = qwen.conversation(system=arguments.system, thinking=arguments.thinking, **options)
+    media = {kind: paths for kind, paths in (("images", arguments.image), ("videos", arguments.video)) if paths}
     print(qwen, "\nCtrl-C stops an answer, Ctrl-D ends.\n", sep="")
     while True:
         try:
@@ -141,7 +145,8 @@ def chat(arguments) -> None:
             return print()
         if not text.strip():
             return None
-        speak(talk(text, stream=True))
+        speak(talk(text, stream=True, **media))
+        media = {}
 
 
 def speak(pieces) -> None:

@@ -57,6 +57,10 @@ def stream(
     think_ids: tuple[int, int] | None = None,
     end_think_ids: Sequence[int] = (),
     prefill_chunk: int | None = None,
+    pixel_values: Tensor | None = None,
+    image_grid_thw: Tensor | None = None,
+    pixel_values_videos: Tensor | None = None,
+    video_grid_thw: Tensor | None = None,
 ) -> Iterator[list[int | None]]:
     """Generate step by step: at each the new token of every row, None for a row that has stopped.
 
@@ -75,9 +79,11 @@ def stream(
         end_think_ids: ... these are written, and then the answer goes on. Only `</think>` if not given.
         think_ids: the ids of `<think>` and `</think>`.
         prefill_chunk: read the prompt in pieces of so many tokens: less memory, and Ctrl-C works between them.
+        pixel_values, image_grid_thw: the prompt's pictures, those of the first row first; see `Qwen.embed`.
+        pixel_values_videos, video_grid_thw: its clips, likewise.
 
     Raises:
-        QwenError: a prompt or a number that cannot be; raised here, before the first step.
+        QwenError: a prompt, its pictures or a number that cannot be; raised here, before the first step.
     """
     budget, chunk = thinking_budget, prefill_chunk
     demands = [
@@ -102,9 +108,15 @@ def stream(
     input_ids = input_ids.to(device)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
     _check_prompt(model, input_ids, mask)
+    pictures = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw,
+                "pixel_values_videos": pixel_values_videos, "video_grid_thw": video_grid_thw}
+    pictures = {name: x for name, x in pictures.items() if x is not None}
+    _check_pictures(model, input_ids, mask, pictures)
 
     B, T = input_ids.shape
-    lengths = mask.sum(-1) if cache is None else mask.sum(-1) + cache.positions.to(device)
+    lengths = mask.sum(-1)                               # tokens, of which there are more than positions
+    if cache is not None:
+        lengths = lengths + cache.valid[:, : cache.length].sum(-1).to(device)
     context = model.config.text_config.max_position_embeddings
     if lengths.max() > context:
         raise QwenError(f"The prompt has {lengths.max()} tokens, but the model's context holds {context}: shorten it.")
@@ -127,7 +139,7 @@ def stream(
         else:
             generator.manual_seed(seed)
         stops, running = set(stop_ids), [limit > 0 for limit in limits]
-        logits = prefill(model, input_ids, cache, attention_mask=mask, prefill_chunk=prefill_chunk)  # (B, V)
+        logits = prefill(model, input_ids, cache, mask, prefill_chunk, **pictures)                  # (B, V)
         penalties = presence_penalty != 0 or repetition_penalty != 1
         if penalties:
             in_prompt = seen(input_ids, mask, logits.shape[-1])                                     # (B, V)
@@ -161,14 +173,23 @@ def stream(
 
 @torch.no_grad()
 def prefill(model: Qwen, input_ids: Tensor, cache: Cache, attention_mask: Tensor | None = None,
-            prefill_chunk: int | None = None) -> Tensor:
-    """Read a prompt, (B, T), into the cache, at once or in pieces -> the logits of the token after it, (B, V)."""
-    T = input_ids.shape[1]
+            prefill_chunk: int | None = None, **pictures: Tensor) -> Tensor:
+    """Read a prompt, (B, T), into the cache, at once or in pieces -> the logits of the token after it, (B, V).
+
+    pictures: as in `stream`. They are looked at first, all at once: a piece may end in the middle of one.
+    """
+    T, x, positions = input_ids.shape[1], None, None
+    if pictures:
+        grids = pictures.get("image_grid_thw"), pictures.get("video_grid_thw")
+        positions = model.positions(input_ids, attention_mask, *grids, cache)                  # (3, B, T)
+        x = model.embed(input_ids, **pictures)                                                 # (B, T, hidden_size)
     for start in range(0, T, prefill_chunk or T):
         piece = slice(start, start + (prefill_chunk or T))
-        mask = None if attention_mask is None else attention_mask[:, piece]
         with interrupts_held_back():
-            logits = model(input_ids[:, piece], attention_mask=mask, cache=cache, logits_to_keep=1)
+            logits = model(input_ids[:, piece], cache=cache, logits_to_keep=1,
+                           attention_mask=None if attention_mask is None else attention_mask[:, piece],
+                           position_ids=None if positions is None else positions[..., piece],
+                           inputs_embeds=None if x is None else x[:, piece])
     return logits[:, -1]
 
 
@@ -297,3 +318,16 @@ def _check_prompt(model: Qwen, input_ids: Tensor, mask: Tensor) -> None:
     if input_ids.min() < 0 or input_ids.max() >= vocab_size:
         raise QwenError(f"The prompt holds ids from {input_ids.min()} to {input_ids.max()}, but the vocabulary has "
                         f"{vocab_size}: use the model's own tokenizer.")
+
+
+def _check_pictures(model: Qwen, input_ids: Tensor, mask: Tensor, pictures: dict[str, Tensor]) -> None:
+    for pixels, grid in (("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")):
+        if (pixels in pictures) != (grid in pictures):
+            raise QwenError(f"{pixels} and {grid} belong together, but only one of them is given.")
+        if pixels in pictures and len(pictures[pixels]) != pictures[grid].prod(-1).sum():
+            raise QwenError(f"{pixels} has {len(pictures[pixels])} patches, but {grid} asks for "
+                            f"{pictures[grid].prod(-1).sum()}.")
+    try:
+        model.positions(input_ids, mask, pictures.get("image_grid_thw"), pictures.get("video_grid_thw"))
+    except ValueError as error:                          # of placeholders that do not fit; ours are QwenErrors
+        raise QwenError(str(error)) from None

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from .errors import QwenError, read_json
 
-BREAK = "\ufdd0"  # a Unicode noncharacter, meant for use inside a program: see `Tokenizer.encode_chat`
+BREAK = "\ufdd0"  # a Unicode noncharacter, meant for use inside a program: see `Tokenizer.write_chat`
+OWN_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")  # which an assistant writes in its messages
 
 
 class Tokenizer:
@@ -131,34 +132,75 @@ class Tokenizer:
         except Exception as error:  # a template is a program from elsewhere: it may fail in any way
             raise QwenError(f"The checkpoint's chat template refuses these messages: {error}") from None
 
-    def encode_chat(self, messages, **options):
-        """`encode(render(messages, **options))`, but users and tools cannot speak for others.
+    def encode_chat(self, messages, expand=None, **options):
+        """The ids of a chat: `encode(render(messages, **options))`, but nobody can speak for others.
 
-        A user's `<|im_end|>`, or a tool's `<think>`, is encoded as the plain text that it is. This is exact:
-        special tokens are cut out first and what lies between them is encoded on its own. So we break those
-        in untrusted text before rendering, cut at the unbroken ones, and mend the rest.
+        A user's `<|im_end|>`, a tool's `<think>` and the `<|im_start|>` in a call's arguments are encoded as the plain
+        text that they are, and nobody but the template writes a placeholder for a picture. See `write_chat`.
         """
-        names = sorted(self.added_tokens, key=len, reverse=True)  # the longest match wins, as in `tokenizers`
-        special = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        return self.write_chat(messages, expand, **options)[1]
 
-        def broken(content):
-            if isinstance(content, str):
-                return special.sub(lambda match: match[0][0] + BREAK + match[0][1:], content)
-            if isinstance(content, list):  # of {"type": "text", "text": ...}, {"type": "image", ...}
-                return [{key: broken(value) for key, value in item.items()} for item in content]
-            return content
+    def write_chat(self, messages, expand=None, **options):
+        """What the model reads of a chat: the text, and its ids.
 
-        def safe(message):
-            untrusted = isinstance(message, dict) and message.get("role") in ("user", "tool")
-            return message | {"content": broken(message.get("content"))} if untrusted else message
+        This is exact: special tokens are cut out first and what lies between them is encoded on its own. So we break
+        those in untrusted text before rendering, cut at the unbroken ones, and mend the rest.
 
-        text = self.render([safe(message) for message in messages], **options)
+        Args:
+            messages, options: as in `render`.
+            expand: what the rendered text goes through before it is cut, such as `Processor.expand`, which puts in as
+                many placeholders as a picture has tokens.
+        """
+        text = self.render([self._safe(message) for message in messages], **options)
+        text = text if expand is None else expand(text)
         ids, start = [], 0
-        for match in special.finditer(text):
-            ids += self.encode(text[start : match.start()].replace(BREAK, ""), special=False)
+        for match in self._special.finditer(text):
+            if start < match.start():
+                ids += self.encode(text[start : match.start()].replace(BREAK, ""), special=False)
             ids.append(self.added_tokens[match[0]])
             start = match.end()
-        return ids + self.encode(text[start:].replace(BREAK, ""), special=False)
+        ids += self.encode(text[start:].replace(BREAK, ""), special=False)
+        return text.replace(BREAK, ""), ids
+
+    def _safe(self, message):
+        """A message whose text holds no special token but those that its role may write."""
+        role = message.get("role") if isinstance(message, dict) else "system"
+        if role == "system":
+            return message
+        own = OWN_TOKENS if role == "assistant" else ()
+        safe = message | {key: self._break(message[key], own) for key in ("content", "reasoning_content")
+                          if key in message}  # fmt: skip
+        if message.get("tool_calls"):
+            safe["tool_calls"] = [self._safe_call(call) for call in message["tool_calls"]]
+        return safe
+
+    def _safe_call(self, call):
+        if isinstance(call, dict) and "function" in call:
+            return call | {"function": self._safe_call(call["function"])}
+        safe = self._break(call)
+        if not isinstance(safe, dict):  # no call: the template will say so
+            return safe
+        # The template puts a ">" behind a name, which must not make a token of its last letters.
+        safe["name"] = f"{safe.get('name', '')}{BREAK}"
+        if isinstance(safe.get("arguments"), dict):
+            safe["arguments"] = {f"{name}{BREAK}": value for name, value in safe["arguments"].items()}
+        return safe
+
+    def _break(self, value, own=()):
+        """The same value with a break in every special token, wherever it stands; `own` are left whole."""
+        if isinstance(value, str):
+            return self._special.sub(lambda m: m[0] if m[0] in own else m[0][0] + BREAK + m[0][1:], value)
+        if isinstance(value, dict):
+            return {self._break(key, own): self._break(item, own) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._break(item, own) for item in value]
+        return value
+
+    @cached_property
+    def _special(self):
+        """Finds the special tokens in a text."""
+        names = sorted(self.added_tokens, key=len, reverse=True)  # the longest match wins, as in `tokenizers`
+        return re.compile("|".join(map(re.escape, names)) or "(?!)")
 
     @cached_property
     def _template(self):
@@ -182,6 +224,13 @@ class Tokenizer:
             return environment.from_string(source)
         except jinja2.TemplateError as error:
             raise QwenError(f"The checkpoint's chat template is not valid jinja: {error}") from None
+
+    @cached_property
+    def supports_tools(self):
+        """Whether the template shows the model its tools, and there are tokens to call them."""
+        function = {"name": "probe", "description": "", "parameters": {"type": "object", "properties": {}}}
+        chat, tools = [{"role": "user", "content": "Hi"}], [{"type": "function", "function": function}]
+        return "<tool_call>" in self.added_tokens and "probe" in self.render(chat, tools=tools)
 
     # ---------------------------------------------------------------------------------------------- thinking
 

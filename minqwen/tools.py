@@ -30,7 +30,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -39,7 +39,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import QwenError
 
-__all__ = ["ToolCall", "call", "describe", "parse_tool_calls"]
+__all__ = ["ToolCall", "call", "describe", "describe_all", "parse_tool_calls"]
 
 
 @dataclass
@@ -108,6 +108,24 @@ def describe(tool: "Callable | dict") -> dict:
             required.append(parameter.name)
     schema = {"type": "object", "properties": properties} | ({"required": required} if required else {})
     return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+
+
+def describe_all(tools: "Sequence[Callable | dict] | None") -> dict[str, dict]:
+    """The schemas of some tools, by the functions' names.
+
+    Raises:
+        QwenError: it is no list, two have one name, or one cannot be described.
+    """
+    if not isinstance(tools, list | tuple | None):
+        raise QwenError(f"Tools are a list of functions or of their schemas, not {tools!r}.")
+    schemas = {}
+    for schema in map(describe, tools or ()):
+        name = schema.get("function", schema)["name"]
+        if name in schemas:
+            raise QwenError(f"Two tools have the name {name}, and the model could not say which one it calls: rename "
+                            f"one.")
+        schemas[name] = schema
+    return schemas
 
 
 def _schema(hint, where: str) -> dict:
@@ -193,29 +211,27 @@ def parse_tool_calls(text: str, tools: "Sequence[Callable | dict]" = ()) -> tupl
         text: an answer, with its thinking if you like.
         tools: functions, or schemas, for the types.
     """
-    properties = {}
-    for schema in map(describe, tools or ()):
-        schema = schema.get("function", schema)
-        properties[schema["name"]] = (schema.get("parameters") or {}).get("properties") or {}
-
-    thinking, tag, answer = text.rpartition("</think>")
-    rest, calls = _read_calls(answer, properties)
-    if calls:
-        return (f"{thinking}{tag}\n\n{rest}" if tag else rest), calls
-    if answer.strip():
+    functions = {name: schema.get("function", schema) for name, schema in describe_all(tools).items()}
+    properties = {name: (schema.get("parameters") or {}).get("properties") or {} for name, schema in functions.items()}
+    found = list(_find_calls(text, properties))
+    thought = [tag.end() for tag in re.finditer("</think>", text) if not any(a < tag.start() < b for a, b, _ in found)]
+    if thought and text[thought[-1] :].strip():
+        found = [(start, end, calls) for start, end, calls in found if start >= thought[-1]]
+    if not found:
         return text, []
-    rest, calls = _read_calls(thinking, properties)
-    return rest + tag + answer, calls
+    ends = [0, *(end for _, end, _ in found)]
+    starts = [*(start for start, _, _ in found), len(text)]
+    rest = "".join(text[end:start] for end, start in zip(ends, starts))
+    return rest.strip(), [one for _, _, calls in found for one in calls]
 
 
-def _read_calls(text: str, properties: dict[str, dict]) -> tuple[str, list[ToolCall]]:
-    rest, calls, end = "", [], 0
+def _find_calls(text: str, properties: dict[str, dict]) -> Iterator[tuple[int, int, list[ToolCall]]]:
+    """Where each call starts and ends, and what it is."""
+    end = 0
     while (start := text.find("<tool_call>", end)) >= 0:
-        rest += text[end:start]
-        found, end = _read_call(text, start + len("<tool_call>"), properties)
-        calls += found
-        rest += "" if found else "<tool_call>"
-    return ((rest + text[end:]).strip(), calls) if calls else (text, [])
+        calls, end = _read_call(text, start + len("<tool_call>"), properties)
+        if calls:
+            yield start, end, calls
 
 
 def _read_call(text: str, start: int, properties: dict[str, dict]) -> tuple[list[ToolCall], int]:

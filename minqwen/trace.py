@@ -234,7 +234,7 @@ class Trace:
     input_ids, valid, logits = (Joined(1) for _ in range(3))
 
     def __init__(self, qwen):
-        self.model = qwen if isinstance(qwen, Qwen) else getattr(qwen, "model", None)
+        self.qwen, self.model = qwen, qwen if isinstance(qwen, Qwen) else getattr(qwen, "model", None)
         self.tokenizer = getattr(qwen, "tokenizer", None)
         if not isinstance(self.model, Qwen):
             raise QwenError(f"A trace needs what minqwen.load() gives, or a Qwen, not a {type(qwen).__name__}.")
@@ -248,10 +248,11 @@ class Trace:
         """Trace one forward, without gradients.
 
         Args:
-            text: a string, a list of chat messages, a list of ids, or ids as a tensor (B, T).
+            text: a string, a list of chat messages (with their pictures), a list of ids, or ids as a tensor (B, T).
         """
         with self, torch.no_grad():
-            self.model(self._ids(text))
+            ids, media = self._inputs(text)
+            self.model(ids, **media)
         return self
 
     @property
@@ -410,13 +411,20 @@ class Trace:
         self.pieces = {"input_ids": [], "valid": [], "logits": []}
         self.media = {}
 
-    def _ids(self, text) -> Tensor:
-        if isinstance(text, str) or (isinstance(text, list) and text and isinstance(text[0], dict)):
-            if self.tokenizer is None:
-                raise QwenError("There is no tokenizer here to read text with; give token ids instead.")
-            text = self.tokenizer.encode(text) if isinstance(text, str) else self.tokenizer.encode_chat(text)
+    def _inputs(self, text) -> tuple[Tensor, dict]:
+        """Ids, (B, T), and the pictures among them."""
+        media, is_chat = {}, isinstance(text, list) and text and isinstance(text[0], dict)
+        if (isinstance(text, str) or is_chat) and self.tokenizer is None:
+            raise QwenError("There is no tokenizer here to read text with; give token ids instead.")
+        if isinstance(text, str):
+            text = self.tokenizer.encode(text)
+        elif is_chat and hasattr(self.qwen, "inputs"):
+            inputs = self.qwen.inputs(text)
+            text, media = inputs.ids, inputs.media
+        elif is_chat:
+            text = self.tokenizer.encode_chat(text)
         ids = torch.as_tensor(text, dtype=torch.long, device=self.model.head_weight.device)
-        return rearrange(ids, "t -> 1 t") if ids.ndim == 1 else ids
+        return rearrange(ids, "t -> 1 t") if ids.ndim == 1 else ids, media
 
 
 def _arguments(args, kwargs, method=Qwen.forward) -> dict:

@@ -220,7 +220,7 @@ def test_calls_are_read_as_they_are_written():
 
 @pytest.mark.parametrize("value", [
     "", "\n", "a\n", "\na", "  spaces  ", "<b>\n</b>", "def f():\n    return 1\n", "</function>", "x </function>\ny",
-    "<parameter=text>", "<parameter=other>\n1", '{"name": "f"}', "12", "null", "true", "<|im_end|>", "<think>",
+    "<parameter=text>", "<parameter=other>\n1", '{"name": "f"}', "12", "null", "true", "<|im_end|>", "</think>\n\nOk",
 ])
 def test_a_text_is_kept_to_the_letter(value):
     def note(text: str):
@@ -295,7 +295,7 @@ def test_what_is_no_call_stays_as_it_is(text):
 def test_trap_26_a_call_in_an_open_think_block_counts_if_nothing_follows():
     bern, rom = written("weather", city="Bern"), written("weather", city="Rom")
     one = [ToolCall("weather", {"city": "Bern"})]
-    assert parse_tool_calls(f"<think>\nhm\n{bern}\n</think>\n\n", [weather]) == ("<think>\nhm</think>\n\n", one)
+    assert parse_tool_calls(f"<think>\nhm\n{bern}\n</think>\n\n", [weather]) == ("<think>\nhm\n\n</think>", one)
     assert parse_tool_calls(f"hm\n{bern}", [weather]) == ("hm", one)
     # a draft is none:
     assert parse_tool_calls(f"{rom}\n</think>\n\nNow: {bern}", [weather]) == (f"{rom}\n</think>\n\nNow:", one)
