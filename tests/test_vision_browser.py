@@ -118,9 +118,9 @@ def test_the_page(browser, explorer, tmp_path):
     assert stage.get_attribute("aria-label").startswith("the picture, 2 by 3 tokens.")
     ribbon = [float(cell.get_attribute("data-weight")) for cell in page.locator("[data-token]").all()]
     assert np.allclose(ribbon, map, atol=1e-6)
-    page.mouse.move(box["x"] + 40 * box["height"] / height, box["y"] + 24 * box["height"] / height)
+    page.mouse.move(box["x"] + 36 * box["height"] / height, box["y"] + 24 * box["height"] / height)
     pointed = page.locator(".pointed").inner_text().replace("−", "-")
-    assert pointed.startswith("patch 23 [row 3, column 5], in token 5 of the picture (row 1, column 2)")
+    assert pointed.startswith("patch 22 [row 3, column 4], in token 5 of the picture (row 1, column 2)")
     assert float(pointed.split()[-1]) == pytest.approx(weights[1, 2], rel=0.05)
 
     # light and dark

@@ -391,7 +391,7 @@ class VisionExplorer(Explorer):
         for i, heads in enumerate(self._heads(token)):
             name = "attention" if layers[i]["kind"] == "attention" else "delta rule"
             maps[f"{i} {name}"] = self._map(chosen(heads, -1, signs), view)
-        towards = f"where “{plots.visible(text['text'])}” looks"
+        towards = f"where “{plots.visible(text['text'])}” looks".replace("$", r"\$")
         if text["view"] >= 0:
             towards = f"who looks at token {text['at']}"
         who = f"layer {layer}, " + ("mean of its heads" if head == -1 else f"head {head}")
