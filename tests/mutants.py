@@ -70,6 +70,18 @@ def model(name, old, new, within="", lessons=()):
     return Mutant(name, MODEL, old, new, within, MODEL_TESTS, lessons)
 
 
+def sight(name, old, new, within="", tests=("tests/test_vision.py",)):
+    return Mutant(name, MODEL, old, new, within, tests)
+
+
+def mtp(name, old, new, within=""):
+    return sight(name, old, new, within, ("tests/test_mtp.py",))
+
+
+def verify(name, old, new, within=""):
+    return Mutant(name, "minqwen/verify.py", old, new, within, ("tests/test_verify.py",))
+
+
 def media(name, old, new, within="", lessons=()):
     return Mutant(name, "minqwen/media.py", old, new, within, ("tests/test_media.py",), lessons)
 
@@ -209,6 +221,92 @@ MUTANTS = [
     media("the marks around a clip kept", "if not self.keep_outer_marks:", "if False:"),
     media("a bomb is decoded", "if image.width * image.height > MOST_PIXELS:", "if False:"),
     media("a video cut short is taken", "if packets < track.frames:", "if False:"),
+
+    # ---- the vision tower, and positions around what it sees
+    sight("[18] patches without a bias", "self.proj.weight.flatten(1), self.proj.bias)",
+          "self.proj.weight.flatten(1))"),
+    sight("[18] learned positions with corners not aligned", "align_corners=True", "align_corners=False"),
+    sight("[18] learned positions of the nearest", 'mode="bilinear", align_corners=True', 'mode="nearest"'),
+    sight("[18] learned positions line by line",
+          'by_blocks(rearrange(stretched, "1 c h w -> h w c"), self.config.spatial_merge_size)',
+          'rearrange(stretched, "1 c h w -> (h w) c")'),
+    sight("patches not in blocks", "(h i) (w j) c -> (h w i j) c", "(h i) (w j) c -> (h i w j) c"),
+    sight("blocks read downwards", "(h i) (w j) c -> (h w i j) c", "(h i) (w j) c -> (h w j i) c"),
+    sight("[18] the exact GELU in the blocks", ', approximate="tanh"', ""),
+    sight("[18] the GELU of tanh in the merger", "F.gelu(self.linear_fc1(x))",
+          'F.gelu(self.linear_fc1(x), approximate="tanh")', "class PatchMerger"),
+    sight("[18] attention across frames", "[h * w for t, h, w in grids for _ in range(t)]",
+          "[t * h * w for t, h, w in grids]"),
+    sight("[18] a norm at the end of the tower", "return self.merger(x)",
+          "return self.merger(F.layer_norm(x, x.shape[-1:]))"),
+    sight("frames of one size mixed", "(f p) h d -> f h p d", "(p f) h d -> f h p d"),
+    sight("queries, keys and values of a patch head by head", "n (three h d) -> three n h d",
+          "n (h three d) -> three n h d"),
+    sight("rows and columns of patches swapped", "(rows[:, None, None] * frequency).expand(h, w, -1)",
+          "(columns[None, :, None] * frequency).expand(h, w, -1)"),
+    sight("patches rotated as text is", "1 / 10_000 ** (torch.arange(0, D // 2, 2",
+          "1 / 10_000_000 ** (torch.arange(0, D // 2, 2"),
+    sight("the tower's norms without a mean", "self.norm1(x)", "F.rms_norm(x, x.shape[-1:], eps=1e-6)"),
+    sight("pictures are not seen", "x = x.masked_scatter(here.unsqueeze(-1), features)", "pass"),
+    sight("clips stand where pictures do", '("clip", self.config.video_token_id',
+          '("clip", self.config.image_token_id'),
+    sight("as many placeholders as you like", "if here.sum() != len(features):", "if False:"),
+    sight("[16] text resumes one past a picture", "start += max(h, w)", "start += 1"),
+    sight("[16] text resumes past all that is seen", "start += max(h, w)", "start += t * h * w"),
+    sight("[16] text resumes past the shorter side", "start += max(h, w)", "start += min(h, w)"),
+    sight("[15] height and width of a picture swapped", "torch.stack(grid)",
+          "torch.stack((grid[0], grid[2], grid[1]))"),
+    sight("[15] a picture's places counted from 0", "torch.stack(grid).flatten(1) + start",
+          "torch.stack(grid).flatten(1)"),
+    sight("[19] a clip is one block", "grids[2] += t * [(1, h // merge, w // merge)]",
+          "grids[2].append((t, h // merge, w // merge))"),
+    sight("[16] decoding counts tokens", "self.positions = torch.maximum(self.positions, past.amax(-1))",
+          "self.positions = self.positions + (past > 0).sum(-1)"),
+    sight("[16] decoding goes on from the time of a picture", "past = position_ids.amax(0) + 1",
+          "past = position_ids[0] + 1"),
+    sight("[16] a snapshot forgets the offset", "snapshot.length, snapshot.padded, snapshot.positions.clone()",
+          "snapshot.length, snapshot.padded, torch.full_like(self.positions, snapshot.length)"),
+    sight("a picture in a later turn starts anew", "starts = [0] * B if cache is None else cache.positions.tolist()",
+          "starts = [0] * B"),
+    sight("[2] packed pictures are one sequence", "ends = [0, T] if cu_seqlens is None else cu_seqlens.tolist()",
+          "ends = [0, T]"),
+    sight("[1] pads move a picture",
+          "real = torch.ones(b - a, dtype=torch.bool, device=kinds.device) if valid is None else valid[row, a:b]",
+          "real = torch.ones(b - a, dtype=torch.bool, device=kinds.device)"),
+
+    # ---- multi-token prediction
+    mtp("[21] the halves swapped", "self.pre_fc_norm_embedding(next_embeddings), self.pre_fc_norm_hidden(hidden)",
+        "self.pre_fc_norm_hidden(hidden), self.pre_fc_norm_embedding(next_embeddings)"),
+    mtp("[21] the hidden state before the last norm", """\
+        hidden = self.hidden_states(input_ids, attention_mask, position_ids, inputs_embeds=x)
+""", """\
+        seen, norm = [], self.model.language_model.norm
+        hook = norm.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+        self.hidden_states(input_ids, attention_mask, position_ids, inputs_embeds=x)
+        hook.remove()
+        hidden = seen[0]
+"""),
+    mtp("[21] drafts feed back what is not normed", "return self.norm(x)", "return x", "class MultiTokenPrediction"),
+    mtp("one norm for both halves", "self.pre_fc_norm_hidden(hidden)", "self.pre_fc_norm_embedding(hidden)"),
+    mtp("the token itself is heard and not the next", "self.mtp(hidden[:, :-1], x[:, 1:]",
+        "self.mtp(hidden[:, :-1], x[:, :-1]"),
+    mtp("the head stands one further", "position_ids.expand(3, B, T)[..., :-1], mask)",
+        "position_ids.expand(3, B, T)[..., 1:], mask)"),
+    mtp("the head sees no pictures", "x = self.embed(input_ids, **pictures)", "x = self.embed(input_ids)"),
+    mtp("[1] the head looks at pads", "None if valid is None else valid[:, :-1] & valid[:, 1:]", "None"),
+    mtp("[1] the head looks at the last pad", "valid[:, :-1] & valid[:, 1:]", "valid[:, 1:]"),
+    Mutant("a head that is not there is missed", "minqwen/checkpoint.py",
+           'if not any(name.startswith("mtp.") for name in stored):', "if False:", tests=("tests/test_checkpoint.py",)),
+
+    # ---- verification
+    verify("what is not a number passes", "return self.error <= self.tolerance",
+           "return not self.error > self.tolerance"),
+    verify("what is misshapen is stretched", "if ours.shape != theirs.shape:", "if False:", "def error("),
+    verify("random ids are placeholders", "ids += ids >= id", "pass"),
+    verify("the tower is not looked at", "if model.config.vision_config is not None:", "if False:", "def verify("),
+    verify("the head is not looked at", "if text.mtp_num_hidden_layers:", "if False:", "def verify("),
+    verify("the best layer counts", "max((worst, where), (error(ours, theirs), layer))",
+           "min((worst, where), (error(ours, theirs), layer))"),
 ]
 
 

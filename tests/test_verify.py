@@ -255,6 +255,11 @@ def test_report():
         Report("nothing was run").raise_if_failed()
 
 
+def test_what_has_another_shape_is_infinitely_wrong():
+    assert verification.error(torch.ones(2, 1), torch.ones(2, 2)) == torch.inf
+    assert verification.error(torch.ones(2), torch.tensor([1.0, torch.nan])) == torch.inf
+
+
 def test_half_precision_reports_the_margin_beside_a_mismatch():
     theirs = torch.tensor([[1.0, 1.5, 0.0], [3.0, 0.0, 0.0]])
     ours = torch.tensor([[1.5, 1.25, 0.0], [3.0, 0.0, 0.0]])
