@@ -153,6 +153,7 @@ def test_a_page_with_few_tokens(browser, explorer, tmp_path):
     page.goto(explorer.to_html(tmp_path / "few.html", tokens=[3, 9, -2]).as_uri())
     root, stage = page.locator(".minqwen-vision"), page.locator(".stage")
     shown(root, (LAST - 1, 1, 2, 0, 1))
+    assert f"holds the weights of 3 of the {T} tokens" in page.locator(".help").inner_text()
     press(stage, "ArrowLeft", 9, 1, 2, 0, 1)
     page.locator("[data-token='10']").click()
     press(stage, "ArrowLeft", 3, 1, 2, 0, 1)

@@ -3,13 +3,16 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from chat_support import TEMPLATE, byte_tokenizer
 from support import IMAGE, VIDEO, prompt, random_qwen, seeing_config, small_config, tokens
 
 from minqwen import plots
+from minqwen.chat import Assistant
 from minqwen.errors import QwenError
 from minqwen.media import Processor, Settings
 from minqwen.trace import trace
@@ -193,6 +196,36 @@ def test_large_pictures_are_sent_smaller():
     assert small.shape == (1, 320, 480, 3)                                                  # the least divisor: 4
     assert np.abs(small[0, 5, 7] - frames[0, 20:24, 28:32].mean((0, 1))).max() <= 0.5
     assert vision._reduced(frames[:, :640, :640], 16).shape == (1, 640, 640, 3)
+
+
+def test_a_chat():
+    """From messages, and the trace of an answer: shown are the pictures as they were prepared, in order of reading."""
+    tokenizer = byte_tokenizer(TEMPLATE)
+    ids = {f"{name}_token_id": tokenizer.added_tokens[f"<|{token}|>"] for name, token in (
+        ("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"))}
+    qwen = Assistant(random_qwen(replace(seeing_config(), **ids)), tokenizer)
+    settings = Settings(shortest_edge=256, longest_edge=4096, patch_size=4, image_mean=(0.2, 0.3, 0.4))
+    qwen.processor = Processor(settings, replace(settings, do_sample_frames=False))
+    random = np.random.default_rng(0)
+    still, film = random.integers(0, 256, (32, 24, 3), np.uint8), random.integers(0, 256, (4, 16, 24, 3), np.uint8)
+    parts = [{"type": "video", "video": film}, {"type": "text", "text": "and "}, {"type": "image", "image": still}]
+    messages = [{"role": "user", "content": parts}]
+    explorer = VisionExplorer(qwen, messages)
+    assert [(v["kind"], v["group"], v["rows"], v["columns"]) for v in explorer.story["views"]] == [
+        ("clip", 0, 2, 3), ("clip", 1, 2, 3), ("picture", 0, 4, 3)]
+    assert np.array_equal(explorer._frames[0], film[:2]) and np.array_equal(explorer._frames[1], film[2:])
+    assert np.array_equal(explorer._frames[2], [still, still])                          # beside a clip: its whole slice
+    tokens = explorer.story["tokens"]
+    assert "".join(token["text"] for token in tokens if token["view"] < 0).count("<|vision_start|>") == 3
+    assert all(token["special"] for token in tokens if token["view"] >= 0)
+
+    with trace(qwen) as t:
+        qwen.chat(messages, max_new_tokens=3, prefill_chunk=10)
+    answer = VisionExplorer(t)
+    assert answer.story["tokens"][: len(tokens)] == tokens and len(answer.story["tokens"]) == len(tokens) + 2
+    for layer in range(4):
+        before, alone = answer.weights(len(tokens) - 1, layer, -1, 2), explorer.weights(layer=layer, view=2)
+        assert np.allclose(before, alone, atol=1e-5)
 
 
 def test_where_it_begins(model):

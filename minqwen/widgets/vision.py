@@ -235,7 +235,7 @@ class VisionExplorer(Explorer):
         self._records = self.trace.layers
         self._real = self.trace.valid[row].nonzero()[:, 0]              # pads are not looked at: leave them out
         self._weighed = (None, [])                                      # a token, its weights in every layer
-        views, self._frames = self._views(getattr(qwen, "processor", None))
+        views, self._frames = self._views()
         special = self.trace.tokenizer.added_tokens.values() if self.trace.tokenizer is not None else ()
         texts, ids = self.trace.texts(row), self.trace.input_ids[row].tolist()
         tokens = [{"text": texts[i], "special": ids[i] in special, "view": -1, "at": 0} for i in self._real.tolist()]
@@ -267,9 +267,10 @@ class VisionExplorer(Explorer):
 
     # ---------------------------------------------------------------------------------------------- what is in a trace
 
-    def _views(self, processor) -> tuple[list[dict], list[np.ndarray]]:
+    def _views(self) -> tuple[list[dict], list[np.ndarray]]:
         """What can be shown one at a time, pictures and groups of frames in order of reading; and their pixels."""
         config, media = self.trace.model.config, self.trace.media
+        processor = getattr(self.trace.qwen, "processor", None)
         sizes, views, pixels = config.vision_config, [], []
         clips = (self.trace.input_ids[self.row] == config.video_token_id).any()
         for kind, token, name, grid, setting in (

@@ -140,6 +140,7 @@ function render({ model, el }) {
   const cells = tokens.map(({ text, special, view, at }, t) => {
     const cell = make("span", { class: view >= 0 ? "piece" : special ? "cell special" : "cell", "data-token": t },
       ...(view >= 0 ? [] : [make("span", { class: "text" }, readable(text)), make("i")]));
+    cell.classList.toggle("absent", !stops.includes(t));
     cell.addEventListener("click", () => choose(t));
     return cell;
   });
@@ -177,6 +178,7 @@ function render({ model, el }) {
   help.innerHTML = "<kbd>←</kbd> <kbd>→</kbd> token <kbd>Home</kbd> <kbd>End</kbd> first, last <kbd>↑</kbd> <kbd>↓</kbd> head " +
     "<kbd>PgUp</kbd> <kbd>PgDn</kbd> layer" + (views.length > 1 ? ` <kbd>,</kbd> <kbd>.</kbd> ${clips ? "frames" : "picture"}` : "") +
     " <kbd>s</kbd> signs <kbd>Esc</kbd> back to the text";
+  if (stops.length < T) help.append(make("span", { class: "lazy" }, `This page holds the weights of ${stops.length} of the ${T} tokens.`));
   if (!story.all_here) help.append(make("span", { class: "lazy" }, `Only what is looked at is fetched from the kernel: ` +
     `${Math.ceil(story.token_bytes / 1000).toLocaleString("en")} kB when a token is first chosen.`));
 
