@@ -81,6 +81,15 @@ def test_a_tower_that_merges_three_by_three_passes():
     verify(random_qwen(config)).raise_if_failed()
 
 
+def test_placeholders_beyond_the_vocabulary_are_remarked():
+    pytest.importorskip("transformers", minversion="5.23")
+    report = verify(random_qwen(seeing_config(vocab_size=293)))          # vision_end is 293
+    report.raise_if_failed()
+    assert any("placeholders are beyond the vocabulary" in remark for remark in report.remarks)
+    pieces = {check.piece for check in report.checks}
+    assert {"vision tower", "multi-token prediction"} <= pieces and "logits with a picture" not in pieces
+
+
 @pytest.mark.parametrize("file", [None, "processor_config.json"])
 def test_the_processor_of_a_folder_is_compared_with_the_official_one(folder, file):
     pytest.importorskip("torchvision")
