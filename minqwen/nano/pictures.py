@@ -8,9 +8,10 @@ seen its colour and its shape apart.
 
 from dataclasses import dataclass, field, replace
 from math import cos, pi, sin
+from pathlib import Path
 from random import Random
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 SHAPES = "circle square triangle star cross diamond".split()
 COLOURS = {                                             # as the text world has them, in its order; red, green, blue
@@ -186,3 +187,50 @@ class Film:
         return [paint(self.width, self.height, self.background, [*self.resting, replace(
                     self.moving, x=self.moving.x + i * self.step * dx, y=self.moving.y + i * self.step * dy)])
                 for i in range(self.length)]
+
+
+# ------------------------------------------------------------------------------------- pictures that ship
+
+
+def draw_media(folder: str | Path) -> None:
+    """Write what lessons look at, data/media, into `folder`: `python -m minqwen.nano.pictures`.
+
+    All are larger than what the model was trained on, so that there is something to resize.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    grey, sky, sage, water = BACKGROUNDS
+    paint(192, 192, grey, [Shape("circle", "blue", 32, 32, 28), Shape("star", "gold", 160, 96, 30),
+                           Shape("square", "red", 96, 160, 28)]).save(folder / "three_shapes.png")
+    paint(240, 192, sage, [Shape("star", "pink", 40, 96, 29), Shape("triangle", "brown", 120, 32, 28),
+                           Shape("cross", "black", 200, 32, 28), Shape("star", "gold", 200, 160, 29)],
+          ).save(folder / "two_stars.png")
+    paint(384, 128, water, [Shape("diamond", "gold", 64, 64, 32), Shape("circle", "red", 192, 64, 30),
+                            Shape("triangle", "black", 320, 64, 30)]).save(folder / "wide.png")
+    paint(192, 192, sky, [Shape("star", "red", 96, 96, 30), Shape("circle", "green", 32, 160, 28)],   # held out, both
+          ).save(folder / "never_seen.png")
+    landscape(500, 333).save(folder / "landscape.jpg", quality=90)
+    film = Film(128, 128, sky, Shape("star", "gold", 22, 30, 19), "to the right", 14, 7,
+                [Shape("cross", "black", 80, 98, 19)])
+    first, *rest = film.frames()
+    first.save(folder / "moving.webp", save_all=True, append_images=rest, duration=500, loop=0, lossless=True)
+
+
+def landscape(width: int, height: int) -> Image.Image:
+    """An evening by the sea, soft as a photograph: nothing in it has an edge along the pixels."""
+    evening = ImageOps.colorize(Image.linear_gradient("L"), (38, 62, 120), (250, 196, 140), mid=(214, 120, 110))
+    picture = evening.resize((width, height), Image.Resampling.BICUBIC)
+    brush, sea = ImageDraw.Draw(picture), 0.62 * height
+    x, y, radius = 0.68 * width, 0.5 * height, 0.09 * height
+    brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 226, 150))
+    brush.rectangle((0, sea, width, height), fill=(46, 74, 112))
+    for row in range(int(sea), height, 3):                                              # the sun on the waves
+        swing = radius * (0.35 + 0.9 * (row - sea) / (height - sea)) * (0.6 + 0.4 * cos(1.7 * row))
+        brush.line((x - swing, row, x + swing, row), fill=(240, 180, 130))
+    hills = [(i, sea - height * (0.1 + 0.08 * sin(0.017 * i) + 0.03 * sin(0.06 * i))) for i in range(width // 2 + 40)]
+    brush.polygon([(0, sea), *hills, (width // 2 + 120, sea)], fill=(36, 44, 70))
+    return picture.filter(ImageFilter.GaussianBlur(1.2))
+
+
+if __name__ == "__main__":
+    draw_media(Path(__file__).parents[2] / "data" / "media")
