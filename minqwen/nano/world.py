@@ -20,15 +20,7 @@ from random import Random
 from PIL.Image import Image
 
 from ..media import Clip
-
-try:
-    from ..tools import describe
-except ImportError:                                     # TODO: goes as soon as minqwen/tools.py is there
-    def describe(tool):
-        numbers = {"a": {"type": "integer"}, "b": {"type": "integer"}}
-        parameters = {"type": "object", "properties": numbers, "required": ["a", "b"]}
-        return {"type": "function",
-                "function": {"name": "add", "description": tool.__doc__, "parameters": parameters}}
+from ..tools import describe
 from . import pictures
 from .pictures import Film, Scene
 
