@@ -25,13 +25,21 @@ WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?
 
 # Written here, in the official form: no thinking unless asked for, and then an empty think block.
 TEMPLATE = """\
+{%- macro text(content) %}
+    {%- if content is string %}{{- content }}
+    {%- else %}
+        {%- for part in content %}
+            {{- part.text if 'text' in part else '<|vision_start|><|' ~ part.type ~ '_pad|><|vision_end|>' }}
+        {%- endfor %}
+    {%- endif %}
+{%- endmacro %}
 {%- if tools %}
     {{- '<|im_start|>system\\n' }}
     {%- for tool in tools %}{{- tool | tojson }}{% endfor %}
     {{- '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+    {{- '<|im_start|>' + message.role + '\\n' + text(message.content) + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
