@@ -251,10 +251,16 @@ def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
     return both[0], both[1]
 
 
-def step_losses(model: Qwen, batches: list[Batch]) -> dict[str, float]:
+def weights(share: float) -> dict[str, float]:
+    """What each kind of sample counts when this share of the run is done: text takes longest, and counts double later."""
+    text = 2.0 if share >= 0.2 else 1.0
+    return WEIGHTS | {kind: text * WEIGHTS[kind] for kind in ("facts", "sums")}
+
+
+def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
     """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
 
-    Every kind counts by its weight in WEIGHTS, however many tokens of it there are.
+    Every kind counts by its weight, however many tokens of it there are.
     """
     learnt = {kind: 0 for kind in WEIGHTS}
     for batch in batches:
@@ -262,7 +268,7 @@ def step_losses(model: Qwen, batches: list[Batch]) -> dict[str, float]:
             learnt[kind] += (row >= 0).sum().item()
     means = {kind: 0.0 for kind in (*WEIGHTS, "mtp")}
     for batch in batches:
-        share = torch.tensor([WEIGHTS[kind] / learnt[kind] for kind in batch.kinds])
+        share = torch.tensor([weights[kind] / learnt[kind] for kind in batch.kinds])
         following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
         (share @ (following + MTP_WEIGHT * ahead)).backward()
         for kind, mine, second in zip(batch.kinds, following.tolist(), ahead.tolist()):
@@ -427,7 +433,7 @@ def train(args: argparse.Namespace) -> None:
         ]
         for group in optimizer.param_groups:
             group["lr"] = group["pace"] * schedule(step, args.steps, args.lr)
-        loss = step_losses(model, encode.batches(samples, area=args.tokens))
+        loss = step_losses(model, encode.batches(samples, area=args.tokens), weights(step / args.steps))
         teaching = taught(model, teacher, encode.processor, rng)
         teaching.backward()
         loss["teacher"] = teaching.item()
