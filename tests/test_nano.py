@@ -448,8 +448,8 @@ def test_thinking_is_off_unless_asked_for(folder):
 
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     def run(name, *more):
-        train.main(["--steps", "4", "--tokens", "400", "--pictures", "3", "--probe-every", "100", "--keep-every", "2",
-                    "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out"), *more])
+        train.main(["--steps", "4", "--looks", "3", "--tokens", "400", "--pictures", "3", "--probe-every", "100",
+                    "--keep-every", "2", "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out"), *more])
         return load_file(tmp_path / f"{name}-out" / "model.safetensors")
 
     monkeypatch.setattr(train, "probe", lambda *_: {})

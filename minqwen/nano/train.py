@@ -4,8 +4,9 @@ First, for a minute or two, the vision tower looks at pictures by itself: a `Tea
 asks it what is where. Then each step reads stories, sums, pictures, clips and calls of the calculator, mixed in the
 same batches from the first step on, and learns the answers: the next token, and by the head for multi-token prediction
 the one after it. Stories grow from a few facts to many and pictures from one shape to four (a curriculum: recall is
-learnt on what is short and then stretches). Step s draws its samples from a generator seeded with (seed, s), so that a
-run that was interrupted and resumed sees what an uninterrupted one sees.
+learnt on what is short and then stretches), and pictures are few until recall is there, which they are read with. Step
+s draws its samples from a generator seeded with (seed, s), so that a run that was interrupted and resumed sees what an
+uninterrupted one sees.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from .tokenizer import save_tokenizer
 ROOT = Path(__file__).parents[2]
 CONTEXT = 4096
 MOST_FACTS, MOST_DIGITS, MOST_SHAPES = 48, 3, 4          # the longest in training of each
-WEIGHTS = {"facts": 1.0, "sums": 0.7, "pictures": 1.0, "clips": 0.7, "calculator": 0.4}
+KINDS = ("facts", "sums", "pictures", "clips", "mixed", "calculator")
 TOWER_PACE = 0.2                                         # of the learning rate, once the tower has learnt to look
 OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
 MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
@@ -137,7 +138,7 @@ class Encoder:
 
 
 def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
-    """Stories of about the same length, some `tokens` in all; with one in eight there is a picture or a clip.
+    """Stories of about the same length, some `tokens` in all; with one in ten there is a picture or a clip.
 
     Short stories, which come first, are running text; then comes the chat, in which the answer stands a dozen tokens
     away from the name that was asked for.
@@ -147,16 +148,18 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
     samples = []
     while tokens > 0:
         about = max(1, facts + rng.randint(-1, 1))
-        tell = world.mixed_conversation if rng.random() < 1 / 8 else world.facts_conversation
+        kind, tell = "facts", world.facts_conversation
+        if rng.random() < 0.1:
+            kind, tell = "mixed", world.mixed_conversation
         if rng.random() < plain:
             conversation = tell(rng, about, rng.randint(10, 16))
-            samples.append(Sample("facts", conversation, world.plain_pieces(conversation)))
+            samples.append(Sample(kind, conversation, world.plain_pieces(conversation)))
             tokens -= 7 * about + 200
             continue
         conversation = tell(rng, about, rng.randint(6, 9), thinking=rng.random() < 0.2)
         if rng.random() < 0.1:                          # a sum in the middle of a story is a sum all the same
             conversation.turns.append(world.addition(*world.pair(rng, rng.randint(1, MOST_DIGITS)), thinking=True))
-        samples.append(Sample("facts", conversation, world.pieces(conversation, keep_blocks=rng.random() < 0.5)))
+        samples.append(Sample(kind, conversation, world.pieces(conversation, keep_blocks=rng.random() < 0.5)))
         tokens -= 7 * about + 220
     return samples
 
@@ -251,10 +254,22 @@ def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
     return both[0], both[1]
 
 
-def weights(share: float) -> dict[str, float]:
-    """What each kind of sample counts when this share of the run is done: text takes longest, and counts double later."""
-    text = 2.0 if share >= 0.2 else 1.0
-    return WEIGHTS | {kind: text * WEIGHTS[kind] for kind in ("facts", "sums")}
+class Mixture(NamedTuple):
+    """How many pictures, clips and calls of the calculator a step holds, and what each kind of sample counts."""
+
+    pictures: int
+    clips: int
+    calls: int
+    weights: dict[str, float]
+
+    @classmethod
+    def at(cls, share: float, pictures: int) -> "Mixture":
+        """When this share of the run is done: `pictures` of them at last, a quarter as many until recall is there."""
+        grown = min(1.0, max(0.0, (share - 0.4) / 0.1))
+        here = round(pictures * (0.25 + 0.75 * grown))
+        final = {"facts": 1.0, "sums": 1.0, "pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4}
+        weights = {kind: x if kind in ("facts", "sums") else x * (0.3 + 0.7 * grown) for kind, x in final.items()}
+        return cls(here, max(1, here // 4), max(1, here // 6), weights)
 
 
 def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
@@ -262,11 +277,11 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) ->
 
     Every kind counts by its weight, however many tokens of it there are.
     """
-    learnt = {kind: 0 for kind in WEIGHTS}
+    learnt = {kind: 0 for kind in KINDS}
     for batch in batches:
         for kind, row in zip(batch.kinds, batch.targets):
             learnt[kind] += (row >= 0).sum().item()
-    means = {kind: 0.0 for kind in (*WEIGHTS, "mtp")}
+    means = {kind: 0.0 for kind in (*KINDS, "mtp")}
     for batch in batches:
         share = torch.tensor([weights[kind] / learnt[kind] for kind in batch.kinds])
         following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
@@ -424,20 +439,21 @@ def train(args: argparse.Namespace) -> None:
     for step in bar:
         started = time.perf_counter()
         rng = Random(f"{args.seed} {step}")
+        mixture = Mixture.at(step / args.steps, args.pictures)
         samples = [
             *story_samples(rng, args.tokens * 4 // 5, most["facts"]),
             *sum_samples(rng, args.tokens // 5, MOST_DIGITS),
-            *picture_samples(rng, args.pictures, most["pictures"]),
-            *picture_samples(rng, args.pictures // 4, most["pictures"], film=True),
-            *calculator_samples(rng, args.pictures // 6),
+            *picture_samples(rng, mixture.pictures, most["pictures"]),
+            *picture_samples(rng, mixture.clips, most["pictures"], film=True),
+            *calculator_samples(rng, mixture.calls),
         ]
         for group in optimizer.param_groups:
             group["lr"] = group["pace"] * schedule(step, args.steps, args.lr)
-        loss = step_losses(model, encode.batches(samples, area=args.tokens), weights(step / args.steps))
+        loss = step_losses(model, encode.batches(samples, area=args.tokens), mixture.weights)
         teaching = taught(model, teacher, encode.processor, rng)
         teaching.backward()
         loss["teacher"] = teaching.item()
-        norm = torch.nn.utils.clip_grad_norm_([*model.parameters(), *teacher.parameters()], 2.0)
+        norm = torch.nn.utils.clip_grad_norm_([*model.parameters(), *teacher.parameters()], 1.0)
         optimizer.step()
         optimizer.zero_grad()
         for kind in mastered:
@@ -488,9 +504,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--looks", type=int, default=1200, help="steps of the tower by itself, before")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--tokens", type=int, default=3600, help="tokens of stories and sums in a step, about")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
     parser.add_argument("--pictures", type=int, default=24, help="pictures in a step; a fourth as many clips")
     parser.add_argument("--probe-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
