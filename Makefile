@@ -7,8 +7,9 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-# Tests and committed notebooks run alike everywhere: the shipped model, a fixed number of threads, no progress bars.
-STEADY := env -u MINQWEN_CHECKPOINT OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} TQDM_DISABLE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
+# Tests and committed notebooks run alike everywhere: the shipped model, the lessons' own pieces, a fixed number
+# of threads, no progress bars.
+STEADY := env -u MINQWEN_CHECKPOINT OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MINQWEN_MINE=off TQDM_DISABLE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
 NBVAL  := --nbval-current-env --nbval-cell-timeout=300
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 

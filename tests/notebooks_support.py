@@ -7,6 +7,7 @@
 import ast
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+os.environ.setdefault("MINQWEN_MINE", "off")     # lessons are run on their own pieces, not on a learner's
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IMAGES = {"image/png", "image/jpeg", "image/gif", "image/svg+xml"}

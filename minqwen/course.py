@@ -1,0 +1,294 @@
+"""One thread through the course: what you write in one lesson goes on to work in the next ones.
+
+    minqwen.course.keep(my_rms_norm, my_rotate)         # at the end of a lesson, after its checks have passed
+    my_rotate = minqwen.course.piece("my_rotate")       # in a later one: yours if you kept it, else the lesson's own
+
+Kept functions lie in notebooks/mine/, one file to a lesson, as plain Python that you may read and edit; git ignores
+them. The lesson's own are read from the committed notebook, or from its solutions where the notebook leaves an
+exercise. Nothing of a notebook is ever run for that.
+
+With MINQWEN_MINE=off in the environment nothing is written and what was kept is left aside: so the tests see the same
+pieces on every machine.
+"""
+
+import ast
+import builtins
+import inspect
+import linecache
+import math
+import os
+import symtable
+import textwrap
+from pathlib import Path
+from types import FunctionType
+from typing import NamedTuple
+
+import einops
+import torch
+
+from .errors import QwenError, read_json
+
+__all__ = ["PIECES", "keep", "kept", "piece"]
+
+PIECES = {                                              # lesson: the functions that go on from it
+    "01": ("my_chat_prompt",),
+    "02": ("my_attention", "my_linear_attention"),
+    "03": ("my_gated_delta_rule",),
+    "04": ("my_chunk_gated_delta_rule",),
+    "05": ("my_rms_norm", "my_angles", "my_rotate", "my_split", "my_gated_attention"),
+    "06": ("my_convolution", "my_gated_norm", "my_decay", "my_gated_delta_net", "my_mlp", "my_layer", "my_model"),
+}  # fmt: skip
+TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
+HEADER = '''\
+"""Your own pieces from lesson {}, kept by minqwen.course. Edit them, or delete this file to go back to the lesson's."""
+
+import math
+
+import torch
+from einops import rearrange, repeat
+from torch.nn import functional as F
+'''
+
+
+class Place(NamedTuple):
+    """Where functions were found."""
+
+    label: str                                          # for messages and tracebacks
+    functions: dict[str, str]                           # name: source
+
+
+def piece(name: str) -> FunctionType:
+    """A function of the course by its name: your own if you kept it, else the one of the lessons.
+
+    It works by itself: the pieces it calls are found in the same way.
+
+    Args:
+        name: one of `PIECES`, such as "my_rotate".
+
+    Raises:
+        QwenError: there is no such piece, its lesson is not here, or a file that you kept is broken; says which.
+    """
+    _lesson_of(name)
+    return _build(name, None, {})
+
+
+def keep(*functions: FunctionType) -> None:
+    """Keep your functions for the later lessons, in notebooks/mine/, and print one line that names them.
+
+    A function may use what it is given, `torch`, `F`, `math`, `rearrange`, `repeat`, and other `my_` functions; those
+    of them that are no pieces themselves are kept along with it. Left out, and named as not yet written: stubs, and
+    pieces that are not your own.
+
+    Raises:
+        QwenError: a function is no piece of the course, uses something of the notebook around it, or has no source that
+            can be found; or the file it should go into is broken. Nothing is written then.
+    """
+    ready, missing, files = [], [], {}
+    for function in functions:
+        if not isinstance(function, FunctionType):
+            raise QwenError(f"keep() takes functions, as in keep(my_rotate), and not a {type(function).__name__}.")
+        name, lesson = function.__name__, _lesson_of(function.__name__)
+        function = inspect.unwrap(function)             # of decorators such as torch.no_grad()
+        source = _own_source(function)
+        if source is None or _is_stub(source):
+            missing.append(name)
+            continue
+        files.setdefault(lesson, {}).update(_with_helpers(name, source, function.__globals__))
+        ready.append(name)
+
+    if _mine_counts():
+        texts = {}
+        for lesson, new in files.items():               # all are read before the first is written
+            path = _mine(_notebooks(), lesson)
+            texts[path] = "\n\n".join([HEADER.format(lesson), *(_read_mine(path) | new).values()])
+        for path, text in texts.items():
+            _write(path, text)
+    said = [f"ready for the later lessons: {', '.join(ready)}"] if ready else []
+    said += [f"not yet written: {', '.join(missing)}"] if missing else []
+    print(("✓ " if ready else "") + "; ".join(said))
+
+
+def kept() -> dict[str, str]:
+    """Which pieces are your own: their names, and the lessons they are from; none with MINQWEN_MINE=off.
+
+    Raises:
+        QwenError: a file that you kept is broken.
+    """
+    if not _mine_counts():
+        return {}
+    folder = _notebooks()
+    return {name: lesson for lesson, names in PIECES.items()
+            for name in names if name in _read_mine(_mine(folder, lesson))}
+
+
+# ---------------------------------------------------------------------------------------------------- finding pieces
+
+
+def _build(name, beside, built):
+    """A function with all that it calls. `beside` is the place of its caller, `built` what is there already."""
+    place = _find(name) if _is_piece(name) else beside
+    key = name if _is_piece(name) else (place.label, name)
+    if key not in built:
+        source = place.functions[name]
+        filename = f"<{place.label}: {name}>"           # tracebacks and inspect look the source up under this
+        linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
+        namespace = dict(TOOLS)
+        try:
+            exec(compile(source, filename, "exec"), namespace)
+        except Exception as error:                      # a decorator or a default may fail
+            raise QwenError(f"{name} in {place.label} cannot be defined ({error}).") from None
+        built[key] = namespace[name]                    # before the others, so that two may call each other
+        for other in _asked_for(name, source, place.label, place.functions):
+            namespace[other] = _build(other, place, built)
+    return built[key]
+
+
+def _find(name) -> Place:
+    """The place where a piece is defined: what the learner kept, the notebook, its solutions."""
+    lesson, folder = _lesson_of(name), _notebooks()
+    path = _mine(folder, lesson)
+    if _mine_counts() and name in (functions := _read_mine(path)):
+        return Place(_short(path), functions)
+    notebooks = sorted(folder.glob(f"{lesson}_*.ipynb"))
+    if not notebooks:
+        raise QwenError(f"{name} is from lesson {lesson}, and that lesson is not in the folder {folder.name}.")
+    functions = _of_notebook(notebooks[0])
+    if name not in functions:
+        raise QwenError(f"{name} is defined neither in {notebooks[0].name} nor in its solutions.")
+    return Place(f"lesson {lesson}", functions)
+
+
+def _of_notebook(path) -> dict[str, str]:
+    """The functions of a lesson and of its solutions. What the notebook defines counts more, but not its stubs."""
+    functions, solutions = {}, path.parent / "solutions" / f"{path.stem}.py"
+    if solutions.exists():
+        functions |= _functions(solutions.read_text(encoding="utf-8"))
+    for cell in read_json(path)["cells"]:
+        if cell["cell_type"] != "code" or "exercise" in cell["metadata"].get("tags", []):
+            continue
+        try:
+            functions |= _functions("".join(cell["source"]))
+        except SyntaxError:                             # a magic, which is not Python
+            continue
+    return functions
+
+
+def _notebooks() -> Path:
+    """The folder of the lessons: here, below, or beside the package."""
+    here = Path.cwd()
+    for folder in (here, here / "notebooks", Path(__file__).resolve().parent.parent / "notebooks"):
+        if any(folder.glob("[0-9][0-9]_*.ipynb")):
+            return folder
+    raise QwenError("The lessons are not here: run this in the folder notebooks of the repository.")
+
+
+def _read_mine(path) -> dict[str, str]:
+    """The functions in a file that the learner kept; none where there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        return _functions(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:          # ValueError: bytes that are no text
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+        raise QwenError(f"{_short(path)}, which holds your own pieces, is broken ({where}): mend it, or delete it and "
+                        f"keep them again.") from None
+
+
+def _mine(folder, lesson) -> Path:
+    return folder / "mine" / f"{lesson}.py"
+
+
+def _short(path) -> str:
+    return "/".join(path.parts[-3:])                    # notebooks/mine/05.py
+
+
+def _mine_counts() -> bool:
+    return os.environ.get("MINQWEN_MINE") != "off"
+
+
+def _lesson_of(name) -> str:
+    for lesson, names in PIECES.items():
+        if name in names:
+            return lesson
+    raise QwenError(f"{name!r} is no piece of the course; the pieces are "
+                    f"{', '.join(name for names in PIECES.values() for name in names)}.")
+
+
+def _is_piece(name) -> bool:
+    return any(name in names for names in PIECES.values())
+
+
+# ---------------------------------------------------------------------------------------------------- reading source
+
+
+def _functions(text) -> dict[str, str]:
+    """{name: source} of the functions at the top of a Python text, decorators included; the last of a name counts."""
+    lines = text.splitlines()
+    return {node.name: "\n".join(lines[min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
+                                       : node.end_lineno]) + "\n"
+            for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+
+
+def _own_source(function) -> str | None:
+    """The function's own source and nothing around it; None if it is the lessons' and not the learner's."""
+    if function.__code__.co_filename.startswith("<lesson "):
+        return None
+    name = function.__name__
+    try:
+        return _functions(textwrap.dedent(inspect.getsource(function)))[name]
+    except (OSError, TypeError, SyntaxError, KeyError):
+        raise QwenError(f"The source of {name} cannot be found: define it by `def {name}(...)` in a cell, run it "
+                        f"and keep it again.") from None
+
+
+def _is_stub(source) -> bool:
+    """Is there nothing in the function yet but its description?"""
+    *_, function = ast.parse(source).body
+    return all(isinstance(node, ast.Pass) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+               for node in function.body)
+
+
+def _with_helpers(name, source, around) -> dict[str, str]:
+    """{name: source} of a function and of the `my_` functions it calls that are no pieces themselves."""
+    found, waiting = {}, [(name, source)]
+    while waiting:
+        name, source = waiting.pop()
+        found[name] = source
+        own = {other: helper for other, helper in around.items() if isinstance(helper, FunctionType)}
+        for other in _asked_for(name, source, "the notebook", own):
+            if not _is_piece(other) and other not in found:
+                waiting.append((other, _own_source(inspect.unwrap(own[other]))))
+    return found
+
+
+def _asked_for(name, source, where, functions) -> list[str]:
+    """The other `my_` functions that a function calls, in alphabetical order.
+
+    Raises:
+        QwenError: it looks up anything else outside of itself.
+    """
+    names = set()
+    tables = [symtable.symtable(source, name, "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        outside = table.get_type() != "module"          # there, what is assigned is the function itself
+        names |= {symbol.get_name() for symbol in table.get_symbols()
+                  if symbol.is_referenced() and (symbol.is_global() if outside else not symbol.is_assigned())}
+    names -= {name, *TOOLS, *vars(builtins)}
+    for other in sorted(names):
+        if not (other.startswith("my_") and (_is_piece(other) or other in functions)):
+            raise QwenError(f"{name} in {where} uses {other!r}, which it is not given: a piece may use its arguments, "
+                            f"{', '.join(TOOLS)}, and other my_ functions.")
+    return sorted(names)
+
+
+def _write(path, text) -> None:
+    """The whole file at one stroke: whoever reads meanwhile finds the old one or the new one."""
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,269 @@
+"""A learner's pieces go from lesson to lesson: what is kept, what is found, what is said when something is wrong."""
+
+import importlib.util
+import linecache
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from notebooks_support import NOTEBOOKS, lessons, read, run, source_cells
+
+from minqwen import QwenError, course
+
+TURN = '''\
+def my_rotate(x, cos, sin):
+    """The lesson's own."""
+    return my_half(x) * cos
+
+
+def my_half(x):
+    return 0.5 * x
+'''
+MINE = '''\
+def my_rotate(x, cos, sin):
+    """Mine."""
+    return 3 * x
+'''
+NORM = "def my_rms_norm(x, weight, eps=1e-6):\n    return x / math.sqrt(eps) + my_rotate(x, 1, 0)\n"
+STUB = 'def my_split(q, head_dim):\n    """Two of them."""\n    ...\n'
+SPLIT = "def my_split(q, head_dim):\n    return rearrange(q, '(two d) -> two d', d=head_dim)\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A course of one lesson; the learner's pieces count."""
+    monkeypatch.setenv("MINQWEN_MINE", "on")
+    cells = [new_markdown_cell("def my_rms_norm(x): prose"), new_code_cell("%matplotlib inline\ndef my_rotate(x): 1"),
+             new_code_cell("raise RuntimeError('a notebook is never run')\n\n\n" + TURN), new_code_cell(NORM),
+             new_code_cell(STUB, metadata={"tags": ["exercise"]})]
+    (tmp_path / "notebooks/solutions").mkdir(parents=True)
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks/05_gated_attention.ipynb")
+    (tmp_path / "notebooks/solutions/05_gated_attention.py").write_text("# %% exercise 1\n" + SPLIT)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    return tmp_path / "notebooks"
+
+
+def defined(source, name, **around):
+    """A function as a notebook's cell defines it, with a source that can be found."""
+    filename = f"cell of {name}"
+    linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
+    exec(compile(source, filename, "exec"), around)
+    return around[name]
+
+
+def complains(*words):
+    """One sentence, with these words in it."""
+    return pytest.raises(QwenError, match=".*".join(words) + r"[^\n]*\.$")
+
+
+# ---- finding the lesson's own
+
+@pytest.mark.parametrize("where", ["", "notebooks"])
+def test_the_lessons_pieces_are_found_here_and_below(folder, monkeypatch, where):
+    monkeypatch.chdir(folder if where else folder.parent)
+    assert course.piece("my_rotate")(8, 2, 0) == 8                      # with its helper
+    assert course.piece("my_rms_norm")(1, None, eps=4) == 1.0 / 2 + 0.5        # with another piece, and math
+    assert course.piece("my_split")(torch.arange(4), 2).tolist() == [[0, 1], [2, 3]]     # from the solutions
+    assert course.kept() == {}
+
+
+def test_the_notebook_counts_more_than_its_solutions(folder):
+    solutions = folder / "solutions/05_gated_attention.py"
+    solutions.write_text(solutions.read_text() + MINE)
+    assert course.piece("my_rotate")(8, 2, 0) == 8
+
+
+def test_beside_the_package_where_nothing_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    assert course.piece("my_gated_delta_rule").__doc__.startswith("o (B, T, Hv, Dv)")
+
+
+def test_an_installed_package_has_no_lessons(tmp_path, monkeypatch):
+    (tmp_path / "site/minqwen").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "site")
+    monkeypatch.setattr(course, "__file__", str(tmp_path / "site/minqwen/course.py"))
+    with complains("The lessons are not here", "notebooks"):
+        course.piece("my_rotate")
+
+
+def test_what_is_not_there_is_named():
+    with complains("'my_rotation' is no piece", "my_rotate"):
+        course.piece("my_rotation")
+    with complains("my_model is from lesson 06", "not in the folder notebooks"):
+        course.piece("my_model")
+    with complains("my_angles is defined neither in 05_gated_attention.ipynb nor in its solutions"):
+        course.piece("my_angles")
+
+
+def test_a_source_is_found_in_a_traceback():
+    with pytest.raises(TypeError) as error:
+        course.piece("my_rotate")(None, 1, 0)
+    assert "return 0.5 * x" in str(error.getrepr())
+
+
+# ---- keeping the learner's own
+
+def test_a_kept_piece_goes_before_the_lessons(folder, capsys):
+    before = course.piece("my_rms_norm")
+    course.keep(defined(MINE, "my_rotate"))
+    assert capsys.readouterr().out == "✓ ready for the later lessons: my_rotate\n"
+    assert course.kept() == {"my_rotate": "05"}
+    assert course.piece("my_rotate")(2, 0, 0) == 6
+    assert course.piece("my_rms_norm")(1, None, eps=4) == 1 / 2 + 3          # the lesson's piece calls the learner's
+    assert before(1, None, eps=4) == 1                                       # and what was there before is left alone
+
+
+def test_only_the_function_is_written_and_the_file_is_a_module(folder):
+    secret = "cell = 'of the notebook'\n\n\n" + MINE + "\n\nprint(cell)\n"
+    course.keep(defined(secret, "my_rotate"))
+    text = (folder / "mine/05.py").read_text()
+    assert MINE in text and "of the notebook" not in text
+    assert [path.name for path in (folder / "mine").iterdir()] == ["05.py"]
+    spec = importlib.util.spec_from_file_location("kept", folder / "mine/05.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.my_rotate(2, 0, 0) == 6
+
+
+def test_keeping_again_replaces_and_leaves_the_others(folder):
+    course.keep(defined(MINE, "my_rotate"), defined(SPLIT, "my_split"))
+    course.keep(defined(MINE.replace("3 * x", "4 * x"), "my_rotate"))
+    assert course.piece("my_rotate")(2, 0, 0) == 8
+    assert set(course.kept()) == {"my_rotate", "my_split"}
+    assert (folder / "mine/05.py").read_text().count("def my_rotate") == 1
+
+
+def test_helpers_come_along_and_decorators_too(folder):
+    source = ("@torch.no_grad()\ndef my_rotate(x, cos, sin):\n    return my_twice(x)\n\n\n"
+              "def my_twice(x):\n    return my_once(x) + my_once(x)\n\n\ndef my_once(x):\n    return x.clone()\n")
+    course.keep(defined(source, "my_rotate", torch=torch))
+    shutil.rmtree(folder / "solutions")
+    x = torch.ones(1, requires_grad=True)
+    y = course.piece("my_rotate")(x, 1, 0)
+    assert y.item() == 2 and not y.requires_grad
+
+
+def test_pieces_of_two_lessons_go_into_two_files(folder):
+    course.keep(defined(MINE, "my_rotate"), defined("def my_mlp(x, weights):\n    return x\n", "my_mlp"))
+    assert {path.name for path in (folder / "mine").iterdir()} == {"05.py", "06.py"}
+    assert course.kept() == {"my_rotate": "05", "my_mlp": "06"}
+
+
+def test_stubs_and_the_lessons_own_are_not_kept(folder, capsys):
+    stub = defined(STUB, "my_split")
+    course.keep(defined(MINE, "my_rotate"), stub, course.piece("my_rms_norm"))
+    assert capsys.readouterr().out == ("✓ ready for the later lessons: my_rotate; "
+                                       "not yet written: my_split, my_rms_norm\n")
+    assert set(course.kept()) == {"my_rotate"}
+    course.keep(stub)
+    assert capsys.readouterr().out == "not yet written: my_split\n"
+
+
+def test_a_piece_that_was_kept_can_be_kept_again(folder):
+    course.keep(defined(MINE, "my_rotate"))
+    course.keep(course.piece("my_rotate"))
+    assert course.piece("my_rotate")(2, 0, 0) == 6
+
+
+def test_off_writes_nothing_and_sees_nothing(folder, monkeypatch, capsys):
+    course.keep(defined(MINE, "my_rotate"))
+    said = capsys.readouterr().out
+    monkeypatch.setenv("MINQWEN_MINE", "off")
+    assert course.piece("my_rotate")(8, 2, 0) == 8 and course.kept() == {}
+    before = (folder / "mine/05.py").read_text()
+    course.keep(defined(MINE.replace("3", "5"), "my_rotate"))
+    assert capsys.readouterr().out == said                                   # one line, whether it is written or not
+    assert (folder / "mine/05.py").read_text() == before
+
+
+# ---- what is said when something is wrong
+
+def test_a_function_must_stand_by_itself(folder):
+    for source, name in ((MINE.replace("3 * x", "config * x"), "config"),
+                         (MINE.replace("3 * x", "[scale * y for y in x]"), "scale"),
+                         (MINE.replace("sin)", "sin=turn)"), "turn"),
+                         (MINE.replace("3 * x", "my_lost(x)"), "my_lost")):
+        with complains(f"my_rotate in the notebook uses '{name}'", "may use"):
+            course.keep(defined(source, "my_rotate", turn=1, config=2, scale=3))
+    assert not (folder / "mine").exists()
+
+
+def test_what_can_not_be_kept(folder):
+    nameless = {}
+    exec(MINE, nameless)
+    with complains("source of my_rotate cannot be found"):
+        course.keep(nameless["my_rotate"])
+    with complains("'my_lost' is no piece of the course"):
+        course.keep(defined("def my_lost(x):\n    return x\n", "my_lost"))
+    with complains("takes functions", "not a str"):
+        course.keep("my_rotate")
+    assert not (folder / "mine").exists()
+
+
+@pytest.mark.parametrize("broken, word", [(b"def my_rotate(:\n", "line 1"), (b"\xff\xfe\x00", "broken"),
+                                          (b"x = '\x00'\n", "broken")])
+def test_a_broken_file_is_named_and_never_overwritten(folder, broken, word):
+    (folder / "mine").mkdir()
+    path = folder / "mine/05.py"
+    path.write_bytes(broken)
+    for call in (lambda: course.piece("my_rotate"), course.kept, lambda: course.keep(defined(MINE, "my_rotate"))):
+        with complains("notebooks/mine/05.py", "broken"):
+            call()
+    assert word in str(pytest.raises(QwenError, course.kept).value)
+    assert path.read_bytes() == broken
+
+
+def test_a_kept_function_that_can_not_be_defined(folder):
+    (folder / "mine").mkdir()
+    (folder / "mine/05.py").write_text("@nowhere\n" + MINE)
+    with complains("my_rotate in notebooks/mine/05.py", "nowhere"):
+        course.piece("my_rotate")
+
+
+def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):
+    course.keep(defined(MINE, "my_rotate"))
+    monkeypatch.setattr(course.os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        course.keep(defined(MINE.replace("3", "5"), "my_rotate"))
+    assert course.piece("my_rotate")(2, 0, 0) == 6
+    assert [path.name for path in (folder / "mine").iterdir()] == ["05.py"]
+
+
+# ---- the real thing
+
+@pytest.mark.parametrize("lesson, name", [(lesson, name) for lesson, names in course.PIECES.items() for name in names
+                                          if any(path.name.startswith(lesson) for path in lessons())])
+def test_every_piece_of_the_lessons_stands_by_itself(lesson, name, monkeypatch):
+    """Found without running anything, and everything that it calls is found, too."""
+    monkeypatch.setenv("MINQWEN_MINE", "off")
+    monkeypatch.chdir(NOTEBOOKS)
+    assert callable(course.piece(name))
+
+
+def test_the_lessons_keep_nothing_but_pieces_of_their_own():
+    for path in lessons():
+        for cell in source_cells(read(path)):
+            for names in re.findall(r"course\.keep\(([^)]*)\)", cell.source):
+                assert set(re.findall(r"\w+", names)) <= set(course.PIECES[path.name[:2]]), f"{path.stem}: {names}"
+
+
+def test_in_a_kernel(folder, capfd):
+    """What is defined in a cell is found by `inspect`, and the next notebook has it."""
+    first = new_notebook(cells=[new_code_cell("import minqwen"), new_code_cell(MINE),
+                                new_code_cell("minqwen.course.keep(my_rotate)")])
+    second = new_notebook(cells=[new_code_cell(
+        "import minqwen\nmy_rotate = minqwen.course.piece('my_rotate')\nassert my_rotate(2, 0, 0) == 6")])
+    run(first, folder=folder)
+    run(second, folder=folder)
+
+
+def test_git_and_make_know_of_it(repository):
+    assert "notebooks/mine/" in (repository / ".gitignore").read_text().split()
+    makefile = (repository / "Makefile").read_text()
+    steady = next(line for line in makefile.splitlines() if line.startswith("STEADY"))
+    assert "MINQWEN_MINE=off" in steady.split()
+    assert Path(course.__file__).parent.parent == repository
