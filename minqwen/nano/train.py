@@ -37,6 +37,7 @@ KINDS = ("facts", "sums", "pictures", "clips", "mixed", "calculator")
 TOWER_PACE = 0.2                                         # of the learning rate, once the tower has learnt to look
 OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
 MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
+ENOUGH = 256                                             # learnt tokens of a kind in a step: fewer of them count less
 
 
 def nano_config(tokenizer) -> Config:
@@ -275,7 +276,8 @@ class Mixture(NamedTuple):
 def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
     """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
 
-    Every kind counts by its weight, however many tokens of it there are.
+    Every kind counts by its weight, however many tokens of it there are - unless they are so few that their mean is
+    mostly chance: two tokens of one call had a gradient forty times as long as that of all stories, and drowned them.
     """
     learnt = {kind: 0 for kind in KINDS}
     for batch in batches:
@@ -283,7 +285,7 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) ->
             learnt[kind] += (row >= 0).sum().item()
     means = {kind: 0.0 for kind in (*KINDS, "mtp")}
     for batch in batches:
-        share = torch.tensor([weights[kind] / learnt[kind] for kind in batch.kinds])
+        share = torch.tensor([weights[kind] / max(ENOUGH, learnt[kind]) for kind in batch.kinds])
         following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
         (share @ (following + MTP_WEIGHT * ahead)).backward()
         for kind, mine, second in zip(batch.kinds, following.tolist(), ahead.tolist()):
