@@ -29,6 +29,7 @@ SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")  # official
 COMPANIONS = (  # files that may lie beside config and weights and belong to the model
     "generation_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "vocab.json",
     "merges.txt", "special_tokens_map.json", "preprocessor_config.json", "video_preprocessor_config.json",
+    "processor_config.json",
 )  # fmt: skip
 
 KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: float32 among bfloat16

@@ -363,10 +363,11 @@ def test_at_no_moment_is_there_a_mixture(tmp_path, monkeypatch, first, then, num
 def test_the_tokenizer_is_taken_along(tmp_path, folder):
     source = tmp_path / "source"
     save_model(tiny_model(tied=False), source)
-    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "README.md"):
+    settings = ["processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"]
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "README.md", *settings):
         (source / name).write_text(f"{name} of the source")
     save_model(tiny_model(), tmp_path / "to", tokenizer_from=source)
-    taken = ["chat_template.jinja", "generation_config.json", "tokenizer.json"]
+    taken = ["chat_template.jinja", "generation_config.json", "tokenizer.json", *settings]
     assert names(tmp_path / "to") == sorted(["config.json", "model.safetensors", *taken])
     assert all((tmp_path / "to" / name).read_text() == f"{name} of the source" for name in taken)
     assert_same(load_model(tmp_path / "to"), tiny_model())
