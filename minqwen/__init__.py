@@ -22,7 +22,7 @@ HOME = {                                        # where each public name is defi
     "trace": "trace", "verify": "verify",
     "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule",
     "effective_attention": "delta_rule",
-    "StateExplorer": "widgets", "VisionExplorer": "widgets",
+    "StateExplorer": "widgets", "VisionExplorer": "widgets", "AttentionExplorer": "widgets",
     "QwenError": "errors",
 }  # fmt: skip
 __all__ = list(HOME)

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 __all__ = [
-    "attention", "clip", "diverging", "gates", "looking", "memory", "over", "patches", "show", "stack", "states",
-    "step", "tokens_on", "training", "visible",
+    "attention", "clip", "diverging", "gates", "looking", "maps", "memory", "over", "patches", "sequential", "show",
+    "stack", "states", "step", "tokens_on", "training", "visible",
 ]
 
 KEEPS, WRITES, RECALLS, INK, FAINT = "#3b82c4", "#e07b1a", "#8e63b0", "#24292f", "#8a8f98"
@@ -35,13 +35,25 @@ def diverging(dark: bool = False) -> np.ndarray:
     """
     blue_to_orange = (["#b9dcff", "#4597dc", "#1c4065", "#1b1e24", "#5f3a10", "#e08a2e", "#ffdca8"] if dark else
                       ["#0b3566", "#2f7cba", "#a6cde6", "#f3f3f1", "#f8c793", "#d8721b", "#6e2b00"])
-    anchors = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in blue_to_orange], dtype=float)
-    where = np.clip((np.arange(256) - 128) / 127, -1, 1)
-    ramp = [np.interp(where, np.linspace(-1, 1, len(anchors)), anchors[:, c]) for c in range(3)]
-    return np.stack(ramp, axis=1).round().astype(np.uint8)
+    return _ramp(blue_to_orange, (np.arange(256) - 128) / 127 / 2 + 0.5)
+
+
+def sequential(dark: bool = False) -> np.ndarray:
+    """(256, 3) uint8: from nothing (0), nearly the page's own colour, through teal to the full colour (255)."""
+    teal = (["#1b1e24", "#1b4250", "#1f6f7a", "#45a395", "#97d3a2", "#f1f7cb"] if dark else
+            ["#f3f3f1", "#b4dad2", "#61b1b2", "#2b7d93", "#1d4b78", "#141c49"])
+    return _ramp(teal, np.arange(256) / 255)
+
+
+def _ramp(colours, where) -> np.ndarray:
+    """(256, 3) uint8: the way through these colours, at places from 0 to 1."""
+    anchors = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours], dtype=float)
+    stops = np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(where, stops, anchors[:, c]) for c in range(3)], axis=1).round().astype(np.uint8)
 
 
 DIVERGING = ListedColormap(diverging()[1:] / 255, name="blue to orange")
+SEQUENTIAL = ListedColormap(sequential() / 255, name="white to teal")
 
 
 def visible(token: str) -> str:
@@ -156,6 +168,41 @@ def attention(weights, tokens: list[str], looked_at: list[str] | None = None, ti
     ax.set_xlabel("looked at", fontsize=8, color=FAINT)
     ax.set_ylabel("token", fontsize=8, color=FAINT)
     _colour_bar(figure, image, [ax])
+    return figure
+
+
+def maps(tiles, side: int, gap: int, layers: list[str], weights, tokens: list[str], title: str, limit: float,
+         signed: bool) -> Figure:
+    """The attention explorer, standing still: all maps as small tiles, and one of them large.
+
+    Args:
+        tiles: (height, width, 4) uint8: a row of tiles for each layer, the first at the bottom.
+        side, gap: pixels on a tile's side, and between two tiles.
+        layers: the name of each layer.
+        weights: (T, T); limit: the weight that has the full colour; signed: colours about zero, else from zero on.
+    """
+    height, width = tiles.shape[:2]
+    figure = Figure(figsize=(11.5, max(4.4, min(9.5, 5.0 * height / width))), facecolor=BACKGROUND,
+                    layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    left.imshow(tiles, interpolation="nearest")
+    rows, columns = (np.arange(n // (side + gap) + 1) * (side + gap) + side / 2 for n in (height, width))
+    left.set_yticks(rows, layers[::-1])
+    left.set_xticks(columns[:: -(-len(columns) // 16)], range(0, len(columns), -(-len(columns) // 16)))
+    left.set_title("every head's map", fontsize=10, color=INK)
+    left.set_xlabel("head", fontsize=8, color=FAINT)
+    shown = np.ma.array(_numpy(weights), mask=~np.tri(len(tokens), dtype=bool))
+    image = right.imshow(shown, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0, vmax=limit,
+                         interpolation="nearest")
+    right.set_title(title, fontsize=10, color=INK)
+    right.set_xlabel("looked at", fontsize=8, color=FAINT)
+    right.set_ylabel("token", fontsize=8, color=FAINT)
+    for ax in (left, right):
+        _plain(ax)
+        ax.spines[:].set_visible(False)
+    tokens_on(right.xaxis, tokens)
+    tokens_on(right.yaxis, tokens)
+    _colour_bar(figure, image, [right])
     return figure
 
 

@@ -86,6 +86,20 @@ def walk_by(root, steps, canvas="canvas"):
     return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(-1, *size, 4)
 
 
+def drawn_at_once(root, slider, value):
+    """What an explorer shows right after a slider has moved, before anything outside the page can have answered.
+
+    Only promises that are kept already go on in between: no timer, no frame and no message from a kernel comes through.
+    """
+    return root.evaluate("""async (root, [name, value]) => {
+      const range = root.querySelector(`[data-moves=${name}]`);
+      range.value = value;
+      range.dispatchEvent(new Event("input"));
+      for (let i = 0; i < 100; i++) await null;
+      return root.dataset.drawn;
+    }""", [slider, value])
+
+
 def shown(root, place, theme="light"):
     """Wait until the explorer shows this place: (token, layer, head) and what else it has."""
     wanted = " ".join(map(str, place)) + " " + theme

@@ -1,5 +1,7 @@
 """What several tests build: small random models with every feature of the official ones, and errors in one number."""
 
+from dataclasses import replace
+
 import torch
 
 from minqwen.model import Config, GatedRMSNorm, Qwen, RMSNorm
@@ -48,6 +50,12 @@ def random_qwen(config: Config | None = None, seed: int = 0) -> Qwen:
         if name.startswith("model.visual.") and parameter.dim() == 1:
             parameter.add_(torch.randn_like(parameter), alpha=0.2)
     return qwen
+
+
+def shape_of_0_8b() -> Config:
+    """Layers, heads and their widths of Qwen3.5-0.8B, and nothing else of it: what an explorer must bear."""
+    return Config(replace(Config.named("Qwen3.5-0.8B").text_config, hidden_size=32, intermediate_size=32,
+                          vocab_size=SMALL["vocab_size"], mtp_num_hidden_layers=0, dtype="float32"))
 
 
 def tokens(B: int, T: int, vocabulary: int = SMALL["vocab_size"], seed: int = 1) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Explorers: pictures that answer to sliders and keys, in a notebook or as a page of their own."""
 
+from .attention import AttentionExplorer
 from .state import StateExplorer
 from .vision import VisionExplorer, pictures_of
 
-__all__ = ["StateExplorer", "VisionExplorer", "pictures_of"]
+__all__ = ["AttentionExplorer", "StateExplorer", "VisionExplorer", "pictures_of"]

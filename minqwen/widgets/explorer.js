@@ -16,6 +16,9 @@ function openPalette(page) {                               // one number for eac
 // Which of a palette's colours a number has: 128 is zero, 255 the limit, 1 its opposite.
 const shadeOf = (x, limit) => Math.min(255, Math.max(1, Math.floor((x / limit) * 127 + 128.5)));
 
+// The same where nothing is negative: 0 is zero, 255 the limit.
+const shadeFromZero = (x, limit) => Math.min(255, Math.max(0, Math.floor((x / limit) * 255 + 0.5)));
+
 const signed = (x, digits = 4) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
 const percent = (x) => `${(100 * x).toFixed(x >= 1 || x < 0.99 ? 0 : x < 0.999 ? 1 : 2)} %`;
 const readable = (text) => text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "∅";
@@ -39,6 +42,19 @@ function slider(name, first, last, go) {
   const number = make("output");
   range.addEventListener("input", () => go(name, Number(range.value)));
   return { range, number, row: make("label", { class: name }, make("span", {}, name), range, number) };
+}
+
+// Write texts along an edge of a picture, each beside its place of `texts.length` equal ones: every n-th, so that none meets
+// the next, and the one that is `here` in any case.
+function writeAlong(edge, texts, here) {
+  const down = edge.classList.contains("down"), whole = (down ? edge.clientHeight : edge.clientWidth) || 1;
+  const place = whole / texts.length, room = 14, every = Math.ceil(room / place);
+  const chosen = [...texts.keys()].filter((i) => i === here || (i % every === 0 && Math.abs(i - here) * place >= room));
+  edge.replaceChildren(...chosen.map((i) => {
+    const label = make("span", i === here ? { class: "here" } : {}, texts[i]);
+    label.style[down ? "top" : "left"] = `${(100 * (i + 0.5)) / texts.length}%`;
+    return label;
+  }));
 }
 
 // Keys that move: `own` maps further ones to [name, by]; move(name, by) goes there. JupyterLab does not hear of them.

@@ -65,6 +65,18 @@ def sources(name: str) -> tuple[str, str]:
                  for kind in ("js", "css"))
 
 
+def in_base64(ramp) -> dict[str, str]:
+    """A ramp of colours, such as `plots.diverging`, for light and for dark pages, as `openPalette` reads it."""
+    return {name: base64.b64encode(ramp(name == "dark").tobytes()).decode() for name in ("light", "dark")}
+
+
+def tokens_of(trace, row: int) -> list[dict]:
+    """The tokens of a row of a trace without its pads: the text of each, and whether it is a special token."""
+    special = trace.tokenizer.added_tokens.values() if trace.tokenizer is not None else ()
+    texts, ids = trace.texts(row), trace.input_ids[row].tolist()
+    return [{"text": texts[i], "special": ids[i] in special} for i in trace.valid[row].nonzero()[:, 0].tolist()]
+
+
 class Explorer(anywidget.AnyWidget):
     """A subclass has its module and sheet (`_esm`, `_css`), fills `story`, lists its `page_names`, makes a `page`."""
 
