@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from browser_support import a_jupyterlab, run_all_cells, shown, walk, watched, write_notebook
-from support import random_qwen, tokens
+from browser_support import a_jupyterlab, run_all_cells, shown, walk, walk_by, watched, write_notebook
+from support import random_qwen, small_config, tokens
 
 from minqwen.trace import trace
 from minqwen.widgets import StateExplorer
@@ -30,6 +30,18 @@ def explorer():
 def press(root, key, *place, theme="light"):
     root.press(key)
     shown(root.locator("xpath=ancestor-or-self::section"), place, theme)
+
+
+def asked(root, token, decayed=1, erased=1, written=1, exact=0):
+    """Wait until this token's key is asked with, these parts are summed, and every cell is drawn or not."""
+    wanted = f"{token} {decayed} {erased} {written} {exact}"
+    root.page.wait_for_function("([root, wanted]) => root.dataset.asked === wanted",
+                                arg=[root.element_handle(), wanted], timeout=60_000)
+
+
+def steps(places):
+    """What `walk_by` takes."""
+    return [(place, {"layer": LAYERS.index(place[1]), "head": place[2], "token": place[0]}) for place in places]
 
 
 def test_the_page(browser, explorer, tmp_path):
@@ -59,8 +71,44 @@ def test_the_page(browser, explorer, tmp_path):
     press(root.locator("[data-moves=layer]"), "ArrowRight", 0, 2, 2)        # a slider's own keys move that slider
     press(root.locator("[data-moves=head]"), "End", 0, 2, HEADS - 1)
     press(root.locator("[data-moves=token]"), "ArrowRight", 1, 2, HEADS - 1)
-    page.locator("[data-token='6']").click()
+    page.locator("[data-token='6']").dblclick()
     shown(root, (6, 2, HEADS - 1))
+
+    # what fades, is erased and is written, on and off
+    for key, on in (("f", (0, 1, 1)), ("e", (0, 0, 1)), ("w", (0, 0, 0)), ("f", (1, 0, 0))):
+        stage.press(key)
+        asked(root, -1, *on)
+        sums = explorer.frame(6, 2, HEADS - 1, **dict(zip(("decayed", "erased", "written"), map(bool, on))))
+        assert np.array_equal(walk(root, [(6, 2, HEADS - 1)], LAYERS)[0], sums)
+        assert root.locator("[data-switch=written]").is_checked() == bool(on[2])
+    assert root.locator(".veil:visible").count() == 2
+    root.locator("[data-switch=erased]").check()
+    root.locator("[data-switch=written]").press(" ")
+    asked(root, -1, 1, 1, 1)
+
+    # asking with the key of another token: a click, keys, and what is said
+    page.locator("[data-token='2']").click()
+    asked(root, 2)
+    strips = np.stack([explorer.answers_frame(2, *place) for place in PLACES])
+    assert np.array_equal(walk_by(root, steps(PLACES), "canvas.strips"), strips)
+    walk(root, [(6, 2, HEADS - 1)], LAYERS)
+    given = explorer.answers(2, 6, 2, HEADS - 1)["cosines"][0]
+    told = [cell.get_attribute("data-match").split() for cell in page.locator(".cell").all()[:7]]
+    assert np.allclose(np.array(told, float).T, given, atol=1e-4)
+    best = [explorer.trace.tokens[i] for i in given.argmax(-1)]
+    assert page.locator(".answer b").all_inner_texts() == [explorer.trace.tokens[2], *best]
+    stage.press(".")
+    asked(root, 3)
+    stage.press(",")
+    stage.press(",")
+    asked(root, 1)
+    stage.press("Enter")
+    asked(root, 6)
+    stage.press("Escape")
+    asked(root, -1)
+    assert np.array_equal(walk_by(root, steps(PLACES[-2:]), "canvas.strips"),
+                          np.stack([explorer.answers_frame(-1, *place) for place in PLACES[-2:]]))
+    walk(root, [(6, 2, HEADS - 1)], LAYERS)
 
     # what is said, in numbers
     memory = explorer.trace.layers[2]
@@ -69,7 +117,7 @@ def test_the_page(browser, explorer, tmp_path):
     assert "layer 2, head 5" in stage.get_attribute("aria-label")
     recall = [float(cell.get_attribute("data-recall")) for cell in page.locator(".cell").all()[:7]]
     assert np.allclose(recall, memory.answers(6, 5).cosine, atol=1e-4)
-    box = page.locator("canvas").bounding_box()
+    box = page.locator("canvas.states").bounding_box()
     cell = box["width"] / pixels.shape[2]
     page.mouse.move(box["x"] + 2.5 * cell, box["y"] + 7.5 * cell)
     number = page.locator(".pointed b").inner_text().replace("−", "-")
@@ -88,7 +136,8 @@ def test_the_page(browser, explorer, tmp_path):
 def test_nothing_jumps_while_scrubbing(browser, explorer, tmp_path):
     """In the width that JupyterLab leaves, with a story that grows."""
     explorer = StateExplorer(explorer.trace)
-    explorer.story = explorer.story | {"tokens": [{"text": " wondering", "special": False}] * T}
+    told = {"tokens": [{"text": " wondering", "special": False}] * T, "begins_empty": False}
+    explorer.story = explorer.story | {"texts": [told]}
     page = browser.new_page()
     page.set_viewport_size({"width": 800, "height": 900})
     page.goto(explorer.to_html(tmp_path / "explorer.html").as_uri())
@@ -96,8 +145,55 @@ def test_nothing_jumps_while_scrubbing(browser, explorer, tmp_path):
     boxes = set()
     for token in range(T):
         walk(root, [(token, 0, 0)], LAYERS)
-        boxes.add(tuple(page.locator("canvas").bounding_box().values()) + (root.bounding_box()["height"],))
+        places = [page.locator(f"canvas.{canvas}").bounding_box().values() for canvas in ("states", "strips")]
+        boxes.add((*places[0], *places[1], root.bounding_box()["height"]))
     assert len(boxes) == 1
+
+
+def test_two_texts_side_by_side(browser, tmp_path):
+    """The shorter one waits at its end; both are asked with one key."""
+    both = StateExplorer.compare(random_qwen(), tokens(1, T), tokens(1, T - 3, seed=2), token=2, layer=1, head=4)
+    page = browser.new_page()
+    strangers, errors = watched(page, "file:")
+    page.goto(both.to_html(tmp_path / "two.html").as_uri())
+    root = page.locator(".minqwen-state")
+    shown(root, (2, 1, 4))
+    assert np.array_equal(walk(root, PLACES, LAYERS), np.stack([both.frame(*place) for place in PLACES]))
+    page.locator(f"[data-token='{T + 1}']").click()         # the second token of the second text
+    asked(root, T + 1)
+    strips = np.stack([both.answers_frame(T + 1, *place) for place in PLACES])
+    assert np.array_equal(walk_by(root, steps(PLACES), "canvas.strips"), strips)
+    root.locator(".stage").press("e")
+    asked(root, T + 1, 1, 0, 1)
+    assert np.array_equal(walk(root, PLACES[:4], LAYERS),
+                          np.stack([both.frame(*place, erased=False) for place in PLACES[:4]]))
+    assert strangers == [] and errors == []
+
+
+def test_memories_of_an_official_size(browser, tmp_path):
+    """Drawn coarser, and told so; pointing gives every number, and all cells are drawn when they are wanted."""
+    config = small_config(linear_num_key_heads=16, linear_num_value_heads=16, linear_key_head_dim=128,
+                          linear_value_head_dim=128)
+    explorer = StateExplorer(random_qwen(config), tokens(1, T), layer=1, head=14)
+    page = browser.new_page()
+    strangers, errors = watched(page, "file:")
+    page.goto(explorer.to_html(tmp_path / "large.html", heads=[3, 14]).as_uri())
+    root = page.locator(".minqwen-state")
+    places = [(t, layer, head) for t in (0, 5, 8) for layer in LAYERS for head in (3, 14)]
+    at = [(place, {"layer": place[1], "head": [3, 14].index(place[2]), "token": place[0]}) for place in places]
+    assert np.array_equal(walk_by(root, at), np.stack([explorer.frame(*place) for place in places]))
+    box = page.locator("canvas.states").bounding_box()
+    page.mouse.move(box["x"] + 3.5 * box["width"] / 328, box["y"] + 7.5 * box["width"] / 328)
+    assert page.locator(".pointed").inner_text().startswith("memory now [key 14–15, value 6–7]")
+    numbers = page.locator(".pointed b").inner_text().replace("−", "-").replace("/", " ").split()
+    assert np.allclose(np.array(numbers, float), explorer.parts(8, 2, 14)["memory"][14:16, 6:8].flat, atol=1e-6)
+    assert "each point is the strongest of 2 × 2" in page.locator(".help").inner_text()
+    assert "This page holds 6 of the model's 48 memories" in page.locator(".help").inner_text()
+    root.locator(".stage").press("x")
+    asked(root, -1, exact=1)
+    assert np.array_equal(walk_by(root, at), np.stack([explorer.frame(*place, exact=True) for place in places]))
+    assert page.locator("canvas.states").bounding_box()["width"] == box["width"]
+    assert strangers == [] and errors == []
 
 
 def test_inside_jupyterlab(browser, tmp_path):

@@ -40,9 +40,9 @@ def begun(model):
 def test_every_step_is_the_traces(explorer):
     for record in explorer.trace.delta_layers:
         for head in range(6):
-            steps, _ = explorer._steps(record.index, head)
             for t in range(T):
-                mine = {name: torch.tensor(x, dtype=torch.float32) for name, x in steps[t].items()}
+                parts = explorer.parts(t, record.index, head)
+                mine = {name: torch.tensor(x, dtype=torch.float32) for name, x in parts.items()}
                 torch.testing.assert_close(mine["memory"], record.state(t, head))
                 torch.testing.assert_close(mine["decayed"], record.decayed(t, head))
                 torch.testing.assert_close(mine["erased"], record.erase(t, head))
@@ -52,12 +52,66 @@ def test_every_step_is_the_traces(explorer):
                 torch.testing.assert_close(mine["now"], record.answers(t, head).values[-1])
 
 
+@pytest.mark.parametrize("off", [("decayed",), ("erased",), ("written",), ("erased", "written"), state.PARTS])
+def test_the_sum_of_what_is_on(explorer, off):
+    parts, whole = explorer.parts(5, 1, 3, **dict.fromkeys(off, False)), explorer.parts(5, 1, 3)
+    signed = {"decayed": whole["decayed"], "erased": -whole["erased"], "written": whole["written"]}
+    expected = sum(x for name, x in signed.items() if name not in off)
+    assert np.allclose(parts["memory"], expected) and not np.allclose(parts["memory"], whole["memory"])
+    assert np.allclose(parts["now"], whole["key"] @ (expected * np.ones((16, 24))))
+    assert np.array_equal(parts["decayed"], whole["decayed"])               # the parts themselves stay to be seen
+
+
+def test_what_a_token_is_answered(explorer):
+    """Before and after the step, for every key of the text: also for those that are still to come."""
+    record = explorer.trace.layers[1]
+    for asked, t in ((2, 7), (7, 7), (11, 7), (-1, 7)):
+        given, key = explorer.answers(asked, t, 1, 4), record.k[0, 7 if asked == -1 else asked, 4 // 3]
+        torch.testing.assert_close(torch.tensor(given["before"][0]).float(), record.state(6, 4).T @ key)
+        torch.testing.assert_close(torch.tensor(given["after"][0]).float(), record.state(7, 4).T @ key)
+        assert np.allclose(given["value"], record.v[0, 7 if asked == -1 else asked, 4])
+        after = record.v[0, :8, 4] @ (record.state(7, 4).T @ key)
+        lengths = record.v[0, :8, 4].norm(dim=-1) * (record.state(7, 4).T @ key).norm()
+        assert given["cosines"][0].shape == (2, 8) and np.allclose(given["cosines"][0][1], after / lengths, atol=1e-5)
+    assert not explorer.answers(3, 0, 1, 4)["before"].any()                 # an empty memory answers nothing
+    unerased = explorer.answers(2, 7, 1, 4, erased=False)["after"][0]
+    kept = record.state(7, 4) + record.erase(7, 4)
+    torch.testing.assert_close(torch.tensor(unerased).float(), kept.T @ record.k[0, 2, 1])
+
+
+def test_two_texts(model):
+    """The shorter one waits at its end; the difference is that of the two memories."""
+    first, second = tokens(1, T), tokens(1, T - 4, seed=2)
+    both = StateExplorer.compare(model, first, second, token=-1, layer=2, head=5)
+    assert both.token == T - 1
+    assert repr(both) == "StateExplorer(14 and 10 tokens, 3 Gated DeltaNet layers, 6 heads of 16 x 24)"
+    one, two = (trace(model).run(ids).layers[2] for ids in (first, second))
+    for t in range(T):
+        parts, there = both.parts(t), min(t, T - 5)
+        torch.testing.assert_close(torch.tensor(parts["first"]).float(), one.state(t, 5))
+        torch.testing.assert_close(torch.tensor(parts["second"]).float(), two.state(there, 5))
+        assert np.array_equal(parts["difference"], parts["first"] - parts["second"])
+        given = both.answers(T + 3, t)                                      # the fourth token of the second text
+        for i, (record, reached) in enumerate(((one, t), (two, there))):
+            torch.testing.assert_close(torch.tensor(given["after"][i]).float(),
+                                       record.state(reached, 5).T @ two.k[0, 3, 5 // 3])
+    with pytest.raises(QwenError, match="no token 24 to ask about; the last is 23"):
+        both.asked = T + T - 4
+    traces = [trace(model).run(ids) for ids in (first, second)]
+    assert StateExplorer(traces[0], second=traces[1]).story == both.story
+    with pytest.raises(QwenError, match="both texts, for one model, or both traces"):
+        StateExplorer(model, first, traces[1])
+    other = trace(random_qwen(small_config(linear_num_value_heads=4))).run(first)
+    with pytest.raises(QwenError, match="models of different shape"):
+        StateExplorer(traces[0], second=other)
+
+
 def test_a_conversation_that_was_going_on(model):
     t = begun(model)
     explorer = StateExplorer(t, row=1)
-    assert not explorer.story["begins_empty"]
-    steps, _ = explorer._steps(2, 4)
-    torch.testing.assert_close(torch.tensor(steps[-1]["memory"]).float(), t.layers[2].state(-1, 4, row=1))
+    assert not explorer.story["texts"][0]["begins_empty"]
+    memory = explorer.parts(layer=2, head=4)["memory"]
+    torch.testing.assert_close(torch.tensor(memory).float(), t.layers[2].state(-1, 4, row=1))
 
 
 def test_padding_is_left_out(model):
@@ -67,34 +121,67 @@ def test_padding_is_left_out(model):
         model(ids, attention_mask=mask)
     padded, alone = StateExplorer(t, token=3), StateExplorer(model, ids[:1, 6:], token=3)
     assert padded.story == alone.story
-    for mine, theirs in zip(padded._steps(1, 5)[0], alone._steps(1, 5)[0], strict=True):
-        assert np.allclose(mine["memory"], theirs["memory"], atol=1e-5)
+    for token in range(T - 6):
+        mine, theirs = (explorer.parts(token, 1, 5)["memory"] for explorer in (padded, alone))
+        assert np.allclose(mine, theirs, atol=1e-5)
 
 
-def test_frame_at_every_place(explorer):
-    """Each part stands in its place, coloured by its number."""
-    height, width, places = state.layout(16, 24)
+def test_few_states_are_kept_of_a_long_text(explorer, monkeypatch):
+    """Whichever way one goes, forwards, backwards or about, the states are the same."""
+    monkeypatch.setattr(state, "KEPT", 4 * 16 * 24 * 8)
+    few = StateExplorer(explorer.trace)
+    for t in (13, 2, 7, 0, 12, *range(T)):
+        assert np.array_equal(few.parts(t, 1, 2)["memory"], explorer.parts(t, 1, 2)["memory"])
+    (memory,), _ = few._follow(1, 2)
+    assert memory.stride == 4 and len(memory.kept) == 4
+
+
+def shades(picture):
+    """Which colour of the palette each pixel has: (height, width)."""
     palette = {tuple(colour): i for i, colour in reversed(list(enumerate(plots.diverging().tolist())))}
+    return np.array([[palette[tuple(pixel)] for pixel in line] for line in picture[..., :3].tolist()])
+
+
+@pytest.mark.parametrize("block", [1, 5])
+@pytest.mark.parametrize("texts", [1, 2])
+def test_frame_at_every_place(model, texts, block):
+    """Each part stands in its place, coloured by its number: of a block of cells, by the strongest of them."""
+    explorer = StateExplorer(model, tokens(1, T), tokens(1, T, seed=2) if texts == 2 else None)
+    explorer.story = explorer.story | {"block": block}
+    height, width, places = state.layout(-(-16 // block), -(-24 // block), texts)
     for layer in (0, 1, 2):
         for head in range(6):
-            steps, limits = explorer._steps(layer, head)
+            _, limits = explorer._follow(layer, head)
             for t in range(0, T, 3):
-                picture = explorer.frame(t, layer, head)
+                picture, parts = explorer.frame(t, layer, head), explorer.parts(t, layer, head)
                 assert picture.shape == (height, width, 4) and picture.dtype == np.uint8
                 drawn = np.zeros((height, width), bool)
                 for name, scale, x, y, down, across in places:
-                    part = steps[t][name]
-                    part = part.reshape({"memory": (16, 24), "key": (16, 1), "value": (1, 24)}[scale])
-                    here = np.s_[y : y + len(part) * down, x : x + part.shape[1] * across]
+                    part = parts[name].reshape({"memory": (16, 24), "key": (16, 1), "value": (1, 24)}[scale])
+                    points = np.array([[max(part[i : i + block, j : j + block].flat, key=abs)
+                                        for j in range(0, part.shape[1], block)] for i in range(0, len(part), block)])
+                    here = np.s_[y : y + len(points) * down, x : x + points.shape[1] * across]
                     assert not drawn[here].any()                     # no part hides another
                     drawn[here] = True
-                    colours = picture[here][..., :3].tolist()
-                    shade = np.array([[palette[tuple(pixel)] for pixel in line] for line in colours])
-                    number = (shade - 128) / 127 * limits[scale]
-                    expected = np.kron(part, np.ones((down, across))).clip(-limits[scale], limits[scale])
+                    number = (shades(picture[here]) - 128) / 127 * limits[scale]
+                    expected = np.kron(points, np.ones((down, across))).clip(-limits[scale], limits[scale])
                     assert np.abs(number - expected).max() < limits[scale] / 80     # neighbours may share a colour
                 assert np.array_equal(picture[..., 3], drawn * 255)
     assert not np.array_equal(explorer.frame(3, 0, 0), explorer.frame(3, 0, 0, dark=True))
+    assert np.array_equal(explorer.frame(3, 0, 0), explorer.frame(3, 0, 0, exact=True)) == (block == 1)
+
+
+@pytest.mark.parametrize("asked", [-1, 4, 11])
+def test_frame_of_the_answers(explorer, asked):
+    height, width, places = state.answers_layout(16, 24, ["0 before", "0 after", "value"])
+    for t in range(T):
+        picture, given = explorer.answers_frame(asked, t, 2, 1), explorer.answers(asked, t, 2, 1)
+        limit = explorer._follow(2, 1)[1]["value"]
+        assert picture.shape == (height, width, 4) == (8, 24, 4)
+        for (_, _, _, y, down, _), vector in zip(places, (given["before"][0], given["after"][0], given["value"])):
+            number = (shades(picture[y : y + down]) - 128) / 127 * limit
+            assert np.abs(number - vector.clip(-limit, limit)).max() < limit / 80
+    assert (picture[2] == 0).all()                                          # between two strips there is nothing
 
 
 def test_large_heads_have_large_units():
@@ -104,21 +191,38 @@ def test_large_heads_have_large_units():
 
 def test_colours_keep_to_zero_and_to_their_limits():
     parts = state.step(np.zeros((2, 2)), np.array([1.0, 0.0]), np.array([5.0, -5.0]), 1.0, 1.0)
-    picture = state.frame(parts, {"memory": 1.0, "key": 1.0, "value": 1.0}, plots.diverging())
+    limits = {"memory": 1.0, "key": 1.0, "value": 1.0}
+    picture = state.frame(parts, limits, plots.diverging(), state.layout(2, 2))
     low, zero, high = plots.diverging()[[1, 128, 255]].tolist()
     assert picture[0, :2, :3].tolist() == [high, low] and picture[1, :2, :3].tolist() == [zero, zero]
 
 
 def test_pages_come_at_once_if_they_are_small(model, monkeypatch):
     small = StateExplorer(model, tokens(1, T))
-    assert set(small.pages) == {"0", "1", "2"} and len(small.pages["0"]) == small._size
-    monkeypatch.setattr(StateExplorer, "at_once", 3 * small._size - 1)
-    large = StateExplorer(model, tokens(1, T), layer=1)
-    assert set(large.pages) == {"1"}
+    names = [f"{layer} {head}" for layer in range(3) for head in range(6)]
+    assert list(small.pages) == names and small.story["all_here"]
+    assert {len(page) for page in small.pages.values()} == {small.story["page_bytes"]}
+    monkeypatch.setattr(StateExplorer, "at_once", 18 * small.story["page_bytes"] - 1)
+    large = StateExplorer(model, tokens(1, T), layer=1, head=4)
+    assert set(large.pages) == {"1 4"} and not large.story["all_here"]
     sent = []
     monkeypatch.setattr(large, "send", lambda message, buffers: sent.append((message, buffers)))
-    large._handle_custom_msg({"want": "2"}, [])
-    assert sent == [({"page": "2"}, [small.pages["2"]])]
+    large._handle_custom_msg({"want": "2 3"}, [])
+    assert sent == [({"page": "2 3"}, [small.pages["2 3"]])]
+
+
+def test_at_the_size_of_an_official_model():
+    """24 layers, three of four with 16 memories of 128 x 128: one head is made and sent at a time, drawn coarser."""
+    config = small_config(num_hidden_layers=24, linear_num_key_heads=16, linear_num_value_heads=16,
+                          linear_key_head_dim=128, linear_value_head_dim=128)
+    explorer = StateExplorer(random_qwen(config), tokens(1, 60), layer=22, head=9)
+    assert len(explorer.page_names()) == 18 * 16 and list(explorer.pages) == ["22 9"]
+    assert explorer.story["page_bytes"] == 4 * (60 * (128 + 128 + 2) + 3) == len(explorer.pages["22 9"])
+    assert explorer.story["block"] == 2 and explorer.frame().shape == (64 + 12, 4 * 64 + 3 * 24, 4)
+    assert explorer.frame(exact=True).shape == (152, 656, 4)
+    record = explorer.trace.layers[22]
+    memory = torch.tensor(explorer.parts()["memory"]).float()
+    torch.testing.assert_close(memory, record.state(-1, 9), atol=1e-5, rtol=1e-4)
 
 
 def test_position(model):
@@ -152,7 +256,7 @@ def test_errors_in_callbacks_are_shown(model):
     explorer._handle_msg({"content": {"data": move}, "buffers": []})
     assert explorer.problem == "ZeroDivisionError: division by zero" and explorer.head == 2
     explorer._handle_custom_msg({"want": "99"}, [])
-    assert explorer.problem.startswith("KeyError")
+    assert explorer.problem.startswith("ValueError")
 
 
 def test_in_a_notebook(explorer):
@@ -161,7 +265,7 @@ def test_in_a_notebook(explorer):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def test_picture_is_described(explorer, monkeypatch):
+def test_picture_is_described(explorer, model, monkeypatch):
     shown = []
     monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
     explorer.picture(token=4, layer=1, head=2)
@@ -169,6 +273,11 @@ def test_picture_is_described(explorer, monkeypatch):
     (figure, alt), (_, mine) = shown
     assert alt.startswith("Layer 1, head 2, after token 5 of 14") and mine == "Mine."
     assert np.allclose(figure.axes[0].images[0].get_array(), explorer.trace.layers[1].state(4, 2), atol=1e-6)
+    both = StateExplorer.compare(model, tokens(1, T), tokens(1, T, seed=2))
+    both.picture(token=4, layer=1, head=2)
+    figure, alt = shown[-1]
+    assert "their difference" in alt
+    assert np.array_equal(figure.axes[2].images[0].get_array(), np.float32(both.parts(4, 1, 2)["difference"]))
 
 
 class Letters:
@@ -193,13 +302,19 @@ def test_page_holds_everything(model, tmp_path):
     page = explorer.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count("</script>") == 2 and not re.search(r"(src|href)=|https?://|@import|url\(", page)
     kept = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
-    assert "".join(token["text"] for token in kept["story"]["tokens"]) == text
-    assert [token["special"] for token in kept["story"]["tokens"]] == [c == "<" for c in text]
+    (told,) = kept["story"]["texts"]
+    assert "".join(token["text"] for token in told["tokens"]) == text
+    assert [token["special"] for token in told["tokens"]] == [c == "<" for c in text]
     assert (kept["token"], kept["layer"], kept["head"]) == (len(text) - 1, 2, 0)
-    assert base64.b64decode(kept["pages"]["1"]) == explorer.page("1")
+    assert base64.b64decode(kept["pages"]["1 2"]) == explorer.page("1 2")
 
     less = explorer.to_html(tmp_path / "less.html", layers=[1]).read_text(encoding="utf-8")
     kept = json.loads(re.search(r'type="application/json">(.*?)</script>', less)[1])
-    assert kept["story"]["layers"] == [1] == [kept["layer"]] and list(kept["pages"]) == ["1"]
+    assert kept["story"]["layers"] == [1] == [kept["layer"]] and list(kept["pages"]) == [f"1 {i}" for i in range(6)]
+    assert kept["story"]["left_out"] == 12
+    one = explorer.to_html(tmp_path / "one.html", layers=[1], heads=[3]).read_text(encoding="utf-8")
+    assert list(json.loads(re.search(r'type="application/json">(.*?)</script>', one)[1])["pages"]) == ["1 3"]
     with pytest.raises(QwenError, match="no layer 3"):
         explorer.to_html(tmp_path / "less.html", layers=[1, 3])
+    with pytest.raises(QwenError, match="at least one layer"):
+        explorer.to_html(tmp_path / "less.html", heads=[])
