@@ -19,7 +19,7 @@ HOME = {                                        # where each public name is defi
     "load_config": "checkpoint", "load_model": "checkpoint", "save_model": "checkpoint",
     "Tokenizer": "tokenizer",
     "generate": "generate", "stream": "generate",
-    "trace": "trace", "verify": "verify",
+    "trace": "trace", "verify": "verify", "Edit": "edits", "edited": "edits",
     "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule",
     "effective_attention": "delta_rule",
     "StateExplorer": "widgets", "VisionExplorer": "widgets", "AttentionExplorer": "widgets",

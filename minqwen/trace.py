@@ -309,7 +309,7 @@ class Trace:
         self._open = self._now = self._cache = None
 
     def _begin(self, model, args, kwargs):
-        if _arguments(args, kwargs).get("cu_seqlens") is not None:
+        if arguments(args, kwargs).get("cu_seqlens") is not None:
             raise QwenError("A trace follows one sequence in each row; trace packed sequences (cu_seqlens) one by one.")
         self._now = {i: {} for i in range(len(self._layers))}
 
@@ -318,12 +318,12 @@ class Trace:
 
         def watched_embed(*args, **kwargs):
             x = embed(*args, **kwargs)
-            given = _arguments(args, kwargs, Qwen.embed)
+            given = arguments(args, kwargs, Qwen.embed)
             # a prompt that is read in pieces is embedded before its first forward: whichever comes next takes them over
             self._embedded = {name: x for name, x in given.items() if name != "input_ids" and x is not None}
             return x
 
-        _replace(stack, self.model, "embed", watched_embed)
+        replace(stack, self.model, "embed", watched_embed)
 
     def _watch_delta_rule(self, stack, i, mixer):
         rule, padding = mixer.delta_rule, None
@@ -349,7 +349,7 @@ class Trace:
             if self._now is not None:
                 self._now[i]["z"] = in_place(args[1])
 
-        _replace(stack, mixer, "delta_rule", delta_rule)
+        replace(stack, mixer, "delta_rule", delta_rule)
         stack.callback(mixer.register_forward_pre_hook(before).remove)
         stack.callback(mixer.norm.register_forward_pre_hook(gate).remove)
 
@@ -370,12 +370,12 @@ class Trace:
                 self._now[i]["gate"] = gate.detach()
             return gated(o, gate)
 
-        _replace(stack, mixer, "attend", watched_attend)
-        _replace(stack, mixer, "gated", watched_gated)
+        replace(stack, mixer, "attend", watched_attend)
+        replace(stack, mixer, "gated", watched_gated)
 
     def _end(self, model, args, kwargs, logits):
         """A forward came to its end: take over what it showed."""
-        given = _arguments(args, kwargs)
+        given = arguments(args, kwargs)
         ids, mask, cache = given["input_ids"], given.get("attention_mask"), given.get("cache")
         (B, T), length = ids.shape, 0 if cache is None else cache.length                    # length: with these tokens
         carries_on = (cache is not None and cache is self._cache and length - T == self._length
@@ -427,12 +427,12 @@ class Trace:
         return rearrange(ids, "t -> 1 t") if ids.ndim == 1 else ids, media
 
 
-def _arguments(args, kwargs, method=Qwen.forward) -> dict:
+def arguments(args, kwargs, method=Qwen.forward) -> dict:
     """The arguments of a forward, or of another method, by name."""
     return dict(zip(inspect.signature(method).parameters, (None, *args), strict=False)) | kwargs
 
 
-def _replace(stack, module, name, function):
+def replace(stack, module, name, function):
     """Let `module.name` be `function` till the stack closes; then the class's method again, or an outer trace's."""
     outer = module.__dict__.get(name)
     setattr(module, name, function)
