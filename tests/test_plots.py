@@ -6,9 +6,13 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 from support import random_qwen, tokens
 
 from minqwen import plots
+from minqwen.info import memory
+from minqwen.model import Config
 from minqwen.trace import trace
 
 STRANGE = ["<|im_start|>", " red", "\n", "红", "🙂", "$x$", "_{", "\ufffd", "é", "", "\x00", "‮"]
@@ -56,6 +60,22 @@ def test_gates(t):
     assert heights(figure.axes[1]) == pytest.approx(t.layers[1].beta[0, :, 2].tolist())
 
 
+def test_boxes_hold_every_token_and_wrap():
+    """In their order, each inside of its box, the marked ones in their own colour; a long text takes more lines."""
+    figure = draw(plots.boxes({"strange": STRANGE, "long": 40 * [" red"]}, marked=STRANGE[:1], width=80,
+                              notes={"strange": list(range(len(STRANGE))), "long": 40 * [7]}))
+    ax, shown = figure.axes[0], [plots.visible(token).replace("$", r"\$") for token in STRANGE]
+    said = [text.get_text() for text in ax.texts]
+    assert said[0] == "strange" and said[1 : 2 * len(STRANGE) : 2] == shown and said[2:5:2] == ["0", "1"]
+    assert len(ax.patches) == len(STRANGE) + 40
+    assert ax.patches[0].get_facecolor() not in {box.get_facecolor() for box in ax.patches[1:]}
+    assert max(box.get_x() + box.get_width() for box in ax.patches) <= 80
+    assert len({box.get_y() for box in ax.patches[len(STRANGE) :]}) > 1
+    boxes, words = ax.patches[: len(STRANGE)], ax.texts[1 : 2 * len(STRANGE) : 2]
+    for box, word in zip(boxes, words):
+        assert box.get_window_extent().width >= word.get_window_extent().width
+
+
 def test_maps(t):
     softmax = draw(plots.attention(t.layers[3].attention[0, 1], STRANGE))
     effective = draw(plots.attention(t.layers[0].attention[0, 1], STRANGE, title="effective"))
@@ -79,6 +99,35 @@ def test_memory(t):
     assert np.array_equal(image(figure, 3), layer.write(6, 1))
     strips = figure.axes[-3:]
     assert heights(strips[2]) == pytest.approx(recall.tolist()) and len(heights(strips[0])) == len(STRANGE)
+
+
+def test_bars():
+    figure = draw(plots.bars({"$1$ scores": {"ann": 1.0, "bob": -2.0}, "answer": {"red": 0.5, "cup": 0.0, "key": 2.0}},
+                             wanted={"ann", "key"}))
+    left, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == [1, -2] and left.get_ylim()[0] < -2
+    assert [bar.get_height() for bar in right.patches] == [0.5, 0, 2] and right.get_ylim()[1] > 2
+    assert [label.get_text() for label in right.get_xticklabels()] == ["red", "cup", "key"]
+    blue = [bar.get_facecolor() for bar in left.patches + right.patches]
+    assert blue[0] == blue[4] != blue[1] == blue[2] == blue[3]
+
+
+def test_heads(t):
+    maps = {f"head {i}": t.layers[3].attention[0, i] for i in range(3)}
+    figure = draw(plots.heads(maps, limit=0.5, columns=2))
+    for i, (title, weights) in enumerate(maps.items()):
+        shown = figure.axes[i].images[0]
+        assert figure.axes[i].get_title() == title and shown.get_clim() == (0, 0.5)
+        assert np.allclose(shown.get_array().filled(0), weights) and shown.get_array().mask[0, 1:].all()
+    assert not figure.axes[3].axison                             # the place that is left over
+
+
+def test_beside_theory():
+    figure = draw(plots.beside_theory([1, 10, 100], {"a": [1, 2, 3], "b": [4, 5, 6]}, {"b": [4, 4, 4]}, "n", "error"))
+    a, b, theory, _ = figure.axes[0].lines
+    assert [list(line.get_ydata()) for line in (a, b, theory)] == [[1, 2, 3], [4, 5, 6], [4, 4, 4]]
+    assert theory.get_color() == b.get_color() != a.get_color() and a.get_linestyle() == "None"
+    assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
 
 
 def test_long_texts_keep_their_labels_apart():
@@ -140,6 +189,98 @@ def test_looking():
     assert below == [3, 3, 3]                                                               # one scale for each kind
 
 
+def test_reads():
+    left, right = draw(plots.reads(prompt=3, new=4)).axes
+    for ax, read in ((left, 3 + 4 + 5 + 6), (right, 3 + 1 + 1 + 1)):
+        table = np.asarray(ax.images[0].get_array())
+        assert table.shape == (4, 6) and (table > 0).sum() == 3 + 4 + 5 + 6
+        assert (table == 2).sum() == read and ax.get_title().endswith(f" {read} tokens read")
+    assert table[2].tolist() == [1, 1, 1, 1, 2, 0]
+
+
+def test_curves():
+    lines = {"a": [1, 2, 3], "b": torch.tensor([3.0, 2, float("nan")])}
+    (ax,) = draw(plots.curves([1, 10, 100], lines, "x", "y", "xy")).axes
+    assert [line.get_label() for line in ax.lines] == ["a", "b"]
+    assert ax.lines[0].get_xydata().tolist() == [[1, 1], [10, 2], [100, 3]]
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    linear = draw(plots.curves(range(100), {"$a$": range(100)}, "x", "y")).axes[0]
+    assert linear.get_yscale() == "linear" and linear.lines[0].get_marker() == "None"
+
+
+def test_cache_bytes():
+    config, lengths = Config.named("Qwen3.5-0.8B"), [100, 1_000_000]
+    kept = [memory(config, n) for n in lengths]
+    (ax,) = draw(plots.cache_bytes(lengths, {"0.8B": kept})).axes
+    grows, stays = ax.lines[:2]
+    assert grows.get_ydata().tolist() == [m.keys_and_values for m in kept]
+    assert stays.get_ydata().tolist() == 2 * [kept[0].states + kept[0].convolutions]
+    assert "10 GB" in {label.get_text() for label in ax.get_yticklabels()}
+
+
+def test_rulers():
+    chances = {"all": torch.tensor([0.5, 0.3, 0.2]), "top": [0.0, 1.0, 0.0]}
+    (ax,) = draw(plots.rulers(chances, ["cup", "hat", "key"])).axes
+    pieces = [(round(bar.get_x(), 6), round(bar.get_width(), 6)) for bar in ax.patches]
+    assert pieces == [(0, 0.5), (0.5, 0.3), (0.8, 0.2), (0, 0), (0, 1), (1, 0)]
+    assert [text.get_text() for text in ax.texts] == ["cup", "hat", "key", "hat"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["all", "top"]
+
+
+def test_choices():
+    bits = torch.tensor([0.1, 2.5, 0.0])
+    long, short = draw(plots.choices({"long": (STRANGE, [0.0] * len(STRANGE)), "short": (STRANGE[:3], bits)})).axes
+    assert heights(short) == pytest.approx(bits.tolist()) and len(heights(long)) == len(STRANGE)
+    assert long.get_ylim() == short.get_ylim() and short.get_ylim()[1] > 2.5
+
+
+def texts(figure, i=0):
+    return [text.get_text() for text in figure.axes[i].texts]
+
+
+def test_gated_attention_says_the_widths():
+    config = random_qwen().config.text_config                                               # 4 query heads on 2, of 32
+    said = texts(draw(plots.gated_attention(config)))
+    assert {"query\n4 × 32", "gate\n4 × 32", "key\n2 × 32", "value\n2 × 32", "x\n64 wide", "64 wide"} <= set(said)
+
+
+def test_turned():
+    figure = draw(plots.turned({"here": {"q": 0.5, "k": 2.0}, "$there": {"q": 3.5, "k": 5.0}}))
+    assert [ax.get_title() for ax in figure.axes] == ["here", "$there"]
+    for ax, angles in zip(figure.axes, ((0.5, 2.0), (3.5, 5.0))):
+        tips = [text.xy for text in ax.texts if not text.get_text()]
+        assert np.allclose(tips, [(np.cos(angle), np.sin(angle)) for angle in angles])
+
+
+def test_dials():
+    angles = {"word": torch.tensor([0.0, 1.0, 20.0]), "patch": torch.tensor([0.0, 2.0, 3.0])}
+    figure = draw(plots.dials(angles, listens=[0, 1, 2]))
+    hands = [np.diff(line.get_xydata(), axis=0)[0] for line in figure.axes[0].lines]
+    wanted = torch.cat(list(angles.values()))
+    assert np.allclose(hands, 0.42 * torch.stack((wanted.cos(), wanted.sin()), dim=1), atol=1e-5)
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert len(set(colours)) == 3 and colours[:3] == colours[3:]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0\nt", "1\nh", "2\nw"]
+    assert [label.get_text() for label in draw(plots.dials(angles)).axes[0].get_xticklabels()] == ["0", "1", "2"]
+
+
+def test_openness(t):
+    gates = {f"head {h}": torch.sigmoid(t.layers[3].gate[0, :, h]).mean(-1) for h in range(4)}
+    figure = draw(plots.openness(gates, STRANGE, "how open"))
+    assert np.array_equal(image(figure), np.stack(list(gates.values())))
+    assert figure.axes[0].images[0].get_clim() == (0, 1)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(gates)
+
+
+def test_open_and_first():
+    shares = {f"layer 3, head {h}": torch.tensor(0.1 * h) for h in range(20)}
+    figure = draw(plots.open_and_first(torch.tensor([0.01, 0.02, 0.99]), shares, evenly=0.25))
+    assert [bar.get_height() for bar in figure.axes[0].patches][0] == 2
+    assert heights(figure.axes[1]) == pytest.approx([0.1 * h for h in range(20)])
+    assert figure.axes[1].lines[0].get_ydata()[0] == 0.25
+    assert len(figure.axes[1].get_xticks()) <= 16
+
+
 def test_training_reads_its_log(tmp_path):
     (tmp_path / "training.csv").write_text(
         "step,seconds,lr,loss facts,loss sums,12 facts\n"
@@ -180,3 +321,101 @@ def test_show_is_one_png_with_its_description(monkeypatch):
     assert data["text/plain"] == options["metadata"]["image/png"]["alt"] == "A line that goes up from one to two."
     assert options["raw"] is True
     assert pyplot.get_fignums() == []
+
+
+# ---- the hybrid decoder
+
+def test_wiring_says_whose_each_piece_is():
+    pieces = ["my_rms_norm", "my_gated_attention", "my_mlp", "my_gated_delta_net", "my_convolution", "my_decay",
+              "my_chunk_gated_delta_rule", "my_gated_norm"]
+    owners = dict.fromkeys(pieces, "built today") | {"my_mlp": "yours", "my_rms_norm": "the lessons'"}
+    figure = draw(plots.wiring(owners))
+    texts = {text.get_text(): text for ax in figure.axes for text in ax.texts}
+    assert {*pieces, "in_proj_qkv", "in_proj_z", "out_proj", "yours"} <= texts.keys()
+    colours = {name: to_hex(next(box for ax in figure.axes for box in ax.patches if isinstance(box, Rectangle)
+                                 and box.axes is texts[name].axes and box.contains_point(
+                                     texts[name].axes.transData.transform(texts[name].get_position()))).get_facecolor())
+               for name in pieces}
+    assert colours["my_mlp"] == plots.KEEPS and colours["my_rms_norm"] == "#dfe3e8"
+    assert {colours[name] for name in pieces if owners[name] == "built today"} == {"#fbe3c8"}
+
+
+def test_tensor_names_are_those_of_one_layer_of_each_kind():
+    model = random_qwen()
+    config = model.config.text_config
+    shapes = {name: tuple(x.shape) for name, x in model.state_dict().items() if "visual" not in name}
+    stack, words = draw(plots.tensor_names(shapes, config)).axes
+    texts = [text.get_text() for text in words.texts]
+    kinds = {kind: config.layer_types.index(kind) for kind in set(config.layer_types)}
+    shown = [name for name in shapes if ".layers." not in name
+             or any(f".layers.{i}." in name for i in kinds.values())]
+    for name in shown:
+        short = name.split(".layers.")[-1].split(".", 1)[1] if ".layers." in name else name
+        assert short in texts and " × ".join(map(str, shapes[name])) in texts
+    assert f"and {config.layer_types.count('linear_attention') - 1} other layers like it, of 4" in texts
+    assert [text.get_text() for text in stack.texts] == ["embed_tokens", *(f"layers.{i}" for i in range(4)), "norm"]
+
+
+def test_lens():
+    guesses = [STRANGE, STRANGE[::-1], ["a" * 40] * len(STRANGE)]
+    chances = torch.rand(3, len(STRANGE))
+    figure = draw(plots.lens(guesses, chances, STRANGE))
+    assert np.array_equal(image(figure), chances)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[1] == "·red" and texts[-1] == "a" * 12 + "…"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["embedding", "layer 0", "layer 1"]
+
+
+def test_grouped_bars():
+    values = {"0": {"mixer": 0.5, "MLP": 0.25}, "1": {"mixer": 0.125, "MLP": 1.0}}
+    (ax,) = draw(plots.grouped(values, "added", "layer")).axes
+    assert [bar.get_height() for bar in ax.patches] == [0.5, 0.125, 0.25, 1.0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mixer", "MLP"]
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("added", "layer")
+
+
+def test_shares_add_up_to_one():
+    parts = {"small": {"head": 300, "MLP": 700}, "large": {"head": 10**9, "MLP": 3 * 10**9}}
+    (ax,) = draw(plots.shares(parts)).axes
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths == pytest.approx([0.3, 0.7, 0.25, 0.75])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["30%", "70%", "1 thousand", "25%", "75%", "4 billion"]
+
+
+# ---- the chunked delta rule
+
+def test_chunks_say_which_pairs_meet_inside_one():
+    figure = draw(plots.chunks(tokens=6, chunk_size=2))
+    assert image(figure).tolist() == [[2, 0, 0, 0, 0, 0],
+                                      [2, 2, 0, 0, 0, 0],
+                                      [1, 1, 2, 0, 0, 0],
+                                      [1, 1, 2, 2, 0, 0],
+                                      [1, 1, 1, 1, 2, 0],
+                                      [1, 1, 1, 1, 2, 2]]
+    assert [text.get_text() for text in figure.axes[0].texts if text.get_text()] == ["$S$", "$S$"]
+
+
+def test_errors_show_every_number_and_what_is_none():
+    lines = {"short": [1e-7, 1e-3, float("nan"), float("inf")], "right": [1e-7, 2e-7, 3e-7, 1e2]}
+    (ax,) = draw(plots.errors([1, 10, 100, 1000], lines, "x", "error", log=True)).axes
+    drawn = {line.get_label(): line for line in ax.lines}
+    assert drawn["short"].get_ydata().tolist() == pytest.approx([1e-7, 1e-3])
+    assert drawn["right"].get_ydata().tolist() == pytest.approx(lines["right"])
+    assert drawn["short: not a number"].get_xdata().tolist() == [100, 1000]
+    low, high = ax.get_ylim()
+    assert low < 1e-7 and 1e2 < drawn["short: not a number"].get_ydata().min() < high
+    (ax,) = draw(plots.errors([1, 2], {"a": [1e-7, 1e-6]}, "x", "error", points=True)).axes
+    assert ax.lines[0].get_linestyle() == "None" and ax.get_ylim()[1] > 1
+
+
+def test_matrices_share_a_scale_and_say_their_numbers():
+    L = torch.tensor([[1.0, 0, 0], [0.6, 1, 0], [-2.0, 0, 1]])
+    figure = draw(plots.matrices({"L": L, "half": L / 2}, STRANGE[:3], numbers=True))
+    assert np.array_equal(image(figure), L) and np.array_equal(image(figure, 1), L / 2)
+    assert {figure.axes[i].images[0].get_clim() for i in range(2)} == {(-2, 2)}
+    cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert cells == {(0, 0): "1", (0, 1): "0.6", (1, 1): "1", (0, 2): "−2", (2, 2): "1"}
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["<|im_start|>", "·red", "↵"]
+    plain = draw(plots.matrices({"L": L}, STRANGE[:3], limit=4))
+    assert not plain.axes[0].texts and plain.axes[0].images[0].get_clim() == (-4, 4)
