@@ -1,7 +1,9 @@
 """Explorers: pictures that answer to sliders and keys, in a notebook or as a page of their own."""
 
 from .attention import AttentionExplorer
+from .chat import ChatPanel
+from .lab import MemoryLab
 from .state import StateExplorer
 from .vision import VisionExplorer, pictures_of
 
-__all__ = ["AttentionExplorer", "StateExplorer", "VisionExplorer", "pictures_of"]
+__all__ = ["AttentionExplorer", "ChatPanel", "MemoryLab", "StateExplorer", "VisionExplorer", "pictures_of"]

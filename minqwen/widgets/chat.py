@@ -1,0 +1,173 @@
+"""The chat panel: a conversation with the model, as it comes.
+
+The model speaks in a thread of its own, so that the kernel can hear the stop button meanwhile. What it has said so far
+is a trait, `speaking`; at the end of the answer it becomes one of the `turns`. Both are all that the browser draws.
+"""
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import traitlets
+
+from .. import plots
+from ..errors import QwenError
+from ..media import load_image
+from .explorer import Explorer, sources
+
+PAUSE = 0.04                                    # seconds between two pictures of an answer that is coming
+SMALL = 160                                     # pixels on the longer side of a picture as the panel shows it
+
+
+def joined(parts: list[dict], piece) -> list[dict]:
+    """The parts of an answer with one more `Piece`: neighbours of one kind are one part.
+
+    A part is {"kind": "text", "thinking", "call" or "result", "text": what it says}.
+    """
+    kind = piece.tool or ("thinking" if piece.thinking else "text")
+    if parts and parts[-1]["kind"] == kind and not piece.tool:
+        return [*parts[:-1], {"kind": kind, "text": parts[-1]["text"] + piece}]
+    return [*parts, {"kind": kind, "text": str(piece)}]
+
+
+def thumbnail(picture) -> str:
+    """A picture made small, as a data URL."""
+    small = picture.copy()
+    small.thumbnail((SMALL, SMALL))
+    png = io.BytesIO()
+    small.convert("RGB").save(png, "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+class ChatPanel(Explorer):
+    """Talk with a model: it streams its answers, folds its thoughts away, and can be stopped.
+
+        ChatPanel(qwen)
+        ChatPanel(qwen, thinking=True, system="Be brief.", tools=[add])
+
+    It runs beside the notebook's cells: wait for the end of an answer before you use the same model in a cell.
+
+    Args:
+        qwen: what `minqwen.load()` gives.
+        thinking: whether the switch is on at first; None: as the checkpoint has it.
+        system, tools, options: as in `Assistant.conversation`.
+
+    Raises:
+        QwenError: a checkpoint that cannot chat, a switch that it does not have.
+    """
+
+    _esm, _css = sources("chat")
+    position = ("turns", "thinking", "speaking")
+
+    turns = traitlets.List().tag(sync=True)                 # of {"who", "parts", "pictures", "stopped"}
+    speaking = traitlets.Dict().tag(sync=True)              # the turn that is coming, {} if none is
+    thinking = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, qwen, *, thinking: bool | None = None, system: str | None = None,
+                 tools: "Sequence[Callable | dict]" = (), **options):
+        tokenizer = getattr(qwen, "tokenizer", None)
+        if not hasattr(qwen, "conversation") or tokenizer is None:
+            raise QwenError("A chat needs what minqwen.load() gives, with a tokenizer.")
+        if thinking and not tokenizer.supports_thinking:
+            raise QwenError("The chat template of this model has no thinking switch: leave `thinking` out.")
+        self.qwen, self._stop, self._thread = qwen, threading.Event(), None
+        self._begin = lambda: qwen.conversation(system=system, tools=tools, **options)
+        self.talk = self._begin()                           # a `Conversation`
+        super().__init__(story={
+            "title": "Talk", "name": qwen.folder.name if qwen.folder else "the model", "live": True,
+            "thinks": bool(tokenizer.supports_thinking), "sees": qwen.processor is not None,
+        })
+        self.thinking = bool(tokenizer.thinking_by_default if thinking is None else thinking)
+
+    # -------------------------------------------------------------------------------------------------------- talking
+
+    def say(self, text: str, images: Iterable = ()) -> None:
+        """Say something. The answer comes by and by, in `speaking` and then in `turns`; `wait` waits for it.
+
+        Args:
+            images: anything that `media.load_image` takes.
+
+        Raises:
+            QwenError: an answer is still coming; pictures for a model that has no eyes, or that cannot be read.
+        """
+        if self.busy:
+            raise QwenError("The model is still speaking: wait, or stop it.")
+        if not text.strip():
+            raise QwenError("There is nothing to send: write something first.")
+        pictures = [load_image(image) for image in images]
+        self.talk.thinking = self.thinking if self.story["thinks"] else None
+        pieces = self.talk(text, images=pictures, stream=True)              # complains now, if it must
+        self.problem = ""
+        self._stop.clear()
+        self.turns = [*self.turns, {"who": "you", "parts": [{"kind": "text", "text": text}],
+                                    "pictures": [thumbnail(picture) for picture in pictures], "stopped": False}]
+        self.speaking = {"parts": []}
+        self._thread = threading.Thread(target=self._speak, args=(pieces,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the model break off. What it has said so far stays in the conversation."""
+        self._stop.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the answer is complete, or for so many seconds."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def new(self) -> None:
+        """Stop, and begin a new conversation."""
+        self.stop()
+        self.wait()
+        self.talk, self.turns, self.problem = self._begin(), [], ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is coming."""
+        return bool(self.speaking)
+
+    def _speak(self, pieces):
+        parts, shown = [], 0.0
+        try:
+            for piece in pieces:
+                parts = joined(parts, piece)
+                if time.monotonic() - shown > PAUSE:
+                    self.speaking, shown = {"parts": parts}, time.monotonic()
+                if self._stop.is_set():
+                    break
+        except Exception as error:                          # nobody else would see it: this is a thread of its own
+            self.problem = f"{type(error).__name__}: {error}"
+        finally:
+            pieces.close()
+            if parts:
+                self.turns = [*self.turns, {"who": "model", "parts": parts, "pictures": [],
+                                            "stopped": self._stop.is_set()}]
+            self.speaking = {}
+
+    def _answer(self, _, message, buffers):                 # a button or a key in the browser
+        with self._errors_shown():
+            if "say" in message:
+                self.say(message["say"], [bytes(buffer) for buffer in buffers or ()])
+            elif "stop" in message:
+                self.stop()
+            else:
+                self.new()
+
+    # ------------------------------------------------------------------------------------------- what can be had of it
+
+    def picture(self, alt: str | None = None) -> None:
+        """What was said as a figure that stands still, shown with its description."""
+        if not self.turns:
+            raise QwenError("Nothing was said yet, so there is nothing to show.")
+        said = [(turn["who"], "".join(part["text"] for part in turn["parts"] if part["kind"] == "text"))
+                for turn in self.turns]
+        plots.show(plots.dialogue(said), alt or " ".join(f"{who}: {text}" for who, text in said))
+
+    def to_html(self, path):
+        """Write a page with what was said. To go on talking takes a kernel."""
+        position = {"turns": self.turns, "thinking": self.thinking, "speaking": {}}
+        return self._write_page(path, self.story | {"live": False}, [], position)
+
+    def __repr__(self) -> str:
+        return f"ChatPanel({self.story['name']}, {len(self.turns)} turns)"
