@@ -265,11 +265,15 @@ class Mixture(NamedTuple):
 
     @classmethod
     def at(cls, share: float, pictures: int) -> "Mixture":
-        """When this share of the run is done: `pictures` of them at last, a quarter as many until recall is there."""
+        """When this share of the run is done: `pictures` of them at last, a quarter as many until recall is there.
+
+        Recall is what takes longest. Before pictures come in numbers, stories come to count double.
+        """
         grown = min(1.0, max(0.0, (share - 0.4) / 0.1))
         here = round(pictures * (0.25 + 0.75 * grown))
-        final = {"facts": 1.0, "sums": 1.0, "pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4}
-        weights = {kind: x if kind in ("facts", "sums") else x * (0.3 + 0.7 * grown) for kind, x in final.items()}
+        weights = {"facts": 2.0 if share >= 1 / 3 else 1.0, "sums": 1.0}
+        seen = {"pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4}
+        weights |= {kind: x * (0.3 + 0.7 * grown) for kind, x in seen.items()}
         return cls(here, max(1, here // 4), max(1, here // 6), weights)
 
 
@@ -506,7 +510,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--looks", type=int, default=1200, help="steps of the tower by itself, before")
-    parser.add_argument("--steps", type=int, default=1700)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
     parser.add_argument("--pictures", type=int, default=24, help="pictures in a step; a fourth as many clips")
