@@ -14,7 +14,7 @@ NBVAL  := --nbval-current-env --nbval-cell-timeout=300
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint bench notebooks nano mutants lessons-with-checkpoint pins clean
+.PHONY: help setup lab test lint bench notebooks site nano mutants lessons-with-checkpoint pins clean
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
@@ -34,6 +34,9 @@ bench: $(READY)   ## our operations beside transformers', side by side in one ru
 
 notebooks: $(READY) ## run the lessons in place and keep their outputs (ONLY=03_delta_rule for one)
 	$(STEADY) $(PY) tests/notebooks_support.py $(ONLY)
+
+site: $(READY)    ## the lessons and their explorers as static pages, in build/site
+	$(STEADY) $(PY) website/build.py
 
 nano: $(READY)    ## train the small model of data/nano again, from scratch
 	$(PY) -m minqwen.nano.train

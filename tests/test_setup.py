@@ -172,7 +172,7 @@ def test_lessons_with_checkpoint_asks_for_one(fresh):
 
 def test_make_lists_its_targets(repository):
     said = make(repository).stdout
-    for target in "lab test bench notebooks nano mutants lessons-with-checkpoint lint clean".split():
+    for target in "lab test bench notebooks site nano mutants lessons-with-checkpoint lint clean".split():
         assert f"make {target} " in said
 
 
