@@ -150,7 +150,7 @@ def write_notebook(path, *cells):
 
 def run_all_cells(page, address, token, name):
     """Open a notebook in JupyterLab, run it, and wait for its end."""
-    page.goto(f"{address}/lab/tree/{name}?reset&token={token}")
+    page.goto(f"{address}/lab/tree/{name}?reset&token={token}", timeout=300_000)
     kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
     page.wait_for_function(f"() => {kernel}?.status === 'idle'", timeout=300_000)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")

@@ -2,8 +2,12 @@
 
 from .attention import AttentionExplorer
 from .chat import ChatPanel
+from .gates import GateExplorer
 from .lab import MemoryLab
 from .state import StateExplorer
 from .vision import VisionExplorer, pictures_of
 
-__all__ = ["AttentionExplorer", "ChatPanel", "MemoryLab", "StateExplorer", "VisionExplorer", "pictures_of"]
+__all__ = [
+    "AttentionExplorer", "ChatPanel", "GateExplorer", "MemoryLab", "StateExplorer", "VisionExplorer",
+    "pictures_of",
+]
