@@ -116,9 +116,10 @@ def body(notebook: nbformat.NotebookNode, pages: dict[str, str]) -> str:
     return made
 
 
-def title(notebook: nbformat.NotebookNode) -> str:
-    first = re.search(r"^# (.+)$", notebook.cells[0].source, flags=re.MULTILINE)
-    return first.group(1) if first else "minqwen"
+def title(notebook: nbformat.NotebookNode, number: str) -> str:
+    """What a lesson is called in lists: its number, then its heading."""
+    first = re.search(r"^# (?:\d+ · )?(.+)$", notebook.cells[0].source, flags=re.MULTILINE)
+    return f"{number} · {first.group(1)}"
 
 
 # ---------------------------------------------------------------------------------------------------------- site
@@ -149,7 +150,7 @@ def build(out: Path, execute: bool = True, notebooks: Path = ROOT / "notebooks",
 
     template = Environment(loader=FileSystemLoader(HERE), autoescape=False).get_template("page.html.j2")
     notes = {path: nbformat.read(path, as_version=4) for path in lessons}
-    contents = [(pages[f"notebooks/{path.name}"], title(note)) for path, note in notes.items()]
+    contents = [(pages[f"notebooks/{path.name}"], title(note, path.stem[:2])) for path, note in notes.items()]
 
     def write(page: str, heading: str, inside: str, **around) -> None:
         made = template.render(title=html.escape(heading), body=inside, lessons=contents, page=page, **around)
