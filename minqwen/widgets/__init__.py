@@ -2,12 +2,13 @@
 
 from .attention import AttentionExplorer
 from .chat import ChatPanel
+from .cost import ContextCost
 from .gates import GateExplorer
 from .lab import MemoryLab
 from .state import StateExplorer
 from .vision import VisionExplorer, pictures_of
 
 __all__ = [
-    "AttentionExplorer", "ChatPanel", "GateExplorer", "MemoryLab", "StateExplorer", "VisionExplorer",
+    "AttentionExplorer", "ChatPanel", "ContextCost", "GateExplorer", "MemoryLab", "StateExplorer", "VisionExplorer",
     "pictures_of",
 ]

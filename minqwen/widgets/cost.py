@@ -1,0 +1,289 @@
+"""What a context costs: bytes that are kept, and operations that are done, for every size and up to a million tokens.
+
+All of it is counted from a configuration, nothing is timed. A row of a batch keeps, for its whole context,
+
+    keys and values     2 Hkv D numbers for each token and attention layer, in the model's dtype
+    states              Hv Dk Dv numbers for each Gated DeltaNet layer, in float32, and a convolution's last inputs
+
+and a token takes, an addition and a multiplication being two operations,
+
+    matrices            2 for each weight of a matrix, the output head's included: "Scaling Laws for Neural Language
+                        Models" (Kaplan et al. 2020, arXiv 2001.08361), table 1, on this architecture's matrices
+    attention           4 Hq D for each token looked at and attention layer, 2 D for q . k and 2 D for the sum of
+                        values: "Training Compute-Optimal Large Language Models" (Hoffmann et al. 2022, arXiv
+                        2203.15556), appendix F, of the tokens that may be looked at alone
+    delta rule          7 Dk Dv for each value head, 1 for the decay, 2 for S^T k, 2 for writing k u^T, 2 for S^T q:
+                        equation 10 of "Gated Delta Networks" (arXiv 2412.06464), token by token (a chunked form does
+                        some more, in faster products); and 2 K for each channel of its convolution of K taps
+
+Norms, softmax, gates, activations and rotary positions are left out: they go with a width, matrices with its square.
+Symbols are those of `model.py`.
+"""
+
+import numpy as np
+import traitlets
+
+from .. import plots
+from ..errors import QwenError
+from ..info import BYTES, memory, readable
+from ..model import OFFICIAL_SIZES, Config
+from .explorer import Explorer, sources
+
+CONTEXTS = [2 ** i for i in range(8, 21)]       # tokens: 256 to 1,048,576
+BATCHES = [1, 2, 4, 8, 16, 32, 64]
+DTYPES = ["bfloat16", "float32"]
+WORKS = ["token", "prompt"]                     # the work of the next token, or of a whole prompt
+HEIGHT, WIDTH = 540, 841                        # pixels of a chart; 70 from one context of the list to the next
+CHARTS = {                                      # lines, from the back to the front
+    "memory": ("all attention", "states", "keys and values"),
+    "work": ("all attention", "matrices", "delta rule", "attention"),
+}
+COLOURS = {                                     # safe for colour-blind eyes, and told apart by their places as well
+    "light": {"grid": "#e9ebee", "others": "#c3c8cf", "all attention": "#8a8f98", "here": "#1565c0",
+              "keys and values": "#d8721b", "attention": "#d8721b", "states": "#2f7cba", "delta rule": "#2f7cba",
+              "matrices": "#8e63b0"},
+    "dark": {"grid": "#2a2e36", "others": "#505865", "all attention": "#9aa2ad", "here": "#64b5f6",
+             "keys and values": "#e08a2e", "attention": "#e08a2e", "states": "#4597dc", "delta rule": "#4597dc",
+             "matrices": "#ad85cf"},
+}  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------------ counting
+
+
+def counted(config: Config) -> dict[str, int]:
+    """What all bytes and operations are made of; see the top of this file.
+
+    key_values      numbers kept for each token
+    states          bytes of the states; convolutions: numbers of the convolutions' last inputs
+    matrices        operations of a token, without the output head; head: of the output head
+    pair            operations of one token looking at one token, in all attention layers
+    rule            operations of a token in all Gated DeltaNet layers, convolutions included
+    layers, attention_layers
+    """
+    t = config.text_config
+    d, Hq, Hkv, D = t.hidden_size, t.num_attention_heads, t.num_key_value_heads, t.head_dim
+    Hk, Hv, Dk, Dv = (t.linear_num_key_heads, t.linear_num_value_heads, t.linear_key_head_dim, t.linear_value_head_dim)
+    channels = 2 * Hk * Dk + Hv * Dv
+    attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
+    weights = attention * d * (2 * Hq * D + 2 * Hkv * D + Hq * D)               # q with its gate, k, v, o
+    weights += linear * d * (channels + Hv * Dv + 2 * Hv + Hv * Dv)             # qkv, z, a and b, out
+    weights += (attention + linear) * 3 * d * t.intermediate_size
+    kept = memory(config, 1, "float32")
+    return {
+        "key_values": kept.per_token // BYTES["float32"], "states": kept.states,
+        "convolutions": kept.convolutions // BYTES["float32"],
+        "matrices": 2 * weights, "head": 2 * t.vocab_size * d, "pair": attention * 4 * Hq * D,
+        "rule": linear * (7 * Hv * Dk * Dv + 2 * t.linear_conv_kernel_dim * channels),
+        "layers": attention + linear, "attention_layers": attention,
+    }
+
+
+def cost(counts: dict, context, batch: int, dtype: str, work: str) -> dict[str, dict]:
+    """Bytes and operations of a batch at a context: chart -> line -> number, or an array like `context`.
+
+    "all attention" is what keys and values, or attention's work, would be if every layer were one of attention.
+
+    Args:
+        counts: from `counted`.
+        context: tokens in each row; the next token is the last of them, and looks at all.
+        work: "token", the work of that token alone, or "prompt", of all of them, of which the last goes to the head.
+    """
+    more = counts["layers"] / (counts["attention_layers"] or 1)
+    keys_and_values = batch * context * counts["key_values"] * BYTES[dtype]
+    states = batch * (counts["states"] + counts["convolutions"] * BYTES[dtype]) + 0 * context
+    tokens, pairs = (1 + 0 * context, context) if work == "token" else (context, context * (context + 1) / 2)
+    attention = batch * pairs * counts["pair"]
+    return {
+        "memory": {"keys and values": keys_and_values, "states": states, "all attention": keys_and_values * more},
+        "work": {"attention": attention, "delta rule": batch * tokens * counts["rule"],
+                 "matrices": batch * (tokens * counts["matrices"] + counts["head"]),
+                 "all attention": attention * more},
+    }
+
+
+def total(costs: dict, chart: str):
+    """What is really kept, or done: the sum of a chart's lines."""
+    return sum(x for name, x in costs[chart].items() if name != "all attention")
+
+
+def operations(number: float) -> str:
+    """1.2e12 -> "1.2 T": operations, in powers of a thousand."""
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if number < 999.5:                               # of 999.7, three digits are 1000
+            return f"{number:.3g} {unit}".strip()
+        number /= 1000
+    return f"{number:.3g} E"
+
+
+# --------------------------------------------------------------------------------------- what is drawn, a pure function
+
+
+def frame(lines: list[dict], at: int, decades: tuple[int, int], colours: dict) -> np.ndarray:
+    """A chart on two logarithmic axes, exactly as its canvas has it: (HEIGHT, WIDTH, 4) uint8, transparent ground.
+
+    Args:
+        lines: from the back to the front: "values", (WIDTH,) numbers, one for each column, of which those that are
+            zero are not drawn; "colour", a name; "thick", how far a line reaches up and down from its middle; "dashed";
+            "dot", whether its place `at` is marked.
+        at: the column that is marked.
+        decades: powers of ten at the bottom and the top.
+        colours: name -> "#rrggbb"; "grid" and "here" among them.
+    """
+    low, high = decades
+    inks = {name: [*bytes.fromhex(colour[1:]), 255] for name, colour in colours.items()}
+    canvas = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
+    for decade in range(low, high + 1):
+        row = _height(10.0 ** decade, decades)
+        canvas[max(0, row - 1) : row + 1] = inks["grid"]
+    for beside in (0, 1):
+        canvas[:, beside :: (WIDTH - 1) // (len(CONTEXTS) - 1)] = inks["grid"]
+    canvas[:, max(0, at - 1) : at + 2] = inks["here"]
+    for line in lines:
+        rows, thick = [_height(value, decades) for value in line["values"]], line["thick"]
+        for x, (row, following) in enumerate(zip(rows, [*rows[1:], rows[-1]])):
+            if row is None or following is None or line["dashed"] and x // 12 % 2:
+                continue
+            top, bottom = min(row, following) - thick, max(row, following) + thick + 1
+            canvas[max(0, top) : max(0, bottom), x] = inks[line["colour"]]
+        if line["dot"] and rows[at] is not None:
+            for x in range(max(0, at - 9), min(WIDTH, at + 10)):
+                for y in range(max(0, rows[at] - 9), min(HEIGHT, rows[at] + 10)):
+                    if (x - at) ** 2 + (y - rows[at]) ** 2 <= 90:
+                        canvas[y, x] = inks[line["colour"]]
+    return canvas
+
+
+def _height(value, decades):
+    """The row of a number; None where it is zero. A millionth of a pixel keeps rounding the same in every language."""
+    if value == 0:
+        return None
+    share = (np.log10(value) - decades[0]) / (decades[1] - decades[0])
+    return int(np.floor((1 - share) * (HEIGHT - 1) + 0.5 + 1e-6))
+
+
+# ---------------------------------------------------------------------------------------------------------- the widget
+
+
+class ContextCost(Explorer):
+    """Keys and values against states, and a token's work, over the context; and a table of all sizes.
+
+        ContextCost()                                                   # every official size
+        ContextCost(size="Qwen3.5-27B", context=262_144, batch=8)
+        ContextCost({"mine": qwen.config})                              # or others: names and configurations
+
+    Args:
+        configs: name -> `Config`; None: those of `Config.named`.
+        size: which of them the charts are for.
+        context: tokens in each row, a power of two from 256 to 1,048,576.
+        batch: rows, a power of two from 1 to 64.
+        dtype: "bfloat16" or "float32", for keys, values and a convolution's inputs; states are float32 always.
+        work: "token" for the work of the next token, "prompt" for that of a whole prompt.
+
+    Raises:
+        QwenError: no such size, context, batch, dtype or work.
+    """
+
+    _esm, _css = sources("cost_explorer")
+    position = ("size", "context", "batch", "dtype", "work")
+
+    size, dtype, work = (traitlets.Unicode().tag(sync=True) for _ in range(3))
+    context, batch = (traitlets.Int().tag(sync=True) for _ in range(2))
+
+    def __init__(self, configs: dict[str, Config] | None = None, *, size: str | None = None, context: int = 32_768,
+                 batch: int = 1, dtype: str = "bfloat16", work: str = "token"):
+        if configs is None:
+            configs = {name: Config.named(name) for name in OFFICIAL_SIZES}
+        if not configs or not all(isinstance(config, Config) for config in dict(configs).values()):
+            raise QwenError("Give names and configurations, ContextCost({'mine': qwen.config}), or nothing for the "
+                            "official sizes.")
+        self.counts = {name: counted(config) for name, config in configs.items()}
+        longest = {name: config.text_config.max_position_embeddings for name, config in configs.items()}
+        super().__init__(story={
+            "title": "What a context costs", "counts": self.counts, "longest": longest, "contexts": CONTEXTS,
+            "batches": BATCHES, "dtypes": DTYPES, "bytes": BYTES, "works": WORKS, "charts": CHARTS,
+            "colours": COLOURS, "canvas": [HEIGHT, WIDTH],
+            "decades": {f"{chart} {work}": self._decades(chart, work) for chart in CHARTS for work in WORKS},
+        })
+        self.size = next(iter(configs)) if size is None else size
+        self.context, self.batch, self.dtype, self.work = context, batch, dtype, work
+
+    def _decades(self, chart, work) -> list[int]:
+        """Powers of ten that all lines of all sizes and batches lie between, so that the axis never moves."""
+        ends = [x for counts in self.counts.values() for batch in (BATCHES[0], BATCHES[-1]) for dtype in DTYPES
+                for context in (CONTEXTS[0], CONTEXTS[-1])
+                for x in cost(counts, context, batch, dtype, work)[chart].values() if x]
+        return [int(np.floor(np.log10(min(ends)))), int(np.ceil(np.log10(max(ends))))]
+
+    def page_names(self) -> list[str]:
+        return []                                                       # the story says it all
+
+    # -------------------------------------------------------------------------------------------- what can be had of it
+
+    def numbers(self, size=None, context=None, batch=None, dtype=None, work=None) -> dict[str, dict[str, float]]:
+        """chart -> line -> bytes, or operations; what is not given is where the explorer stands. See `cost`."""
+        size, *place = self._place(size, context, batch, dtype, work)
+        return cost(self.counts[size], *place)
+
+    def frame(self, chart: str = "memory", size=None, context=None, batch=None, dtype=None, work=None,
+              dark: bool = False) -> np.ndarray:
+        """(height, width, 4) uint8: the pixels of a chart, "memory" or "work"."""
+        size, context, batch, dtype, work = self._place(size, context, batch, dtype, work)
+        if chart not in CHARTS:
+            raise QwenError(f"There is no chart {chart!r}; there are {', '.join(CHARTS)}.")
+        steps = (WIDTH - 1) // (len(CONTEXTS) - 1)
+        columns = CONTEXTS[0] * 2.0 ** (np.arange(WIDTH) / steps)
+        line = {"thick": 1, "dashed": False, "dot": False}
+        lines = [line | {"values": total(cost(counts, columns, batch, dtype, work), chart), "colour": "others"}
+                 for name, counts in self.counts.items() if name != size]
+        costs = cost(self.counts[size], columns, batch, dtype, work)[chart]
+        lines += [line | {"values": costs[name], "colour": name, "thick": 1 if name == "all attention" else 2,
+                          "dashed": name == "all attention", "dot": True} for name in CHARTS[chart]]
+        decades = self.story["decades"][f"{chart} {work}"]
+        return frame(lines, CONTEXTS.index(context) * steps, decades, COLOURS["dark" if dark else "light"])
+
+    def table(self, context=None, batch=None, dtype=None) -> list[dict]:
+        """A row for each size: bytes of keys and values and of states, and operations, each with its name."""
+        _, context, batch, dtype, _ = self._place(None, context, batch, dtype, None)
+        rows = []
+        for name, counts in self.counts.items():
+            token, prompt = (cost(counts, context, batch, dtype, work) for work in WORKS)
+            next_token = total(token, "work")
+            rows.append({"size": name, **token["memory"], "next token": next_token,
+                         "of it attention": token["work"]["attention"] / next_token, "prompt": total(prompt, "work")})
+        return rows
+
+    def picture(self, size=None, context=None, batch=None, dtype=None, work=None, alt: str | None = None) -> None:
+        """The charts as a figure that stands still, shown with its description: for where no explorer can run."""
+        size, context, batch, dtype, work = place = self._place(size, context, batch, dtype, work)
+        costs = cost(self.counts[size], np.array(CONTEXTS, dtype=float), batch, dtype, work)
+        what = "the next token" if work == "token" else "the whole prompt"
+        colours = COLOURS["light"]
+        titles = {"memory": f"bytes kept by {size}", "work": f"operations for {what}"}
+        figure = plots.context_cost(CONTEXTS, {titles[chart]: {name: (costs[chart][name], colours[name])
+                                                               for name in CHARTS[chart]} for chart in CHARTS}, context)
+        here = self.numbers(*place)["memory"]
+        plots.show(figure, alt or (
+            f"Two charts over the context on logarithmic axes, for {size}, {batch} row{'s' * (batch > 1)}, {dtype}. "
+            f"Left, bytes: keys and values rise with the context, {readable(here['keys and values'])} at {context:,} "
+            f"tokens, states stay at {readable(here['states'])}. Right, operations for {what}: matrices, delta rule "
+            f"and attention."))
+
+    # ----------------------------------------------------------------------------------------------- numbers and places
+
+    @traitlets.validate("size", "context", "batch", "dtype", "work")
+    def _validate(self, proposal):
+        return self._checked(proposal["trait"].name, proposal["value"])
+
+    def _place(self, *place) -> list:
+        """A size, context, batch, dtype and work; where one is None, our own."""
+        return [getattr(self, name) if x is None else self._checked(name, x) for name, x in zip(self.position, place)]
+
+    def _checked(self, name, value):
+        there = {"size": list(self.counts), "context": CONTEXTS, "batch": BATCHES, "dtype": DTYPES, "work": WORKS}[name]
+        if value not in there:
+            shown = ", ".join(f"{x:,}" if isinstance(x, int) else x for x in there)
+            raise QwenError(f"There is no {name} {value!r} to show; there are {shown}.")
+        return value
+
+    def __repr__(self) -> str:
+        return f"ContextCost({', '.join(self.counts)}: {CONTEXTS[0]:,} to {CONTEXTS[-1]:,} tokens)"
