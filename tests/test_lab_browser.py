@@ -90,7 +90,7 @@ def test_the_page_of_a_talk(browser, qwen, tmp_path):
 
 
 LIVE = """
-import time
+import threading, time
 import numpy as np, torch, minqwen
 from chat_support import byte_tokenizer
 from support import random_qwen, small_config
@@ -108,14 +108,14 @@ np.savez("frames.npz", frames=frames)
 lab
 """
 CHAT = """
-script = []
-def speak(*_):
+script = tokenizer.encode("So.\\n</think>\\n\\nHello!<|im_end|>" + "One, two. " * 100)
+sample = minqwen.generate.sample
+def speak(logits, *options):                                # the panel's words; the lab goes on as ever
+    if threading.current_thread() is not panel._thread:
+        return sample(logits, *options)
     time.sleep(0.05)
     return torch.tensor([script.pop(0)])
-def say(text, times=1):
-    script[:] = tokenizer.encode(text) * times
 minqwen.generate.sample = speak
-say("So.\\n</think>\\n\\nHello!<|im_end|>" + "One, two. " * 100)
 panel = minqwen.ChatPanel(qwen, thinking=True)
 panel
 """

@@ -4,7 +4,10 @@
 // { say: text } with the bytes of pictures, { stop }, { new }. See minqwen/widgets/chat.py.
 
 const WORDS = { thinking: "thoughts", call: "calls a tool", result: "gets back" };
-const wordsIn = (text) => text.split(/\s+/).filter(Boolean).length;
+const wordsIn = (text) => {
+  const count = text.split(/\s+/).filter(Boolean).length;
+  return `${count} word${count === 1 ? "" : "s"}`;
+};
 
 function partOf(kind) {                                    // text stands there, all else is folded
   if (kind === "text") return make("p", { class: "part text", "data-kind": kind });
@@ -21,7 +24,7 @@ function fill(element, parts) {                            // what is there alre
     }
     const place = kind === "text" ? part : part.lastChild;
     if (place.textContent !== text) place.textContent = text;
-    if (kind !== "text") part.firstChild.textContent = kind === "thinking" ? `${WORDS[kind]}, ${wordsIn(text)} words` : WORDS[kind];
+    if (kind !== "text") part.firstChild.textContent = kind === "thinking" ? `${WORDS[kind]}, ${wordsIn(text)}` : WORDS[kind];
   });
 }
 

@@ -131,7 +131,7 @@ class Memory:
         state = self.kept[near]
         for i in range(near * self.stride, t):
             state = step(state, *self.tokens[i])["memory"]
-            if (i + 1) % self.stride == 0 and (i + 1) // self.stride == len(self.kept):
+            if (i + 1) % self.stride == 0:
                 self.kept.append(state)
         return state
 

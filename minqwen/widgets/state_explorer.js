@@ -59,7 +59,7 @@ class Memory {
     let state = this.kept[near];
     for (let i = near * this.stride; i < t; i++) {
       state = this.step(state, i).memory;
-      if ((i + 1) % this.stride === 0 && (i + 1) / this.stride === this.kept.length) this.kept.push(state);
+      if ((i + 1) % this.stride === 0) this.kept.push(state);
     }
     return state;
   }
