@@ -108,8 +108,11 @@ def shown(root, place, theme="light"):
 
 
 @contextmanager
-def a_jupyterlab(folder):
-    """JupyterLab on a free port, with a home of its own and nothing that calls out. Gives (address, token)."""
+def a_jupyterlab(folder, lesson=None):
+    """JupyterLab on a free port, with a home of its own and nothing that calls out. Gives (address, token).
+
+    lesson: start it by `minqwen lab LESSON`, as a learner does, in a folder that has notebooks/.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -119,16 +122,20 @@ def a_jupyterlab(folder):
     quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     own = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    own |= {"HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+    (home / "config").mkdir()                           # lets the tests reach the application in the page
+    (home / "config" / "jupyter_lab_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
+    own |= {"JUPYTER_TOKEN": token, "HOME": str(home)}
+    own |= {"IPYTHONDIR": str(home / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
-               "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
-               "--LabApp.expose_app_in_browser=True"]
+               "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
+    if lesson:
+        command = [sys.executable, "-m", "minqwen.cli", "lab", lesson, "--no-browser", "--port", str(port)]
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log, cwd=folder)
         try:
             address = f"http://127.0.0.1:{port}"
-            for _ in range(600):
+            for _ in range(3000):                       # minutes, on a busy machine
                 try:
                     urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()
                     break
@@ -138,7 +145,7 @@ def a_jupyterlab(folder):
             yield address, token
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=300)
 
 
 def write_notebook(path, *cells):
