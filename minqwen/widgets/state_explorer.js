@@ -233,8 +233,8 @@ function render({ model, el }) {
   const help = make("p", { class: "help" });
   help.innerHTML = "<kbd>←</kbd> <kbd>→</kbd> token <kbd>Home</kbd> <kbd>End</kbd> first, last <kbd>↑</kbd> <kbd>↓</kbd> head " +
     "<kbd>PgUp</kbd> <kbd>PgDn</kbd> layer <kbd>f</kbd> <kbd>e</kbd> <kbd>w</kbd> faded, erased, written on and off" +
-    "<span><kbd>Enter</kbd> or a click asks with this token's key, wherever you go then <kbd>,</kbd> <kbd>.</kbd> with the one before, " +
-    "the next <kbd>Esc</kbd> with each token's own" + (coarse > 1 ? " <kbd>x</kbd> every cell" : "") + "</span>";
+    "<span><kbd>Enter</kbd> or a click: ask with this token's key from now on <kbd>,</kbd> <kbd>.</kbd> with the one before, the next " +
+    "<kbd>Esc</kbd> with each token's own" + (coarse > 1 ? " <kbd>x</kbd> every cell" : "") + "</span>";
   const note = (text) => help.append(make("span", {}, text));
   if (coarse > 1) note(`A memory has ${Dk} × ${Dv} cells: each point is the strongest of ${coarse} × ${coarse} of them. Point there for all its numbers, exactly.`);
   if (!story.all_here) note(`Only what is looked at is fetched from the kernel: ${Math.ceil(story.page_bytes / 1000).toLocaleString("en")} kB when a head is first chosen.`);
@@ -324,7 +324,7 @@ function render({ model, el }) {
     const [parts] = steps, [alpha, beta] = [memories[0].alpha[token], memories[0].beta[token]];
     const ofValue = (x) => length(x) / Math.max(length(parts.value), 1e-12);
     const wrong = ofValue(parts.error), left = ofValue(memories[0].ask(parts.memory, parts.key).map((x, j) => parts.value[j] - x));
-    const captions = ["memory now", `faded: α = ${alpha.toFixed(3)}`, "erased", `written: β = ${beta.toFixed(3)}`];
+    const captions = ["memory now", `faded, α ${alpha.toFixed(3)}`, "erased", `written, β ${beta.toFixed(3)}`];
     captions.forEach((text, i) => (above.children[i].textContent = text));
     const without = PARTS.filter((name) => !shown[name]).map((name) => NAMES[name]);
     if (without.length) above.children[0].textContent = `without ${without.join(", ")}`;
