@@ -201,7 +201,9 @@ def attention(weights, tokens: list[str], looked_at: list[str] | None = None, ti
     limit = limit or (np.abs(weights).max() or 1.0 if signed else 1.0)
     side = max(3.2, min(8.5, 0.16 * len(looked_at)))
     figure, (ax,) = _figure(1, (side + 1.9, side * len(tokens) / len(looked_at) + 1.1))
-    image = ax.imshow(weights, cmap=DIVERGING if signed else "viridis", vmin=-limit if signed else 0, vmax=limit,
+    if not signed:                                       # what no token sees is left empty, and not drawn as a zero
+        weights = np.ma.array(weights, mask=~np.tri(*weights.shape, len(looked_at) - len(tokens), dtype=bool))
+    image = ax.imshow(weights, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0, vmax=limit,
                       interpolation="nearest")
     ax.set_title(title, fontsize=10, color=INK)
     tokens_on(ax.xaxis, looked_at)
@@ -649,7 +651,7 @@ def turned(panels: dict) -> Figure:
     Args:
         panels: title -> {name of the arrow: its angle in radians, counterclockwise from the right}.
     """
-    figure, axes = _figure(len(panels), (2.25 * len(panels), 2.6))
+    figure, axes = _figure(len(panels), (2.25 * len(panels), 2.95))
     for ax, (title, arrows) in zip(axes, panels.items()):
         ax.add_patch(Circle((0, 0), 1, facecolor="none", edgecolor="#c9ced6", linewidth=0.8))
         for (name, angle), colour in zip(arrows.items(), (WRITES, KEEPS, RECALLS)):
@@ -838,6 +840,7 @@ def choices(answers: dict) -> Figure:
                            width_ratios=lengths)
     for ax, length, (title, (tokens, bits)) in zip(axes, lengths, answers.items()):
         ax.bar(range(len(tokens)), _numpy(bits), width=0.8, color=WRITES)
+        ax.plot(range(len(tokens)), _numpy(bits), ".", color=WRITES, clip_on=False)         # a bar of 0 is not seen
         ax.set(xlim=(-0.6, length - 0.4))
         ax.set_title(title, fontsize=10, color=INK, loc="left")
         ax.spines[["top", "right"]].set_visible(False)
@@ -1129,7 +1132,8 @@ def shares(parts: dict[str, dict[str, int]]) -> Figure:
         start, total = 0.0, sum(numbers.values())
         for (part, number), colour in zip(numbers.items(), colours):
             share = number / total
-            ax.barh(-y, share, left=start, height=0.74, color=colour, label=part if y == 0 else None)
+            seen = any(other[part] > 0.005 * sum(other.values()) for other in parts.values())
+            ax.barh(-y, share, left=start, height=0.74, color=colour, label=part if y == 0 and seen else None)
             if share > 0.055:
                 ax.text(start + share / 2, -y, f"{share:.0%}", ha="center", va="center", color="white", fontsize=8)
             start += share

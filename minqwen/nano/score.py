@@ -7,7 +7,7 @@ leaves out.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -21,37 +21,32 @@ from .train import CONTEXT, MOST_DIGITS, MOST_FACTS
 
 
 class Task(NamedTuple):
-    """One line of the table: `size` facts or digits, asked with thinking or without."""
+    """One line of the table: how its conversations are made. beyond: longer than anything in training?"""
 
     name: str
-    kind: str
-    size: int
+    make: Callable[[Random], world.Conversation]
     thinking: bool = False
+    beyond: bool = False
 
-    @property
-    def beyond(self) -> bool:
-        """Is it longer than anything in training?"""
-        return self.size > (MOST_DIGITS if self.kind == "sum" else MOST_FACTS)
+    def samples(self, count: int) -> list[world.Conversation]:
+        return [self.make(Random(f"held out: {self.name}, {i}")) for i in range(count)]
 
-    def samples(self, count: int) -> Iterator[world.Conversation]:
-        for i in range(count):
-            rng = Random(f"held out: {self.name}, {i}")
-            if self.kind == "sum":
-                yield world.Conversation([world.addition(*world.pair(rng, self.size, test=True), self.thinking)])
-            else:
-                yield world.facts_conversation(rng, self.size, 1, self.thinking)
+
+def facts(size: int, thinking: bool = False) -> Task:
+    return Task(f"the latest of {size} facts{', thinking' * thinking}",
+                lambda rng: world.facts_conversation(rng, size, 1, thinking), thinking, size > MOST_FACTS)
+
+
+def sums(digits: int, thinking: bool) -> Task:
+    return Task(f"{digits}-digit sums{', thinking' if thinking else ' at once'}",
+                lambda rng: world.Conversation([world.addition(*world.pair(rng, digits, test=True), thinking)]),
+                thinking, digits > MOST_DIGITS)
 
 
 TASKS = [
-    Task("the latest of 12 facts", "latest", 12),
-    Task("the latest of 40 facts", "latest", 40),
-    Task("the latest of 64 facts", "latest", 64),
-    Task("the latest of 12 facts, thinking", "latest", 12, thinking=True),
-    Task("3-digit sums, thinking", "sum", 3, thinking=True),
-    Task("3-digit sums at once", "sum", 3),
-    Task("4-digit sums, thinking", "sum", 4, thinking=True),
-    Task("4-digit sums at once", "sum", 4),
-]
+    facts(12), facts(40), facts(64), facts(12, thinking=True),
+    sums(3, thinking=True), sums(3, thinking=False), sums(4, thinking=True), sums(4, thinking=False),
+]  # fmt: skip
 
 
 class Score(NamedTuple):
@@ -69,7 +64,7 @@ class Score(NamedTuple):
 def score(qwen: Assistant, task: Task, samples: int = 500, batch_size: int = 50) -> Score:
     """Ask `samples` held-out questions of one kind and count the answers that are right to the letter."""
     right, mistakes = 0, []
-    conversations = list(task.samples(samples))
+    conversations = task.samples(samples)
     for start in range(0, samples, batch_size):
         batch = conversations[start : start + batch_size]
         chats = [conversation.messages() for conversation in batch]
