@@ -5,7 +5,6 @@ layer's token-to-token map - or, for a token that is a piece of a picture, a col
 numbers and sums in double precision, each in the order in which it is done here, so that all pixels are equal.
 """
 
-import base64
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..delta_rule import full_precision
 from ..errors import QwenError
 from ..media import Settings
 from ..trace import AttentionRecord, DeltaRecord, Trace, trace
-from .explorer import Explorer, sources
+from .explorer import Explorer, in_base64, sources, tokens_of
 
 PANEL, LARGEST, TILE, GAP = 400, 640, 40, 4     # pixels: an enlarged picture, one as sent, a tile of the overview; gaps
 VEIL = 176                                      # of 256: how much the colour of a weight hides of the picture below it
@@ -236,9 +235,7 @@ class VisionExplorer(Explorer):
         self._real = self.trace.valid[row].nonzero()[:, 0]              # pads are not looked at: leave them out
         self._weighed = (None, [])                                      # a token, its weights in every layer
         views, self._frames = self._views()
-        special = self.trace.tokenizer.added_tokens.values() if self.trace.tokenizer is not None else ()
-        texts, ids = self.trace.texts(row), self.trace.input_ids[row].tolist()
-        tokens = [{"text": texts[i], "special": ids[i] in special, "view": -1, "at": 0} for i in self._real.tolist()]
+        tokens = [token | {"view": -1, "at": 0} for token in tokens_of(self.trace, row)]
         for number, seen in enumerate(views):
             for at, i in enumerate(seen["tokens"]):
                 tokens[i] |= {"view": number, "at": at}
@@ -253,8 +250,7 @@ class VisionExplorer(Explorer):
             "views": views, "size": [height, across, step], "veil": VEIL, "gap": GAP,
             "tile": [max(v["unit"] * v[side] for v in views) for side in ("rows", "columns")],
             "token_bytes": 4 * len(tokens) * sum(x["heads"] for x in layers),
-            "palettes": {name: base64.b64encode(plots.diverging(name == "dark").tobytes()).decode()
-                         for name in ("light", "dark")},
+            "palettes": in_base64(plots.diverging),
         }
         size = len(tokens) * story["token_bytes"] + sum(frames.size for frames in self._frames)
         super().__init__(story=story | {"all_here": size <= self.at_once})
