@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 CONTEXT = 4096
 MOST_FACTS, MOST_DIGITS, MOST_SHAPES = 48, 3, 4          # the longest in training of each
 KINDS = ("facts", "sums", "pictures", "clips", "mixed", "calculator")
+HALF_LIVES = 30, 2000                                    # tokens: of a layer's shortest and longest memory at first
 MUON_PACE = 3.0                                          # of the learning rate, for matrices
 TOWER_PACE = 0.2                                         # of these, once the tower has learnt to look
 OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
@@ -386,9 +387,10 @@ def begin_as_a_memory(model: Qwen) -> None:
     """Start where recall is near: "Mimetic Initialization Helps State Space Models Learn to Recall" (arXiv 2410.11135).
 
     In each Gated DeltaNet layer queries begin equal to keys (a word finds itself), values pass through the convolution
-    and are written out again as they came in (out_proj is the transpose of the values' projection), and the memory
-    fades ten times more slowly. The other layers begin small, so that a word's own vector is not drowned. With plain
-    random weights no recall had appeared after as many steps as this needs to have it.
+    and are written out again as they came in (out_proj is the transpose of the values' projection), and there are
+    memories of all lengths in each: training hardly moves how fast a memory fades, and where that was drawn at random,
+    recall came soon with one seed and late with others. The other layers begin small, so that a word's own vector is
+    not drowned. With plain random weights no recall had appeared after as many steps as this needs to have it.
     """
     for name, p in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -402,7 +404,9 @@ def begin_as_a_memory(model: Qwen) -> None:
         conv_v.mul_(0.2)
         conv_v[:, 0, -1] += 1
         mixer.out_proj.weight.copy_(0.3 * v.T)
-        mixer.dt_bias.sub_(math.log(10))
+        lives = torch.logspace(*(math.log10(x) for x in HALF_LIVES), mixer.num_v_heads)
+        step = math.log(2) / (lives * mixer.A_log.exp())        # is softplus(dt_bias): half is gone after that long
+        mixer.dt_bias.copy_(torch.log(torch.expm1(step)))
     model.model.visual.merger.linear_fc2.weight.mul_(0.15)      # pictures' vectors about as long as words'
     model.model.visual.pos_embed.weight.mul_(4)                 # and where a patch is counts as much as what it shows
 
