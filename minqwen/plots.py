@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from .info import readable
+
 __all__ = [
     "attention", "bars", "before_after", "beside_theory", "boxes", "cache_bytes", "choices", "chunks", "clip",
     "curves", "dialogue", "dials", "diverging", "errors", "gated_attention", "gates", "grouped", "heads", "lens",
@@ -774,11 +776,7 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:,g}")
         axis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel(xlabel, fontsize=9, color=INK)
-    ax.set_ylabel(ylabel, fontsize=9, color=INK)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-    ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _name_axes(ax, xlabel, ylabel)
     return figure
 
 
@@ -797,7 +795,7 @@ def cache_bytes(tokens, sizes: dict) -> Figure:
     ax.plot([], [], color=INK, linewidth=1.8, label="keys and values")
     ax.plot([], [], ":", color=INK, linewidth=1.8, label="states, last inputs")
     ax.set(xscale="log", yscale="log")
-    ax.yaxis.set_major_formatter(lambda size, _: _bytes(size))
+    ax.yaxis.set_major_formatter(lambda size, _: readable(size))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.set_xlabel("tokens", fontsize=9, color=INK)
     ax.set_ylabel("kept in the cache", fontsize=9, color=INK)
@@ -939,11 +937,7 @@ def errors(x, lines: dict, xlabel: str, ylabel: str, log: bool = False, points: 
     ax.set_ylim(10 ** (low - 0.3), 10 ** (high + 1))
     ax.axhline(1, color=FAINT, linewidth=1)
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel(xlabel, fontsize=9, color=INK)
-    ax.set_ylabel(ylabel, fontsize=9, color=INK)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-    ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _name_axes(ax, xlabel, ylabel)
     return figure
 
 
@@ -1235,10 +1229,13 @@ def _rounded(number: float) -> str:
     return str(int(number))
 
 
-def _bytes(size: float) -> str:
-    """A tick of an axis of bytes: 1e6 -> "1 MB"."""
-    power = min(4, max(0, int(np.floor(np.log10(size) / 3 + 1e-9))))
-    return f"{size / 1000 ** power:g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+def _name_axes(ax, xlabel: str, ylabel: str) -> None:
+    """The look of a diagram of curves: names at its axes, quiet lines across, and the legend at its right."""
+    ax.set_xlabel(xlabel, fontsize=9, color=INK)
+    ax.set_ylabel(ylabel, fontsize=9, color=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+    ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _numpy(x) -> np.ndarray:

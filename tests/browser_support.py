@@ -107,6 +107,17 @@ def shown(root, place, theme="light"):
                                 arg=[root.element_handle(), wanted], timeout=60_000)
 
 
+def press(place, key, *wanted, theme="light"):
+    """Press a key somewhere in an explorer, and wait until the explorer shows what is wanted."""
+    place.press(key)
+    shown(place.locator("xpath=ancestor-or-self::section"), wanted, theme)
+
+
+def go_dark(page):
+    """The dark theme of JupyterLab."""
+    page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+
+
 @contextmanager
 def a_jupyterlab(folder, lesson=None):
     """JupyterLab on a free port, with a home of its own and nothing that calls out. Gives (address, token).

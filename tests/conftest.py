@@ -47,6 +47,16 @@ def browser(request, tmp_path_factory):
         yield context
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """[(figure, description)]: what is given to `plots.show`, which then shows nothing."""
+    from minqwen import plots
+
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+    return shown
+
+
 @pytest.fixture(scope="session")
 def repository():
     """Root of the repository."""

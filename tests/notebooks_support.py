@@ -25,7 +25,7 @@ TIMEOUT = 300                                    # seconds for a cell; a lesson 
 MAX_BYTES = 1_000_000
 MIN_ALT = 20                                     # characters; less does not describe a figure
 
-MACHINE_PATH = re.compile(r"/home/|/Users/|/root\b|/work/|/tmp/|/var/folders/|[A-Z]:\\\\?Users")
+MACHINE_PATH = re.compile(r"/(home|Users|work|tmp|var/folders)/|/root\b|[A-Z]:\\\\?Users")
 TIMING = re.compile(r"\btime\.|\bperf_counter\b|\btimeit\b|%time\b|%%time\b")
 FORBIDDEN = {                                    # in code: why
     r"clear_output": "clear_output makes outputs that cannot be compared",

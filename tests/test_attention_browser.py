@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from browser_support import a_jupyterlab, drawn_at_once, run_all_cells, shown, walk_by, watched, write_notebook
+from browser_support import (
+    a_jupyterlab,
+    drawn_at_once,
+    go_dark,
+    press,
+    run_all_cells,
+    shown,
+    walk_by,
+    watched,
+    write_notebook,
+)
 from support import random_qwen, shape_of_0_8b, tokens
 
 from minqwen.widgets import AttentionExplorer, attention
@@ -27,11 +37,6 @@ def walk(root, places, cell=(7, 4), canvas="canvas.map"):
 def grid(root, place):
     """The grid of all maps; `place`: what is chosen there."""
     return walk_by(root, [((*place, 0), {"layer": place[0], "head": place[1]})], "canvas.tiles")[0]
-
-
-def press(place, key, *wanted, theme="light"):
-    place.press(key)
-    shown(place.locator("xpath=ancestor-or-self::section"), wanted, theme)
 
 
 def test_the_page(browser, explorer, tmp_path):
@@ -205,7 +210,7 @@ def test_inside_jupyterlab(browser, tmp_path):
         press(stage, "ArrowDown", 3, 2, 121, 17, 1)
         press(stage, "ArrowRight", 3, 2, 121, 18, 1)
 
-        page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        go_dark(page)
         shown(root, (3, 2, 121, 18, 1), "dark")
         assert np.array_equal(walk_by(root, [((3, 2, 121, 18, 1), {})], "canvas.map")[0], maps[1])
         press(stage, "Escape", 3, 2, 121, 18, 0, theme="dark")

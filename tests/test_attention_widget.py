@@ -2,13 +2,13 @@
 
 import base64
 import json
-import re
 import time
 
 import numpy as np
 import pytest
 import torch
 from support import random_qwen, shape_of_0_8b, small_config, tokens
+from widget_support import kept_in, move
 
 from minqwen import plots
 from minqwen.errors import QwenError
@@ -213,8 +213,7 @@ def test_one_kind_of_layer_alone():
 def test_errors_in_callbacks_are_shown(model):
     explorer = AttentionExplorer(model, tokens(1, T))
     explorer.observe(lambda change: 1 / 0, "head")
-    explorer._handle_msg({"content": {"data": {"method": "update", "state": {"head": 2}, "buffer_paths": []}},
-                          "buffers": []})
+    move(explorer, head=2)
     assert explorer.problem == "ZeroDivisionError: division by zero" and explorer.head == 2
     explorer._handle_custom_msg({"want": "map 99 0"}, [])
     assert explorer.problem.startswith("KeyError")
@@ -227,12 +226,10 @@ def test_in_a_notebook(explorer):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def test_picture_is_described(explorer, monkeypatch):
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+def test_picture_is_described(explorer, figures):
     explorer.picture(layer=1, head=4)
     explorer.picture(layer=3, head=1, alt="Mine.")
-    (figure, alt), (softmax, mine) = shown
+    (figure, alt), (softmax, mine) = figures
     assert alt.startswith("Left, the maps of all 4 layers") and "layer 1, head 4 (effective attention)" in alt
     assert mine == "Mine."
     tiles, large = (figure.axes[i].images[0] for i in range(2))
@@ -246,15 +243,12 @@ def test_picture_is_described(explorer, monkeypatch):
 
 
 def test_page_holds_everything(explorer, tmp_path):
-    page = explorer.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 2 and not re.search(r"(src|href)=|https?://|@import|url\(", page)
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "page.html"))
     assert list(kept["pages"]) == explorer.page_names()
     assert [kept[name] for name in explorer.position] == [getattr(explorer, name) for name in explorer.position]
     assert base64.b64decode(kept["pages"]["map 1 2"]) == explorer.page("map 1 2")
 
-    less = explorer.to_html(tmp_path / "less.html", layers=[2, 0]).read_text(encoding="utf-8")
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', less)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "less.html", layers=[2, 0]))
     assert [x["index"] for x in kept["story"]["layers"]] == [0, 2] and kept["layer"] == 0
     assert len(kept["pages"]) == 2 + 12
     with pytest.raises(QwenError, match="no layer 4"):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from browser_support import a_jupyterlab, run_all_cells, shown, walk, walk_by, watched, write_notebook
+from browser_support import a_jupyterlab, go_dark, press, run_all_cells, shown, walk, walk_by, watched, write_notebook
 from support import random_qwen, small_config, tokens
 
 from minqwen.trace import trace
@@ -25,11 +25,6 @@ def explorer():
     with trace(model) as t:
         model(ids[:, 4:], cache=cache)
     return StateExplorer(t, token=3, layer=1, head=2)
-
-
-def press(root, key, *place, theme="light"):
-    root.press(key)
-    shown(root.locator("xpath=ancestor-or-self::section"), place, theme)
 
 
 def asked(root, token, decayed=1, erased=1, written=1, exact=0):
@@ -229,7 +224,7 @@ def test_inside_jupyterlab(browser, tmp_path):
         press(root.locator("[data-moves=token]"), "ArrowLeft", T - 2, 2, 3)
         assert np.array_equal(walk(root, [(T - 2, 2, 3)], LAYERS)[0], light[PLACES.index((T - 2, 2, 3))])
 
-        page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        go_dark(page)
         shown(root, (T - 2, 2, 3), "dark")
         assert np.array_equal(walk(root, PLACES[:9], LAYERS), dark[:9])
 

@@ -1,7 +1,6 @@
 """The chat panel without a browser: what is said, stopped, refused; and what it keeps."""
 
 import json
-import re
 import threading
 from dataclasses import replace
 
@@ -11,9 +10,9 @@ from chat_support import byte_tokenizer, written
 from PIL import Image
 from support import random_qwen, seeing_config, small_config
 from test_chat_media import IMAGES, VIDEOS
+from widget_support import kept_in
 
 import minqwen
-from minqwen import plots
 from minqwen.chat import Assistant, Piece
 from minqwen.errors import QwenError
 from minqwen.media import Processor
@@ -171,18 +170,14 @@ def test_what_it_needs_is_told(qwen):
         ChatPanel(qwen).picture()
 
 
-def test_a_picture_and_a_page(qwen, says, monkeypatch, tmp_path):
+def test_a_picture_and_a_page(qwen, says, figures, tmp_path):
     panel = ChatPanel(qwen)
     says("</script> {x} $a$<|im_end|>")
     panel.say("Hi")
     panel.wait()
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
     panel.picture()
-    (figure, alt), = shown
+    (figure, alt), = figures
     assert alt == "you: Hi model: </script> {x} $a$"
     assert [text.get_text() for text in figure.axes[0].texts] == ["you", "Hi", "model", r"</script> {x} \$a\$"]
-    page = panel.to_html(tmp_path / "chat.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 2 and not re.search(r"(src|href)=|https?://|@import|url\(", page)
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    kept = kept_in(panel.to_html(tmp_path / "chat.html"))
     assert kept["turns"] == panel.turns and not kept["story"]["live"]

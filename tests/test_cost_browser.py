@@ -4,7 +4,17 @@ import itertools
 
 import numpy as np
 import pytest
-from browser_support import a_jupyterlab, drawn_at_once, run_all_cells, shown, walk_by, watched, write_notebook
+from browser_support import (
+    a_jupyterlab,
+    drawn_at_once,
+    go_dark,
+    press,
+    run_all_cells,
+    shown,
+    walk_by,
+    watched,
+    write_notebook,
+)
 
 from minqwen.info import readable
 from minqwen.model import OFFICIAL_SIZES
@@ -28,11 +38,6 @@ def explorer():
 def walk(root, places, chart):
     return walk_by(root, [(place, {name: there.index(value) for (name, there), value in zip(LISTS.items(), place)})
                           for place in places], f"canvas.{chart}")
-
-
-def press(place, key, *wanted, theme="light"):
-    place.press(key)
-    shown(place.locator("xpath=ancestor-or-self::section"), wanted, theme)
 
 
 def test_the_page(browser, explorer, tmp_path):
@@ -158,7 +163,7 @@ def test_inside_jupyterlab(browser, explorer, tmp_path):
         press(stage, "ArrowLeft", "Qwen3.5-0.8B", 2 ** 19, 2, "bfloat16", "token")
         press(stage, "w", "Qwen3.5-0.8B", 2 ** 19, 2, "bfloat16", "prompt")
 
-        page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        go_dark(page)
         shown(root, ("Qwen3.5-0.8B", 2 ** 19, 2, "bfloat16", "prompt"), "dark")
         dark = np.stack([explorer.frame("work", *place, dark=True) for place in PLACES[::5]])
         assert np.array_equal(walk(root, PLACES[::5], "work"), dark)

@@ -4,7 +4,17 @@ import itertools
 
 import numpy as np
 import pytest
-from browser_support import a_jupyterlab, drawn_at_once, run_all_cells, shown, walk_by, watched, write_notebook
+from browser_support import (
+    a_jupyterlab,
+    drawn_at_once,
+    go_dark,
+    press,
+    run_all_cells,
+    shown,
+    walk_by,
+    watched,
+    write_notebook,
+)
 from support import random_qwen, tokens
 
 from minqwen.widgets import GateExplorer, gates
@@ -26,11 +36,6 @@ def walk(root, layer, places, canvas, theme="light"):
             "(range, value) => { range.value = value; range.dispatchEvent(new Event('input')); }", value)
     shown(root, (places[0][0], layer, places[0][1]), theme)
     return walk_by(root, [((token, layer, head), {"token": token, "head": head}) for token, head in places], canvas)
-
-
-def press(place, key, *wanted, theme="light"):
-    place.press(key)
-    shown(place.locator("xpath=ancestor-or-self::section"), wanted, theme)
 
 
 def test_the_page(browser, explorer, tmp_path):
@@ -170,7 +175,7 @@ def test_inside_jupyterlab(browser, tmp_path):
         press(stage, "PageUp", 8, 1, 2)
         press(stage, "PageDown", 8, 0, 2)
 
-        page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        go_dark(page)
         shown(root, (8, 0, 2), "dark")
         assert np.array_equal(walk(root, 0, places, "canvas.panel-2", "dark"), dark)
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import time
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from support import random_qwen, shape_of_0_8b, small_config, tokens
 from torch.nn import functional as F
+from widget_support import kept_in, move
 
 from minqwen import plots
 from minqwen.errors import QwenError
@@ -185,8 +185,7 @@ def test_one_kind_of_layer_alone():
 def test_errors_in_callbacks_are_shown(model):
     explorer = GateExplorer(model, tokens(1, T))
     explorer.observe(lambda change: 1 / 0, "head")
-    explorer._handle_msg({"content": {"data": {"method": "update", "state": {"head": 2}, "buffer_paths": []}},
-                          "buffers": []})
+    move(explorer, head=2)
     assert explorer.problem == "ZeroDivisionError: division by zero" and explorer.head == 2
     explorer._handle_custom_msg({"want": "dims 1 99"}, [])
     assert explorer.problem == "QwenError: There is no head 99 to explore; the last is 5."
@@ -198,12 +197,10 @@ def test_in_a_notebook(explorer):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def test_picture_is_described(explorer, monkeypatch):
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+def test_picture_is_described(explorer, figures):
     explorer.picture(token=4, layer=1, head=2)
     explorer.picture(token=4, layer=3, head=1, alt="Mine.")
-    (figure, alt), (other, mine) = shown
+    (figure, alt), (other, mine) = figures
     assert alt.startswith("The gates of layer 1, a Gated DeltaNet layer, over 14 tokens, a row for each of 6 heads")
     assert "Token 5 and head 2 are marked." in alt and mine == "Mine."
     images = [ax.images[0].get_array() for ax in figure.axes if ax.images and len(ax.images[0].get_array()) != 256]
@@ -216,15 +213,12 @@ def test_picture_is_described(explorer, monkeypatch):
 
 
 def test_page_holds_everything(explorer, tmp_path):
-    page = explorer.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 2 and not re.search(r"(src|href)=|https?://|@import|url\(", page)
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "page.html"))
     assert list(kept["pages"]) == explorer.page_names()
     assert [kept[name] for name in explorer.position] == [getattr(explorer, name) for name in explorer.position]
     assert base64.b64decode(kept["pages"]["dims 1 2"]) == explorer.page("dims 1 2")
 
-    less = explorer.to_html(tmp_path / "less.html", layers=[2, 3]).read_text(encoding="utf-8")
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', less)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "less.html", layers=[2, 3]))
     assert [x["index"] for x in kept["story"]["layers"]] == [2, 3] and kept["layer"] == 2
     assert len(kept["pages"]) == 2 + 10
     with pytest.raises(QwenError, match="no layer 4"):

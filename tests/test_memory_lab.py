@@ -1,15 +1,13 @@
 """The memory lab without a browser: its numbers are the edited model's, and mistakes are told."""
 
-import json
-import re
 
 import numpy as np
 import pytest
 import torch
 from chat_support import byte_tokenizer
 from support import random_qwen, small_config
+from widget_support import kept_in, move
 
-from minqwen import plots
 from minqwen.chat import Assistant
 from minqwen.edits import Edit, edited
 from minqwen.errors import QwenError
@@ -122,18 +120,14 @@ def test_frame_at_every_place(bench):
         bench.frame(NEW)
 
 
-def test_a_picture_and_a_page(bench, monkeypatch, tmp_path):
+def test_a_picture_and_a_page(bench, figures, tmp_path):
     bench.kind, bench.layer = "beta", 1
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
     bench.picture(at=2)
-    (figure, alt), = shown
+    (figure, alt), = figures
     assert "before and after: nothing is written" in alt
     heights = [bar.get_width() for bar in figure.axes[0].patches]
     assert np.allclose(heights, bench.result["places"][2]["before"] + bench.result["places"][2]["after"])
-    page = bench.to_html(tmp_path / "lab.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 2 and not re.search(r"(src|href)=|https?://|@import|url\(", page)
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    kept = kept_in(bench.to_html(tmp_path / "lab.html"))
     assert not kept["story"]["live"] and kept["result"] == bench.result and kept["kind"] == "beta"
     assert repr(bench) == f"MemoryLab({len(bench.story['tokens'])} tokens, 1 edit)"
 
@@ -156,8 +150,7 @@ def test_what_cannot_be_is_told(qwen, bench):
 
 def test_errors_are_shown(bench, monkeypatch):
     monkeypatch.setattr(MemoryLab, "_likely", lambda self: 1 / 0)
-    move = {"method": "update", "state": {"kind": "beta"}, "buffer_paths": []}
-    bench._handle_msg({"content": {"data": move}, "buffers": []})
+    move(bench, kind="beta")
     assert bench.problem == "ZeroDivisionError: division by zero"
     monkeypatch.undo()
     bench.set_state({"kind": "alpha"})

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from browser_support import a_jupyterlab, run_all_cells, shown, walk_by, watched, write_notebook
+from browser_support import a_jupyterlab, go_dark, press, run_all_cells, shown, walk_by, watched, write_notebook
 from support import prompt, random_qwen, seeing_config
 
 from minqwen.trace import trace
@@ -37,11 +37,6 @@ def walk(root, places, signs=1, canvas="canvas.pictures"):
     return walk_by(root, [((*place, signs), {name: place["token layer head view".split().index(name)]
                                              for name in ("layer", "head", "token", "view")})
                           for place in places], canvas)
-
-
-def press(place, key, *wanted, theme="light"):
-    place.press(key)
-    shown(place.locator("xpath=ancestor-or-self::section"), wanted, theme)
 
 
 def test_the_page(browser, explorer, tmp_path):
@@ -199,7 +194,7 @@ def test_inside_jupyterlab(browser, tmp_path):
         press(stage, ".", 13, 2, 3, 1, 1)
         press(stage, "End", LAST, 2, 3, 1, 1)
 
-        page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        go_dark(page)
         shown(root, (LAST, 2, 3, 1, 1), "dark")
         assert np.array_equal(walk(root, places[:12]), dark[:12])
         press(stage, "Escape", LAST, 3, 3, 2, 1, theme="dark")

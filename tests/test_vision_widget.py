@@ -1,8 +1,6 @@
 """The vision explorer without a browser: the model's pictures and weights, drawn in their places; mistakes are told."""
 
 import base64
-import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 import torch
 from chat_support import TEMPLATE, byte_tokenizer
 from support import IMAGE, VIDEO, prompt, random_qwen, seeing_config, small_config, tokens
+from widget_support import kept_in, move
 
 from minqwen import plots
 from minqwen.chat import Assistant
@@ -264,8 +263,7 @@ def test_position(model, explorer):
     assert np.array_equal(moved.frame(), moved.frame(T - 2, 1, 5, 1, True))
     moved.layer = 3                                                                         # where there are four heads
     assert moved.head == 3
-    move = {"method": "update", "state": {"head": 5, "layer": 0}, "buffer_paths": []}
-    moved._handle_msg({"content": {"data": move}, "buffers": []})
+    move(moved, head=5, layer=0)
     assert (moved.layer, moved.head) == (0, 5) and moved.problem == ""
     for where, message in (({"layer": 4}, "no layer 4 to explore; the last is 3"), ({"token": T}, "no token 29"),
                            ({"head": -2}, r"no head -2 to explore; the last is 3 \(-1 is the mean of all\)"),
@@ -294,8 +292,7 @@ def test_errors_in_callbacks_are_shown(model, explorer):
     broken = VisionExplorer(explorer.trace)
     broken.observe(lambda change: 1 / 0, "view")
     view = (broken.view + 1) % 3
-    move = {"method": "update", "state": {"view": view}, "buffer_paths": []}
-    broken._handle_msg({"content": {"data": move}, "buffers": []})
+    move(broken, view=view)
     assert broken.problem == "ZeroDivisionError: division by zero" and broken.view == view
     broken._handle_custom_msg({"want": "token 99"}, [])
     assert broken.problem.startswith("IndexError")
@@ -307,12 +304,10 @@ def test_in_a_notebook(explorer):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def test_picture_is_described(explorer, monkeypatch):
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+def test_picture_is_described(explorer, figures):
     explorer.picture(token=T - 1, layer=1, head=2, view=0)
     explorer.picture(token=PICTURE[3], layer=3, head=-1, view=1, alt="Mine.")
-    (figure, alt), (other, mine) = shown
+    (figure, alt), (other, mine) = figures
     assert alt.startswith("A picture with its 2 x 3 tokens numbered") and "layer 1, head 2, token 29 of 29" in alt
     assert mine == "Mine."
     drawn = [image.get_array() for ax in figure.axes for image in ax.images if image.get_array().shape == (2, 3)]
@@ -322,16 +317,13 @@ def test_picture_is_described(explorer, monkeypatch):
 
 
 def test_page_holds_everything(explorer, tmp_path):
-    page = explorer.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 2 and not re.search(r"(src|href)=|https?://|@import|url\(", page)
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "page.html"))
     assert kept["story"]["stops"] == list(range(T)) and len(kept["pages"]) == T + 3
     assert [kept[name] for name in explorer.position] == [getattr(explorer, name) for name in explorer.position]
     assert base64.b64decode(kept["pages"]["token 7"]) == explorer.page("token 7")
     assert base64.b64decode(kept["pages"]["view 2"]) == explorer._frames[2].tobytes()
 
-    less = explorer.to_html(tmp_path / "less.html", tokens=[4, -3]).read_text(encoding="utf-8")
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', less)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "less.html", tokens=[4, -3]))
     assert kept["story"]["stops"] == [4, T - 3] and kept["token"] == T - 3 and len(kept["pages"]) == 5
     with pytest.raises(QwenError, match="no token 29"):
         explorer.to_html(tmp_path / "less.html", tokens=[T])

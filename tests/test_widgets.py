@@ -1,13 +1,12 @@
 """The state explorer without a browser: its numbers are the trace's, and mistakes are told."""
 
 import base64
-import json
-import re
 
 import numpy as np
 import pytest
 import torch
 from support import random_qwen, small_config, tokens
+from widget_support import kept_in, move
 
 from minqwen import plots
 from minqwen.errors import QwenError
@@ -252,8 +251,7 @@ def test_what_it_needs_is_told(model):
 def test_errors_in_callbacks_are_shown(model):
     explorer = StateExplorer(model, tokens(1, T))
     explorer.observe(lambda change: 1 / 0, "head")
-    move = {"method": "update", "state": {"head": 2}, "buffer_paths": []}
-    explorer._handle_msg({"content": {"data": move}, "buffers": []})
+    move(explorer, head=2)
     assert explorer.problem == "ZeroDivisionError: division by zero" and explorer.head == 2
     explorer._handle_custom_msg({"want": "99"}, [])
     assert explorer.problem.startswith("ValueError")
@@ -265,17 +263,15 @@ def test_in_a_notebook(explorer):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def test_picture_is_described(explorer, model, monkeypatch):
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+def test_picture_is_described(explorer, model, figures):
     explorer.picture(token=4, layer=1, head=2)
     explorer.picture(token=4, layer=1, head=2, alt="Mine.")
-    (figure, alt), (_, mine) = shown
+    (figure, alt), (_, mine) = figures
     assert alt.startswith("Layer 1, head 2, after token 5 of 14") and mine == "Mine."
     assert np.allclose(figure.axes[0].images[0].get_array(), explorer.trace.layers[1].state(4, 2), atol=1e-6)
     both = StateExplorer.compare(model, tokens(1, T), tokens(1, T, seed=2))
     both.picture(token=4, layer=1, head=2)
-    figure, alt = shown[-1]
+    figure, alt = figures[-1]
     assert "their difference" in alt
     assert np.array_equal(figure.axes[2].images[0].get_array(), np.float32(both.parts(4, 1, 2)["difference"]))
 
@@ -299,21 +295,18 @@ def test_page_holds_everything(model, tmp_path):
     Loaded.model = model
     text = "</script> {x} & ann"
     explorer = StateExplorer(Loaded, text, layer=2)
-    page = explorer.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 2 and not re.search(r"(src|href)=|https?://|@import|url\(", page)
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "page.html"))
     (told,) = kept["story"]["texts"]
     assert "".join(token["text"] for token in told["tokens"]) == text
     assert [token["special"] for token in told["tokens"]] == [c == "<" for c in text]
     assert (kept["token"], kept["layer"], kept["head"]) == (len(text) - 1, 2, 0)
     assert base64.b64decode(kept["pages"]["1 2"]) == explorer.page("1 2")
 
-    less = explorer.to_html(tmp_path / "less.html", layers=[1]).read_text(encoding="utf-8")
-    kept = json.loads(re.search(r'type="application/json">(.*?)</script>', less)[1])
+    kept = kept_in(explorer.to_html(tmp_path / "less.html", layers=[1]))
     assert kept["story"]["layers"] == [1] == [kept["layer"]] and list(kept["pages"]) == [f"1 {i}" for i in range(6)]
     assert kept["story"]["left_out"] == 12
-    one = explorer.to_html(tmp_path / "one.html", layers=[1], heads=[3]).read_text(encoding="utf-8")
-    assert list(json.loads(re.search(r'type="application/json">(.*?)</script>', one)[1])["pages"]) == ["1 3"]
+    one = explorer.to_html(tmp_path / "one.html", layers=[1], heads=[3])
+    assert list(kept_in(one)["pages"]) == ["1 3"]
     with pytest.raises(QwenError, match="no layer 3"):
         explorer.to_html(tmp_path / "less.html", layers=[1, 3])
     with pytest.raises(QwenError, match="at least one layer"):
