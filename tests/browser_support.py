@@ -166,10 +166,18 @@ def write_notebook(path, *cells):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
-def run_all_cells(page, address, token, name):
-    """Open a notebook in JupyterLab, run it, and wait for its end."""
+NOTEBOOK = "window.jupyterapp?.shell?.currentWidget"        # in a page of JupyterLab
+IDLE = f"{NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'"    # said behind all outputs
+
+
+def open_and_run(page, address, token, name):
+    """Open a notebook in JupyterLab, wait for its kernel, and set all its cells going."""
     page.goto(f"{address}/lab/tree/{name}?reset&token={token}", timeout=300_000)
-    kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
-    page.wait_for_function(f"() => {kernel}?.status === 'idle'", timeout=300_000)
+    page.wait_for_function(f"() => {IDLE}", timeout=300_000)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def run_all_cells(page, address, token, name):
+    """Run a notebook of `write_notebook` in JupyterLab, and wait for its end."""
+    open_and_run(page, address, token, name)
     page.get_by_text("ALLDONE", exact=True).wait_for(timeout=300_000)

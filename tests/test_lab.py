@@ -4,12 +4,10 @@ import shutil
 
 import nbformat
 import pytest
-from browser_support import a_jupyterlab, watched
+from browser_support import IDLE, NOTEBOOK, a_jupyterlab, open_and_run, watched
 from notebooks_support import printed, read, source_cells, tags
 
 pytestmark = pytest.mark.browser
-
-NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 
 
 @pytest.mark.parametrize("lesson", ["00_start_here", "03_delta_rule"])
@@ -18,13 +16,10 @@ def test_a_lesson_runs_in_minqwen_lab(lesson, browser, repository, tmp_path):
     page = browser.new_page()
     with a_jupyterlab(tmp_path, lesson) as (address, token):
         strangers, errors = watched(page, address)
-        page.goto(f"{address}/lab/tree/notebooks/{lesson}.ipynb?reset&token={token}")
-        page.wait_for_function(f"() => {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=300_000)
         page.set_default_timeout(300_000)
-        run = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-        page.evaluate(run)
+        open_and_run(page, address, token, f"notebooks/{lesson}.ipynb")
         page.wait_for_function(f"""() => {NOTEBOOK}.content.model.sharedModel.cells
-            .filter((cell) => cell.cell_type === "code").every((cell) => cell.execution_count)""", timeout=300_000)
+            .filter((cell) => cell.cell_type === "code").every((cell) => cell.execution_count) && {IDLE}""")
         here = nbformat.from_dict(page.evaluate(f"() => {NOTEBOOK}.content.model.sharedModel.toJSON()"))
 
         committed = source_cells(read(repository / "notebooks" / f"{lesson}.ipynb"))
