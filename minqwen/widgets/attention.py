@@ -7,21 +7,17 @@ Of every map the browser first gets a thumbnail, at most as wide as its tile, in
 weight of its block; and of the map that is opened all numbers. It colours them as `frame` does, pixel for pixel.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import traitlets
 
 from .. import plots
 from ..delta_rule import effective_attention, full_precision
-from ..errors import QwenError
-from ..trace import AttentionRecord, DeltaRecord, Trace, trace
-from .explorer import Explorer, in_base64, sources, tokens_of
+from ..trace import AttentionRecord, DeltaRecord
+from .explorer import LayerExplorer, in_base64, sources
 
 SIDE, CELL = 600, 28                            # pixels: the largest side of an opened map, and of one of its cells
 GRID_WIDTH, GRID_HEIGHT, TILE, GAP = 832, 900, 96, 4    # the room for all maps, a tile's largest side, between tiles
-LONGEST = 2048                                  # tokens: of more, a single map would be larger than 8 MB
 
 # --------------------------------------------------------------------------------------------- what there is to be seen
 
@@ -122,7 +118,7 @@ def overview(tiles: list[np.ndarray], unit: int, palettes: list[np.ndarray]) -> 
 # ---------------------------------------------------------------------------------------------------------- the widget
 
 
-class AttentionExplorer(Explorer):
+class AttentionExplorer(LayerExplorer):
     """All maps of a text in one grid; a click or Enter opens one, with the tokens on both sides and every number.
 
         AttentionExplorer(qwen, "ann has a red cup. ann now has a gold key.")
@@ -144,21 +140,15 @@ class AttentionExplorer(Explorer):
     _esm, _css = sources("attention_explorer")
     position = ("layer", "head", "token", "seen", "opened")
 
-    layer, head, token, seen = (traitlets.Int().tag(sync=True) for _ in range(4))
+    longest = 2048                              # tokens: of more, a single map would be larger than 8 MB
+
+    seen = traitlets.Int().tag(sync=True)
     opened = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, qwen, text=None, *, layer: int | None = None, head: int = 0, token: int = -1, seen: int = 0,
                  opened: bool = False, row: int = 0):
-        if isinstance(qwen, Trace) != (text is None):
-            raise QwenError("Give a model and a text, AttentionExplorer(qwen, 'ann has ...'), or a trace alone.")
-        self.trace, self.row = qwen if text is None else trace(qwen).run(text), row
-        self._records = {record.index: record for record in self.trace.layers}
-        self._real = self.trace.valid[row].nonzero()[:, 0]              # pads are not looked at: leave them out
-        tokens = tokens_of(self.trace, row)
+        tokens = self._read(qwen, text, row)
         T = len(tokens)
-        if T > LONGEST:
-            raise QwenError(f"An AttentionExplorer has room for {LONGEST} tokens, but these are {T}: give a shorter "
-                            f"text.")
         layers = [{"index": i, "signed": record.kind == "linear_attention",
                    "heads": record.v.shape[2] if record.kind == "linear_attention" else record.q.shape[1]}
                   for i, record in self._records.items()]
@@ -245,31 +235,11 @@ class AttentionExplorer(Explorer):
             f"one of layer {layer}, head {head} ({kind}), large: each row is a token that looks, each column one that "
             f"is looked at."))
 
-    def to_html(self, path, layers: list[int] | None = None) -> Path:
-        """Write one page that holds everything and needs no kernel and no network.
-
-        Args:
-            path: the file to write.
-            layers: which layers to put in, by their numbers in the model; all if None. (Each map takes
-                `story["map_bytes"]`, a third more on the page: for large models and long texts, name a few.)
-        """
-        numbers = {self._checked("layer", x) for x in (self._records if layers is None else layers)}
-        if not numbers:
-            raise QwenError("A page needs at least one layer: to_html(path, layers=[3]).")
-        kept = [x for x in self.story["layers"] if x["index"] in numbers]
-        position = {name: getattr(self, name) for name in self.position}
-        if self.layer not in numbers:
-            position |= {"layer": kept[0]["index"], "head": min(self.head, kept[0]["heads"] - 1)}
-        return self._write_page(path, self.story | {"layers": kept, "all_here": True}, self.page_names(kept), position)
-
     # ----------------------------------------------------------------------------------------------- numbers and places
 
     def _map(self, layer, head) -> np.ndarray:
         with torch.no_grad():
             return head_map(self._records[layer], head, self.row, self._real)
-
-    def _layer(self, index) -> dict:
-        return next(x for x in self.story["layers"] if x["index"] == index)
 
     def _kind(self, index) -> str:
         return "effective attention" if self._layer(index)["signed"] else "softmax"
@@ -278,23 +248,9 @@ class AttentionExplorer(Explorer):
     def _validate(self, proposal):
         return self._checked(proposal["trait"].name, proposal["value"])
 
-    @traitlets.observe("layer")
-    def _keep_to_its_heads(self, change):
-        self.head = min(self.head, self._layer(self.layer)["heads"] - 1)
-
     def _place(self, layer, head) -> tuple[int, int]:
         layer = self._checked("layer", self.layer if layer is None else layer)
         return layer, self._checked("head", self.head if head is None else head, layer)
-
-    def _checked(self, name, value, layer=None):
-        tokens = range(len(self.story["tokens"]))
-        there = {"layer": list(self._records), "token": tokens, "seen": tokens}.get(name)
-        if name == "head":
-            there = range(self._layer(self.layer if layer is None else layer)["heads"])
-        if value not in there:
-            what = "token" if name == "seen" else name
-            raise QwenError(f"There is no {what} {value} to explore; the last is {there[-1]}.")
-        return value
 
     def __repr__(self) -> str:
         signed = [x["signed"] for x in self.story["layers"]]

@@ -17,6 +17,10 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+from ..errors import QwenError
+from ..trace import Trace
+from ..trace import trace as traced
+
 HERE = Path(__file__).parent
 
 PAGE = """<!doctype html>
@@ -131,3 +135,65 @@ class Explorer(anywidget.AnyWidget):
     def set_state(self, sync_data):                         # a move in the browser; observers hear of it in here
         with self._errors_shown():
             super().set_state(sync_data)
+
+
+class LayerExplorer(Explorer):
+    """What is shown of all layers of a text: a story whose "layers" have each an "index" and a number of "heads".
+
+    A subclass says for how many tokens there is room (`longest`), and validates its traits by `_checked`.
+    """
+
+    longest = 0
+
+    layer, head, token = (traitlets.Int().tag(sync=True) for _ in range(3))
+
+    def _read(self, qwen, text, row: int) -> list[dict]:
+        """Run the text, or take the trace; keep its records, without the pads -> the tokens, for the story."""
+        name = type(self).__name__
+        if isinstance(qwen, Trace) != (text is None):
+            raise QwenError(f"Give a model and a text, {name}(qwen, 'ann has ...'), or a trace alone.")
+        self.trace, self.row = qwen if text is None else traced(qwen).run(text), row
+        self._records = {record.index: record for record in self.trace.layers}
+        self._real = self.trace.valid[row].nonzero()[:, 0]
+        tokens = tokens_of(self.trace, row)
+        if len(tokens) > self.longest:
+            raise QwenError(f"{name} has room for {self.longest} tokens, but these are {len(tokens)}: give a shorter "
+                            "text.")
+        return tokens
+
+    def to_html(self, path, layers: list[int] | None = None) -> Path:
+        """Write one page that holds everything and needs no kernel and no network.
+
+        Args:
+            path: the file to write.
+            layers: which layers to put in, by their numbers in the model; all if None. (The page of a large model or a
+                long text is large: name a few.)
+        """
+        numbers = {self._checked("layer", x) for x in (self._records if layers is None else layers)}
+        if not numbers:
+            raise QwenError("A page needs at least one layer: to_html(path, layers=[0]).")
+        kept = [x for x in self.story["layers"] if x["index"] in numbers]
+        position = {name: getattr(self, name) for name in self.position}
+        if self.layer not in numbers:
+            position |= {"layer": kept[0]["index"], "head": min(self.head, kept[0]["heads"] - 1)}
+        return self._write_page(path, self.story | {"layers": kept, "all_here": True}, self.page_names(kept), position)
+
+    def _layer(self, index: int) -> dict:
+        return next(x for x in self.story["layers"] if x["index"] == index)
+
+    @traitlets.observe("layer")
+    def _keep_to_its_heads(self, change):
+        self.head = min(self.head, self._layer(self.layer)["heads"] - 1)
+
+    def _checked(self, name: str, value, layer: int | None = None):
+        """The value, if there is such a layer, head (of that layer, or ours) or token."""
+        if name == "layer":
+            there = list(self._records)
+        elif name == "head":
+            there = range(self._layer(self.layer if layer is None else layer)["heads"])
+        else:
+            there = range(len(self.story["tokens"]))
+        if value not in there:
+            what = name if name in ("layer", "head") else "token"
+            raise QwenError(f"There is no {what} {value} to explore; the last is {there[-1]}.")
+        return value

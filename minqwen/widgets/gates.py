@@ -8,7 +8,6 @@ For each gate the browser gets, of every head and token, the number and its plac
 and for the head that is looked at its output gate, dimension by dimension. `frame` and `dimensions` draw the same.
 """
 
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +17,11 @@ from torch.nn import functional as F
 from .. import plots
 from ..delta_rule import full_precision
 from ..errors import QwenError
-from ..trace import AttentionRecord, DeltaRecord, Trace, trace
-from .explorer import Explorer, in_base64, sources, tokens_of
+from ..trace import AttentionRecord, DeltaRecord
+from .explorer import LayerExplorer, in_base64, sources
 
 WIDTH, ROOM, GAP, BAR, ACROSS = 640, 400, 4, 24, 56     # pixels: tokens, rows of panels, gaps, bars below, beside
 SHUT = 0.1                                              # an output gate's factor below this lets next to nothing by
-LONGEST = 4096                                          # tokens: of more, a picture would be wider than a canvas may be
 
 # --------------------------------------------------------------------------------------------- what there is to be seen
 
@@ -129,7 +127,7 @@ PANELS = {                                      # of each kind of layer: which n
 }
 
 
-class GateExplorer(Explorer):
+class GateExplorer(LayerExplorer):
     """Sliders, keys and clicks for token, layer and head; the layer's gates over the text, and two profiles.
 
         GateExplorer(qwen, "ann has a red cup. ann now has a gold key.")
@@ -149,18 +147,11 @@ class GateExplorer(Explorer):
     _esm, _css = sources("gates_explorer")
     position = ("token", "layer", "head")
 
-    token, layer, head = (traitlets.Int().tag(sync=True) for _ in range(3))
+    longest = 4096                              # tokens: of more, a picture would be wider than a canvas may be
 
     def __init__(self, qwen, text=None, *, token: int = -1, layer: int = 0, head: int = 0, row: int = 0):
-        if isinstance(qwen, Trace) != (text is None):
-            raise QwenError("Give a model and a text, GateExplorer(qwen, 'ann has ...'), or a trace alone.")
-        self.trace, self.row = qwen if text is None else trace(qwen).run(text), row
-        self._records = {record.index: record for record in self.trace.layers}
-        self._real = self.trace.valid[row].nonzero()[:, 0]              # pads pass no gate: leave them out
-        tokens = tokens_of(self.trace, row)
+        tokens = self._read(qwen, text, row)
         T = len(tokens)
-        if T > LONGEST:
-            raise QwenError(f"A GateExplorer has room for {LONGEST} tokens, but these are {T}: give a shorter text.")
         self._numbers = {i: numbers(record, row, self._real) for i, record in self._records.items()}
         across = max(2, min(18, WIDTH // T))
         layers = [self._described(record, across) for record in self._records.values()]
@@ -260,34 +251,11 @@ class GateExplorer(Explorer):
             f"{'; '.join(panels)}. Below them, the output gate of head {head}, a row for each dimension. Token "
             f"{token + 1} and head {head} are marked."))
 
-    def to_html(self, path, layers: list[int] | None = None) -> Path:
-        """Write one page that holds everything and needs no kernel and no network.
-
-        Args:
-            path: the file to write.
-            layers: which layers to put in, by their numbers in the model; all if None. (A large model's page is large.)
-        """
-        numbers = {self._checked("layer", x) for x in (self._records if layers is None else layers)}
-        if not numbers:
-            raise QwenError("A page needs at least one layer: to_html(path, layers=[0]).")
-        kept = [x for x in self.story["layers"] if x["index"] in numbers]
-        position = {name: getattr(self, name) for name in self.position}
-        if self.layer not in numbers:
-            position |= {"layer": kept[0]["index"], "head": min(self.head, kept[0]["heads"] - 1)}
-        return self._write_page(path, self.story | {"layers": kept, "all_here": True}, self.page_names(kept), position)
-
     # ----------------------------------------------------------------------------------------------- numbers and places
-
-    def _layer(self, index) -> dict:
-        return next(x for x in self.story["layers"] if x["index"] == index)
 
     @traitlets.validate("token", "layer", "head")
     def _validate(self, proposal):
         return self._checked(proposal["trait"].name, proposal["value"])
-
-    @traitlets.observe("layer")
-    def _keep_to_its_heads(self, change):
-        self.head = min(self.head, self._layer(self.layer)["heads"] - 1)
 
     def _place(self, token, layer, head) -> list[int]:
         """A token, layer and head; where one is None, our own."""
@@ -295,14 +263,6 @@ class GateExplorer(Explorer):
         token = self._checked("token", self.token if token is None else token)
         own = min(self.head, self._layer(layer)["heads"] - 1)
         return [token, layer, self._checked("head", own if head is None else head, layer)]
-
-    def _checked(self, name, value, layer=None):
-        there = {"token": range(len(self.story["tokens"])), "layer": list(self._records)}.get(name)
-        if name == "head":
-            there = range(self._layer(self.layer if layer is None else layer)["heads"])
-        if value not in there:
-            raise QwenError(f"There is no {name} {value} to explore; the last is {there[-1]}.")
-        return value
 
     def __repr__(self) -> str:
         kinds = [x["kind"] for x in self.story["layers"]]
