@@ -85,7 +85,7 @@ cache of one row at {context:,} tokens
 def readable(size: float) -> str:
     """1234567 -> "1.23 MB", in powers of ten as on the disk."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:                                # from there on three digits say 1000, which is 1 of the next
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"

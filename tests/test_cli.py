@@ -72,8 +72,8 @@ def test_info_of_a_folder(folder, capsys):
 
 
 def test_readable():
-    assert [readable(n) for n in (0, 999, 12345, 1.5e6, 55.6e9, 2e12)] == \
-        ["0 bytes", "999 bytes", "12.3 kB", "1.5 MB", "55.6 GB", "2 TB"]
+    assert [readable(n) for n in (0, 999, 12345, 999_499, 999_600, 1.5e6, 55.6e9, 2e12)] == \
+        ["0 bytes", "999 bytes", "12.3 kB", "999 kB", "1 MB", "1.5 MB", "55.6 GB", "2 TB"]
 
 
 def test_describe_takes_the_longest_context_by_default():
