@@ -1,6 +1,7 @@
 """The nano model: a true world, text as the template has it, training that resumes, scores as the card says."""
 
 import json
+import math
 import re
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer as FastTokenizer
 
 import minqwen
+from minqwen.model import GatedDeltaNet, Qwen
 from minqwen.nano import pictures, train, world
 from minqwen.nano import score as scoring
 from minqwen.nano.tokenizer import build_tokenizer, save_tokenizer
@@ -474,6 +476,30 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
         torch.testing.assert_close(resumed[name], whole[name], rtol=1e-6, atol=1e-7)
     with pytest.raises(SystemExit, match="--restart"):
         run("resumed", "--lr", "0.5")
+
+
+def test_every_layer_begins_with_memories_of_all_lengths(folder):
+    model = Qwen(train.nano_config(FastTokenizer.from_file(str(folder / "tokenizer.json"))))
+    train.begin_as_a_memory(model)
+    mixers = [module for module in model.modules() if isinstance(module, GatedDeltaNet)]
+    assert len(mixers) == 6
+    for mixer in mixers:
+        decay = torch.exp(-mixer.A_log.exp() * torch.nn.functional.softplus(mixer.dt_bias))     # of one token
+        kept = decay.double() ** torch.logspace(*(math.log10(x) for x in train.HALF_LIVES), 4).double()
+        torch.testing.assert_close(kept, torch.full_like(kept, 0.5), rtol=1e-3, atol=0)
+
+
+def test_a_kind_of_few_tokens_does_not_drown_the_others(folder, monkeypatch):
+    """Two learnt tokens pull with 2 / ENOUGH of their kind's weight, ten times ENOUGH with all of it."""
+    few, many = train.ENOUGH // 128, 10 * train.ENOUGH
+    targets = torch.full((2, many + 1), -100)
+    targets[0, :few], targets[1, :many] = 1, 1
+    loss = torch.ones(2, many + 1, requires_grad=True)
+    monkeypatch.setattr(train, "losses", lambda model, batch: (loss * (targets >= 0), torch.zeros(2, many)))
+    batch = train.Batch(["calculator", "facts"], torch.zeros_like(targets), targets, {})
+    means = train.step_losses(None, [batch], {"calculator": 1.0, "facts": 1.0})
+    assert means["calculator"] == means["facts"] == 1 and means["sums"] == 0
+    assert loss.grad.sum(-1).tolist() == pytest.approx([few / train.ENOUGH, 1])
 
 
 def test_the_shipped_model_says_how_it_was_made():
