@@ -6,6 +6,7 @@ Attention keeps every key and value, so its cache grows with the context; a Gate
 and nothing grows. One layer in four attends: that is what the hybrid saves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,10 +83,15 @@ cache of one row at {context:,} tokens
   DeltaNet    {readable(kept.states + kept.convolutions)}, always; its states in float32"""
 
 
+def in_thousands(number: float, units: Sequence[str]) -> str:
+    """Three digits of it and the unit they are in; each of `units` is a thousand of the one before."""
+    for unit in units[:-1]:
+        if number < 999.5:                              # from there on three digits say 1000, which is 1 of the next
+            return f"{number:.3g} {unit}".strip()
+        number /= 1000
+    return f"{number:.3g} {units[-1]}"
+
+
 def readable(size: float) -> str:
     """1234567 -> "1.23 MB", in powers of ten as on the disk."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 999.5:                                # from there on three digits say 1000, which is 1 of the next
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+    return in_thousands(size, ("bytes", "kB", "MB", "GB", "TB"))

@@ -797,11 +797,8 @@ def cache_bytes(tokens, sizes: dict) -> Figure:
     ax.set(xscale="log", yscale="log")
     ax.yaxis.set_major_formatter(lambda size, _: readable(size))
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_xlabel("tokens", fontsize=9, color=INK)
-    ax.set_ylabel("kept in the cache", fontsize=9, color=INK)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="#e6e8eb", linewidth=0.8)
-    ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _name_axes(ax, "tokens", "kept in the cache")
+    ax.grid(axis="x", color="#e6e8eb", linewidth=0.8)
     return figure
 
 

@@ -489,7 +489,7 @@ def test_every_layer_begins_with_memories_of_all_lengths(folder):
         torch.testing.assert_close(kept, torch.full_like(kept, 0.5), rtol=1e-3, atol=0)
 
 
-def test_a_kind_of_few_tokens_does_not_drown_the_others(folder, monkeypatch):
+def test_a_kind_of_few_tokens_does_not_drown_the_others(monkeypatch):
     """Two learnt tokens pull with 2 / ENOUGH of their kind's weight, ten times ENOUGH with all of it."""
     few, many = train.ENOUGH // 128, 10 * train.ENOUGH
     targets = torch.full((2, many + 1), -100)

@@ -25,7 +25,7 @@ import traitlets
 
 from .. import plots
 from ..errors import QwenError
-from ..info import BYTES, memory, readable
+from ..info import BYTES, in_thousands, memory, readable
 from ..model import OFFICIAL_SIZES, Config
 from .explorer import Explorer, sources
 
@@ -108,11 +108,7 @@ def total(costs: dict, chart: str):
 
 def operations(number: float) -> str:
     """1.2e12 -> "1.2 T": operations, in powers of a thousand."""
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if number < 999.5:                               # of 999.7, three digits are 1000
-            return f"{number:.3g} {unit}".strip()
-        number /= 1000
-    return f"{number:.3g} E"
+    return in_thousands(number, ("", "k", "M", "G", "T", "P", "E"))
 
 
 # --------------------------------------------------------------------------------------- what is drawn, a pure function
