@@ -1,11 +1,12 @@
 """Train the nano model: `make nano`, or `python -m minqwen.nano.train`. From nothing to data/nano.
 
 First, for a minute or two, the vision tower looks at pictures by itself: a `Teacher`, which is thrown away in the end,
-asks it what is where. Then each step reads stories, sums, pictures, clips and calls of the calculator, mixed in the
-same batches from the first step on, and learns the answers: the next token, and by the head for multi-token prediction
-the one after it. Stories grow from a few facts to many and pictures from one shape to four (a curriculum: recall is
-learnt on what is short and then stretches), and pictures are few until recall is there, which they are read with. Step
-s draws its samples from a generator seeded with (seed, s), so that a run that was interrupted and resumed sees what an
+holds what it sees where against the model's words for it. Then the whole model learns: the next token, and by the head
+for multi-token prediction the one after it. Pictures come first and in numbers, with few stories beside them, until
+what is asked for is looked up by its shape, its colour or its place: beside many stories that was never learnt. From
+then on each step reads stories, sums, pictures, clips and calls of the calculator, mixed in the same batches. Stories
+grow from a few facts to many (a curriculum: recall is learnt on what is short and then stretches). Step s draws its
+samples from a generator seeded with (seed, s), so that a run that was interrupted and resumed sees what an
 uninterrupted one sees.
 """
 
@@ -32,13 +33,16 @@ from .tokenizer import save_tokenizer
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 4096
-MOST_FACTS, MOST_DIGITS, MOST_SHAPES = 48, 3, 4          # the longest in training of each
-KINDS = ("facts", "sums", "pictures", "clips", "mixed", "calculator")
+MOST_FACTS, MOST_DIGITS = 48, 3                          # the longest in training of each
+WEIGHTS = {"facts": 2.0, "sums": 1.0, "pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4}  # of the losses
 HALF_LIVES = 30, 2000                                    # tokens: of a layer's shortest and longest memory at first
 MUON_PACE = 3.0                                          # of the learning rate, for matrices
 TOWER_PACE = 0.2                                         # of these, once the tower has learnt to look
 OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
 MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
+FIRST_KINDS = "colour", "where", "shape"                 # of question, that are learnt before all others
+SEEN, FIRST_SHARE = 0.05, 0.25                           # nats a token at which stories begin; at the latest when
+SHARP = 20                                               # of the teacher: two names' logits for cosines 1 apart
 ENOUGH = 256                                             # learnt tokens of a kind in a step: fewer of them count less
 
 
@@ -179,14 +183,19 @@ def sum_samples(rng: Random, tokens: int, most_digits: int, thinking: float = 0.
     return samples
 
 
-def picture_samples(rng: Random, count: int, most_shapes: int, film: bool = False) -> list[Sample]:
-    """Questions about pictures of up to `most_shapes` shapes, or about clips: in running text first, then as a chat."""
-    plain = {1: 1.0, 2: 0.6, 3: 0.3}.get(most_shapes, 0.15)
+def first_samples(rng: Random, count: int) -> list[Sample]:
+    """What is to be looked up in pictures of up to three shapes, in running text, one kind of question to each."""
+    conversations = [world.picture_conversation(rng, rng.randint(2, 4), kind=rng.choice(FIRST_KINDS), most_shapes=3)
+                     for _ in range(count)]
+    return [Sample("pictures", conversation, world.plain_pieces(conversation)) for conversation in conversations]
+
+
+def picture_samples(rng: Random, count: int, film: bool = False) -> list[Sample]:
+    """All questions about pictures, or about clips: now and then in running text, mostly as a chat."""
     samples = []
     for _ in range(count):
-        thinking = rng.random() < 0.15
-        conversation = world.picture_conversation(rng, rng.randint(2, 4), thinking, film=film, most_shapes=most_shapes)
-        if rng.random() < plain:
+        conversation = world.picture_conversation(rng, rng.randint(2, 4), thinking=rng.random() < 0.15, film=film)
+        if rng.random() < 0.3:
             pieces = world.plain_pieces(conversation)
         else:
             pieces = world.pieces(conversation, keep_blocks=rng.random() < 0.5)
@@ -203,34 +212,45 @@ def calculator_samples(rng: Random, count: int) -> list[Sample]:
 
 
 class Teacher(torch.nn.Module):
-    """Asks the tower's vectors of each of a picture's nine places: which shape is there, of which colour, or none?
+    """Holds what the tower sees at each of a picture's nine places against the model's own words for it.
 
     An answer in words gives the tower a few bits for each picture, and only once the language model has learnt where to
     look; this gives it all there is to know. Without it, colours and places were half learnt after an hour, and shapes
-    hardly. It is no part of the model and is not kept.
+    hardly. What is seen of a red circle in the top left comes to lie near "red", "circle", "top" and "left" and is as
+    long as a word: a teacher of any other language left vectors twenty times as long, in which nothing was ever looked
+    up by its name. It is no part of the model and is not kept.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, tokenizer, width: int):
         super().__init__()
         self.places = torch.nn.Parameter(torch.randn(len(pictures.WHERE), width) * 0.1)
         self.norm = torch.nn.LayerNorm(width)
         self.key = torch.nn.Linear(width, width)
-        self.kind = torch.nn.Linear(width, 1 + len(pictures.SHAPES))                    # entry 0: nothing is there
-        self.colour = torch.nn.Linear(width, 1 + len(pictures.COLOURS))
+        self.nothing = torch.nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self.ids = [[[tokenizer.token_to_id(f"Ġ{word}") for word in name.split()] for name in names]
+                    for names in (pictures.SHAPES, pictures.COLOURS, pictures.WHERE)]
 
-    def forward(self, seen: Tensor, scenes: list[pictures.Scene]) -> Tensor:
-        """seen: (scenes, tokens of one, width) -> the mean loss, in nats a place."""
-        kinds, colours = torch.zeros(2, len(scenes), len(self.places), dtype=torch.long)
+    def forward(self, seen: Tensor, scenes: list[pictures.Scene], words: Tensor) -> Tensor:
+        """seen: (scenes, tokens of one, width); words: (vocab, width) -> the mean loss, in nats a place."""
+        shapes, colours, where = (torch.stack([words[ids].sum(0) for ids in names]) for names in self.ids)
+        kind, colour = torch.zeros(2, len(scenes), len(self.places), dtype=torch.long)  # entry 0: nothing is there
         for i, scene in enumerate(scenes):
             for shape in scene.shapes:
                 place = list(pictures.WHERE).index(shape.place)
-                kinds[i, place] = 1 + pictures.SHAPES.index(shape.kind)
-                colours[i, place] = 1 + list(pictures.COLOURS).index(shape.colour)
-        seen = self.norm(seen)
-        look = (self.places @ self.key(seen).mT * 0.3).softmax(-1)                      # (scenes, places, tokens)
+                kind[i, place] = 1 + pictures.SHAPES.index(shape.kind)
+                colour[i, place] = 1 + list(pictures.COLOURS).index(shape.colour)
+        look = (self.places @ self.key(self.norm(seen)).mT * 0.3).softmax(-1)           # (scenes, places, tokens)
         there = look @ seen                                                             # (scenes, places, width)
-        return (F.cross_entropy(self.kind(there).flatten(0, 1), kinds.flatten())
-                + F.cross_entropy(self.colour(there).flatten(0, 1), colours.flatten()))
+        loss = 0.1 * (seen.norm(dim=-1) / shapes.norm(dim=-1).mean()).log().square().mean()
+        for names, truth in ((torch.cat((self.nothing, shapes)), kind), (torch.cat((self.nothing, colours)), colour)):
+            loss = loss + F.cross_entropy(likeness(there, names).flatten(0, 1), truth.flatten())
+        occupied, place = kind.nonzero().unbind(-1)
+        return loss + F.cross_entropy(likeness(there[occupied, place], where), place)
+
+
+def likeness(seen: Tensor, names: Tensor) -> Tensor:
+    """Cosines of seen (..., width) and names (n, width), times SHARP: logits (..., n)."""
+    return SHARP * F.normalize(seen, dim=-1) @ F.normalize(names, dim=-1).T
 
 
 def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, count: int = 48) -> Tensor:
@@ -238,7 +258,8 @@ def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, cou
     size = rng.choice(pictures.SIZES) if rng.random() < 0.3 else pictures.SIZES[0]
     scenes = [pictures.Scene.sample(rng, size=size) for _ in range(count)]
     images = processor.images([scene.draw() for scene in scenes])
-    return teacher(model.model.visual(images.pixel_values, images.grid_thw).unflatten(0, (count, -1)), scenes)
+    seen = model.model.visual(images.pixel_values, images.grid_thw).unflatten(0, (count, -1))
+    return teacher(seen, scenes, model.model.language_model.embed_tokens.weight.detach())
 
 
 def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -258,40 +279,46 @@ def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class Mixture(NamedTuple):
-    """How many pictures, clips and calls of the calculator a step holds, and what each kind of sample counts."""
+    """What a step reads: tokens of stories and of sums, and how many pictures, clips and calls of the calculator."""
 
+    stories: int
+    sums: int
     pictures: int
     clips: int
     calls: int
-    weights: dict[str, float]
 
     @classmethod
-    def at(cls, share: float, pictures: int) -> "Mixture":
-        """When this share of the run is done: `pictures` of them at last, a quarter as many until recall is there.
+    def at(cls, share: float, looking: bool, tokens: int, pictures: int) -> "Mixture":
+        """When this share of the run is done: twice as many pictures while `looking`, then a few, and all at last.
 
-        Recall is what takes longest. Before pictures come in numbers, stories come to count double.
+        Recall is what takes longest, and it comes with many stories and few pictures.
         """
-        grown = min(1.0, max(0.0, (share - 0.4) / 0.1))
-        here = round(pictures * (0.25 + 0.75 * grown))
-        weights = {"facts": 2.0 if share >= 1 / 3 else 1.0, "sums": 1.0}
-        seen = {"pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4}
-        weights |= {kind: x * (0.3 + 0.7 * grown) for kind, x in seen.items()}
-        return cls(here, max(1, here // 4), max(1, here // 6), weights)
+        if looking:
+            return cls(tokens // 8, 0, 2 * pictures, 0, 0)
+        here = round(pictures * min(1.0, max(0.5, (share - 0.5) / 0.1)))
+        return cls(tokens * 4 // 5, tokens // 5, here, max(1, here // 4), max(1, here // 6))
+
+    def samples(self, rng: Random, looking: bool, most_facts: int) -> list[Sample]:
+        if looking:
+            return [*first_samples(rng, self.pictures), *story_samples(rng, self.stories, most_facts)]
+        return [*story_samples(rng, self.stories, most_facts), *sum_samples(rng, self.sums, MOST_DIGITS),
+                *picture_samples(rng, self.pictures), *picture_samples(rng, self.clips, film=True),
+                *calculator_samples(rng, self.calls)]
 
 
-def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
+def step_losses(model: Qwen, batches: list[Batch]) -> dict[str, float]:
     """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
 
     Every kind counts by its weight, however many tokens of it there are - unless they are so few that their mean is
     mostly chance: two tokens of one call had a gradient forty times as long as that of all stories, and drowned them.
     """
-    learnt = {kind: 0 for kind in KINDS}
+    learnt = {kind: 0 for kind in WEIGHTS}
     for batch in batches:
         for kind, row in zip(batch.kinds, batch.targets):
             learnt[kind] += (row >= 0).sum().item()
-    means = {kind: 0.0 for kind in (*KINDS, "mtp")}
+    means = {kind: 0.0 for kind in (*WEIGHTS, "mtp")}
     for batch in batches:
-        share = torch.tensor([weights[kind] / max(ENOUGH, learnt[kind]) for kind in batch.kinds])
+        share = torch.tensor([WEIGHTS[kind] / max(ENOUGH, learnt[kind]) for kind in batch.kinds])
         following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
         (share @ (following + MTP_WEIGHT * ahead)).backward()
         for kind, mine, second in zip(batch.kinds, following.tolist(), ahead.tolist()):
@@ -428,12 +455,12 @@ def train(args: argparse.Namespace) -> None:
     model = Qwen(nano_config(tokenizer))
     encode = Encoder(tokenizer, Processor.from_folder(run / "tokenizer", model.config.vision_config))
     begin_as_a_memory(model)
-    teacher = Teacher(model.config.text_config.hidden_size)
+    teacher = Teacher(tokenizer, model.config.text_config.hidden_size)
     optimizers = optimizers_for(model, teacher, tower_pace=TOWER_PACE)
     settings = [vars(args)[name] for name in OPTIONS]
     first, seconds, log = 0, 0.0, []
-    # the curriculum: the longest story and the fullest picture now, and the smoothed loss of each
-    most = {"facts": 8, "pictures": 1}
+    # the curriculum: is it pictures first, still? the longest story now; and the smoothed losses
+    looking, most_facts = True, 8
     mastered = {"facts": 1.0, "pictures": 1.0}
     if (run / "last.pt").exists() and not args.restart:
         saved = torch.load(run / "last.pt", weights_only=False)
@@ -444,7 +471,7 @@ def train(args: argparse.Namespace) -> None:
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
         average, first, seconds, log = saved["average"], saved["step"], saved["seconds"], saved["log"]
-        most, mastered = saved["curriculum"]
+        looking, most_facts, mastered = saved["curriculum"]
     else:
         started = time.perf_counter()
         look_first(model, teacher, encode.processor, args.seed, args.looks, args.lr)
@@ -454,7 +481,7 @@ def train(args: argparse.Namespace) -> None:
     def keep(step):
         saved = {"args": settings, "model": model.state_dict(), "teacher": teacher.state_dict(), "average": average,
                  "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                 "step": step, "seconds": seconds, "log": log, "curriculum": (most, mastered)}
+                 "step": step, "seconds": seconds, "log": log, "curriculum": (looking, most_facts, mastered)}
         torch.save(saved, run / "last.pt.part")
         os.replace(run / "last.pt.part", run / "last.pt")
 
@@ -463,15 +490,9 @@ def train(args: argparse.Namespace) -> None:
     for step in bar:
         started = time.perf_counter()
         rng = Random(f"{args.seed} {step}")
-        mixture = Mixture.at(step / args.steps, args.pictures)
-        samples = [
-            *story_samples(rng, args.tokens * 4 // 5, most["facts"]),
-            *sum_samples(rng, args.tokens // 5, MOST_DIGITS),
-            *picture_samples(rng, mixture.pictures, most["pictures"]),
-            *picture_samples(rng, mixture.clips, most["pictures"], film=True),
-            *calculator_samples(rng, mixture.calls),
-        ]
-        loss = step_losses(model, encode.batches(samples, area=args.tokens), mixture.weights)
+        mixture = Mixture.at(step / args.steps, looking, args.tokens, args.pictures)
+        samples = mixture.samples(rng, looking, most_facts)
+        loss = step_losses(model, encode.batches(samples, area=args.tokens))
         teaching = taught(model, teacher, encode.processor, rng)
         teaching.backward()
         loss["teacher"] = teaching.item()
@@ -483,12 +504,11 @@ def train(args: argparse.Namespace) -> None:
                 average[name].lerp_(p, max(0.01, 1 / (step + 1)))
         seconds += time.perf_counter() - started
         row = {"step": step + 1, "seconds": round(seconds, 1), "lr": schedule(step, args.steps, args.lr),
-               **{f"most {kind}": number for kind, number in most.items()}, "gradient norm": norm,
+               "looking": int(looking), "most facts": most_facts, "gradient norm": norm,
                **{f"loss {name}": x for name, x in loss.items()}}
-        if mastered["facts"] < 0.2:                     # these stories are easy by now: make them longer by a fifth
-            most["facts"], mastered["facts"] = min(MOST_FACTS, most["facts"] + -(-most["facts"] // 5)), 0.3
-        if mastered["pictures"] < 0.25:                 # and here: one shape more
-            most["pictures"], mastered["pictures"] = min(MOST_SHAPES, most["pictures"] + 1), 0.35
+        looking = looking and mastered["pictures"] > SEEN and step < FIRST_SHARE * args.steps
+        if not looking and mastered["facts"] < 0.2:     # these stories are easy by now: make them longer by a fifth
+            most_facts, mastered["facts"] = min(MOST_FACTS, most_facts + -(-most_facts // 5)), 0.3
         last = step + 1 == args.steps
         if last or (step + 1) % args.probe_every == 0:
             row |= probe(model, encode)
@@ -523,8 +543,8 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--looks", type=int, default=1200, help="steps of the tower by itself, before")
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--looks", type=int, default=600, help="steps of the tower by itself, before")
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
     parser.add_argument("--pictures", type=int, default=24, help="pictures in a step; a fourth as many clips")

@@ -206,6 +206,9 @@ def greeting_conversation(rng: Random, thinking: bool) -> Conversation:
 # ------------------------------------------------------------------------------------------- pictures and clips
 
 
+LOOKUPS = "colour", "shape", "where", "how many of a kind"  # kinds of question that name what is to be found
+
+
 def series(shapes: list) -> str:
     """a red circle, a blue star and a gold cross"""
     names = [f"a {shape}" for shape in shapes]
@@ -265,8 +268,13 @@ class Look:
             self.thoughts = f"a {sees.moving} moves {sees.way}{still}."
 
     def ask(self, thinking: bool = False, kind: str | None = None) -> Turn:
-        """A question of this kind, or of any; the picture comes with the first one."""
-        left = self.questions[kind or self.rng.choice([kind for kind, some in self.questions.items() if some])]
+        """A question of this kind, or of any; the picture comes with the first one.
+
+        What must be looked up by its shape, its colour or its place is asked oftener than what is there in all.
+        """
+        kinds = [kind for kind, some in self.questions.items() if some]
+        kind = kind or self.rng.choices(kinds, weights=[3 if kind in LOOKUPS else 1 for kind in kinds])[0]
+        left = self.questions[kind]
         # most shapes are not in the picture: ask oftener for those that are
         question, answer = self.rng.choices(left, weights=[1 if answer == "0" else 3 for _, answer in left])[0]
         left.remove((question, answer))
