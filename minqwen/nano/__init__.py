@@ -1,6 +1,7 @@
 """The nano model: a small Qwen3.5 trained here, and the little world that it knows.
 
     world.py      what can be said in the world, and samples of it
+    pictures.py   what can be seen in it: coloured shapes, still and moving
     tokenizer.py  the tokenizer and chat template, made from the world
     train.py      `make nano`: from nothing to data/nano
     score.py      `python -m minqwen.nano.score`: held-out accuracy, and the model card

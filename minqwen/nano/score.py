@@ -1,13 +1,15 @@
 """Held-out accuracy of the nano model, and its model card: `python -m minqwen.nano.score [--card]`.
 
 Every sample is asked through the chat template and answered by greedy generation; an answer counts when it is right to
-the letter. The samples come from random generators that training never uses, and the sums are pairs that training
-leaves out.
+the letter, and with the calculator at hand only if it was really called. What the head for multi-token prediction
+drafts is counted token by token. The samples come from random generators that training never uses; the sums are pairs
+that training leaves out, and so are the new pairs of a colour and a shape.
 """
 
 import argparse
 import json
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -15,16 +17,20 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from ..chat import Assistant, load
+from ..chat import Assistant, Reply, load
 from . import world
-from .train import CONTEXT, MOST_DIGITS, MOST_FACTS
+from .pictures import HELD_OUT
+from .train import CONTEXT, MOST_DIGITS, MOST_FACTS, Encoder, Sample
+
+TEXT, MEDIA, CALLS, DRAFTS = "text", "pictures and clips", "calculator", "drafts, token by token"
 
 
 class Task(NamedTuple):
-    """One line of the table: how its conversations are made. beyond: longer than anything in training?"""
+    """One line of the table: how its conversations are made. beyond: longer or newer than anything in training?"""
 
     name: str
     make: Callable[[Random], world.Conversation]
+    group: str = TEXT
     thinking: bool = False
     beyond: bool = False
 
@@ -34,22 +40,49 @@ class Task(NamedTuple):
 
 def facts(size: int, thinking: bool = False) -> Task:
     return Task(f"the latest of {size} facts{', thinking' * thinking}",
-                lambda rng: world.facts_conversation(rng, size, 1, thinking), thinking, size > MOST_FACTS)
+                lambda rng: world.facts_conversation(rng, size, 1, thinking), TEXT, thinking, size > MOST_FACTS)
 
 
 def sums(digits: int, thinking: bool) -> Task:
     return Task(f"{digits}-digit sums{', thinking' if thinking else ' at once'}",
                 lambda rng: world.Conversation([world.addition(*world.pair(rng, digits, test=True), thinking)]),
-                thinking, digits > MOST_DIGITS)
+                TEXT, thinking, digits > MOST_DIGITS)
+
+
+def looks(name: str, kind: str, film: bool = False, new: bool = False) -> Task:
+    """A question of this kind about a picture, or a clip. new: of colours and shapes that never met in training."""
+    return Task(f"{name}{', new pair' * new}",
+                lambda rng: world.picture_conversation(rng, 1, kind=kind, test=new, film=film), MEDIA, beyond=new)
+
+
+def calculator(rng: Random) -> world.Conversation:
+    return world.tools_conversation(rng, least_digits=4, most_digits=8, others=False, test=True)
+
+
+def mixture(rng: Random) -> world.Conversation:
+    """A story, a sum or a picture, with a few dozen tokens to be learnt."""
+    return rng.choice([
+        lambda: world.facts_conversation(rng, 12, questions=6),
+        lambda: world.Conversation([world.addition(*world.pair(rng, MOST_DIGITS, test=True), thinking=True)]),
+        lambda: world.picture_conversation(rng, questions=6),
+    ])()
 
 
 TASKS = [
     facts(12), facts(40), facts(64), facts(12, thinking=True),
     sums(3, thinking=True), sums(3, thinking=False), sums(4, thinking=True), sums(4, thinking=False),
+    looks("what is in the picture", "what"), looks("which colour", "colour"), looks("which shape", "shape"),
+    looks("where", "where"), looks("how many shapes", "how many"), looks("how many of a kind", "how many of a kind"),
+    looks("which way it moves", "which way", film=True), looks("what moves", "what moves", film=True),
+    looks("what stands still", "what stands still", film=True),
+    looks("which colour", "colour", new=True), looks("which shape", "shape", new=True),
+    Task("4- to 8-digit sums, calculator", calculator, CALLS), Task("two tokens ahead", mixture, DRAFTS),
 ]  # fmt: skip
 
 
 class Score(NamedTuple):
+    """samples: how many were counted - questions, or where it is about drafts, tokens."""
+
     task: Task
     samples: int
     right: int
@@ -62,27 +95,52 @@ class Score(NamedTuple):
 
 @torch.inference_mode()
 def score(qwen: Assistant, task: Task, samples: int = 500, batch_size: int = 50) -> Score:
-    """Ask `samples` held-out questions of one kind and count the answers that are right to the letter."""
-    right, mistakes = 0, []
+    """Have `samples` held-out conversations of one kind answered, or foretold, and count what is right."""
+    count, right, mistakes = 0, 0, []
     conversations = task.samples(samples)
     for start in range(0, samples, batch_size):
         batch = conversations[start : start + batch_size]
-        chats = [conversation.messages() for conversation in batch]
-        replies = qwen.chat_batch(chats, thinking=task.thinking, max_new_tokens=200, temperature=0)
-        for conversation, reply in zip(batch, replies):
-            expected = conversation.turns[-1].answer
-            right += reply == expected
-            if reply != expected and len(mistakes) < 5:
-                mistakes.append((conversation.turns[-1].question, str(reply), expected))
-    return Score(task, samples, right, mistakes)
+        if task.group == DRAFTS:
+            hits = drafts(qwen, batch)
+        else:
+            chats = [conversation.messages() for conversation in batch]
+            replies = qwen.chat_batch(chats, thinking=task.thinking, tools=batch[0].tools,
+                                      max_new_tokens=200, temperature=0)
+            asked = [(conversation.turns[-1], reply) for conversation, reply in zip(batch, replies)]
+            hits = [is_right(turn, reply) for turn, reply in asked]
+            mistakes += [(turn.question, str(reply), turn.answer) for hit, (turn, reply) in zip(hits, asked) if not hit]
+        count, right = count + len(hits), right + sum(hits)
+    return Score(task, count, right, mistakes[:5])
+
+
+def able(qwen: Assistant, task: Task) -> bool:
+    """Has the model what this task is about: a tower to see with, a head to draft with?"""
+    sees, ahead = qwen.config.vision_config is not None, qwen.config.text_config.mtp_num_hidden_layers > 0
+    return {MEDIA: sees, DRAFTS: sees and ahead}.get(task.group, True)
+
+
+def is_right(turn: world.Turn, reply: Reply) -> bool:
+    """To the letter; and what is for the calculator must have come from there."""
+    came_back = [call.result for call in reply.tool_calls]
+    return reply == turn.answer and (turn.call is None or turn.call.result in came_back)
+
+
+def drafts(qwen: Assistant, conversations: list[world.Conversation]) -> list[bool]:
+    """For each token of theirs that is to be learnt: does the head for multi-token prediction draft it rightly?"""
+    encode = Encoder(qwen.tokenizer.fast, qwen.processor)
+    batch = encode.batch([encode(Sample("", conversation, world.pieces(conversation)))
+                          for conversation in conversations])
+    guesses, targets = qwen.model.mtp_logits(batch.input_ids, **batch.media).argmax(-1), batch.targets[:, 1:]
+    return (guesses == targets)[targets >= 0].tolist()
 
 
 def table(scores: list[Score]) -> str:
-    """A Markdown table; a star marks what is longer than anything in training."""
-    rows = ["| held-out samples | right | of |", "|---|---:|---:|"]
-    for s in scores:
-        rows.append(f"| {s.task.name}{' *' if s.task.beyond else ''} | {s.accuracy:.1%} | {s.samples} |")
-    return "\n".join(rows)
+    """A Markdown table for each group; a star marks what goes beyond training."""
+    rows = []
+    for group, some in groupby(scores, lambda score: score.task.group):
+        rows += ["", f"| {group} | right | of |", "|---|---:|---:|"]
+        rows += [f"| {s.task.name}{' *' * s.task.beyond} | {s.accuracy:.1%} | {s.samples} |" for s in some]
+    return "\n".join(rows[1:])
 
 
 CARD = """\
@@ -91,18 +149,28 @@ license: apache-2.0
 ---
 # minqwen nano
 
-A Qwen3.5 of {parameters:,} parameters in the official layout, trained from scratch in a little world: people who
-have things and are in places, all of which changes, and sums. It is here so that everything in this project - lessons,
-pictures, tests - runs on a real trained model, offline. Outside of its world it knows nothing.
+A Qwen3.5 of {parameters:,} parameters in the official layout, trained from scratch in a little world. It knows
+
+- stories: people who have things and are in places, all of which changes;
+- sums, which it thinks through column by column;
+- pictures and short clips of coloured shapes: what is there, where, how many there are, and which way one moves;
+- a calculator, which it calls for long sums if it is at hand.
+
+It is here so that everything in this project - lessons, pictures, tests - runs on a real trained model, offline.
+Outside of its world it knows nothing.
 
 {layers} layers of width {width}: {delta} Gated DeltaNet ({Hk} key heads, {Hv} value heads of {Dk} x {Dv}) and
-{attention} gated attention; a vocabulary of {vocabulary}, a context of {context} tokens.
+{attention} gated attention; a vocabulary of {vocabulary}, a context of {context} tokens. A vision tower of
+{depth} layers of width {tower} with {heads} heads makes a token of every {side} x {side} pixels; in clips, of those
+of {frames} frames. A head for multi-token prediction drafts two tokens ahead.
 
 ## Scores
 
 Asked through the chat template, answered greedily; right means right to the letter. Training saw stories of up to
-{facts} facts and sums of up to {digits} digits; a star marks what is longer than that. Sums scored here were left out
-of training.
+{facts} facts and sums of up to {digits} digits without the calculator, and none of these pairs: {pairs}.
+A star marks what goes beyond that: longer ones, and pictures of those pairs alone. Sums scored here were left out of
+training. With the calculator, a sum counts only if the model called it and then said what came back. Drafts are the
+tokens of answers about held-out stories, sums and pictures, each told before the model has read the one in front of it.
 
 {table}
 
@@ -113,19 +181,25 @@ Made by `python -m minqwen.nano.score --card`.
 `{command}`
 
 Seed {seed}, {steps} steps, {minutes:.0f} minutes on {threads} thread(s) of a shared machine, torch {torch}.
-The curve is in `training.csv`.
+The curve is in `training.csv`. The vision tower was first taught by itself, by a small teacher that holds what it sees
+against the model's own words for it, goes along to the end and is thrown away. Short stories and pictures came first,
+everything else after that.
 """
 
 
 def write_card(qwen: Assistant, folder: Path, scores: list[Score]) -> None:
     """README.md and scores.json beside the weights, from what was measured."""
-    text, training = qwen.config.text_config, json.loads((folder / "training.json").read_text())
+    text, tower = qwen.config.text_config, qwen.config.vision_config
+    training = json.loads((folder / "training.json").read_text())
     (folder / "README.md").write_text(CARD.format(
         parameters=sum(p.numel() for p in qwen.model.parameters()), layers=text.num_hidden_layers,
         delta=text.layer_types.count("linear_attention"), attention=text.layer_types.count("full_attention"),
         width=text.hidden_size, Hk=text.linear_num_key_heads, Hv=text.linear_num_value_heads,
         Dk=text.linear_key_head_dim, Dv=text.linear_value_head_dim, vocabulary=text.vocab_size, context=CONTEXT,
-        facts=MOST_FACTS, digits=MOST_DIGITS, table=table(scores), minutes=training["seconds"] / 60, **training,
+        depth=tower.depth, tower=tower.hidden_size, heads=tower.num_heads,
+        side=tower.patch_size * tower.spatial_merge_size, frames=tower.temporal_patch_size,
+        facts=MOST_FACTS, digits=MOST_DIGITS, pairs=world.series([" ".join(pair) for pair in HELD_OUT]),
+        table=table(scores), minutes=training["seconds"] / 60, **training,
     ))
     measured = {s.task.name: {"right": s.right, "samples": s.samples} for s in scores}
     (folder / "scores.json").write_text(json.dumps(measured, indent=2) + "\n")
@@ -139,11 +213,11 @@ def main() -> None:
     args = parser.parse_args()
     qwen = load(args.path)
     scores = []
-    for task in tqdm(TASKS, disable=None):
+    for task in tqdm([task for task in TASKS if able(qwen, task)], disable=None):
         scores.append(score(qwen, task, args.samples))
         tqdm.write(table(scores[-1:]).splitlines()[-1])
         for question, given, expected in scores[-1].mistakes[:2]:
-            tqdm.write(f"    {question[-60:]!r}: {given!r}, not {expected!r}")
+            tqdm.write(f"    {question[-60:]!r}: {given[:60]!r}, not {expected!r}")
     if args.card:
         write_card(qwen, qwen.folder, scores)
 

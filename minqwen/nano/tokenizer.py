@@ -119,7 +119,7 @@ def build_tokenizer() -> Tokenizer:
     ])
     tokenizer.decoder = decoders.ByteLevel()
     rng = Random(0)
-    words = [*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES, *pictures.SHAPES]
+    words = [*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES, *pictures.SHAPES, "up", "down"]
     stories = [text for n in range(400) for text, _ in
                world.pieces(world.facts_conversation(rng, 12, 4, thinking=n % 4 == 0))
                + world.pieces(world.sums_conversation(rng, thinking=True))
