@@ -802,12 +802,17 @@ def test_what_is_scored_was_never_trained_on(task):
 
 
 def test_a_model_is_asked_only_what_it_has_the_parts_for(folder):
-    config = train.nano_config(FastTokenizer.from_file(str(folder / "tokenizer.json")))
+    tokenizer = Tokenizer.from_folder(folder)
+    config = train.nano_config(tokenizer.fast)
     blind, mute = replace(config, vision_config=None), replace(config.text_config, mtp_num_hidden_layers=0)
-    for numbers, groups in ((config, {scoring.TEXT, scoring.MEDIA, scoring.CALLS, scoring.DRAFTS}),
-                            (blind, {scoring.TEXT, scoring.CALLS}),
-                            (replace(config, text_config=mute), {scoring.TEXT, scoring.MEDIA, scoring.CALLS})):
-        qwen = minqwen.chat.Assistant(Qwen(numbers))
+    everything = {scoring.TEXT, scoring.MEDIA, scoring.CALLS, scoring.DRAFTS}
+    without_tools = Tokenizer(tokenizer.fast, "{{ messages[0].content }}")
+    for numbers, knows, groups in (
+        (config, tokenizer, everything), (config, without_tools, everything - {scoring.CALLS}),
+        (blind, tokenizer, {scoring.TEXT, scoring.CALLS}),
+        (replace(config, text_config=mute), tokenizer, everything - {scoring.DRAFTS}),
+    ):
+        qwen = minqwen.chat.Assistant(Qwen(numbers), knows)
         assert {task.group for task in scoring.TASKS if scoring.able(qwen, task)} == groups
 
 

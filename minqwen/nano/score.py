@@ -114,9 +114,9 @@ def score(qwen: Assistant, task: Task, samples: int = 500, batch_size: int = 50)
 
 
 def able(qwen: Assistant, task: Task) -> bool:
-    """Has the model what this task is about: a tower to see with, a head to draft with?"""
+    """Has the model what this task is about: a tower to see with, a template for tools, a head to draft with?"""
     sees, ahead = qwen.config.vision_config is not None, qwen.config.text_config.mtp_num_hidden_layers > 0
-    return {MEDIA: sees, DRAFTS: sees and ahead}.get(task.group, True)
+    return {MEDIA: sees, CALLS: qwen.tokenizer.supports_tools, DRAFTS: sees and ahead}.get(task.group, True)
 
 
 def is_right(turn: world.Turn, reply: Reply) -> bool:
