@@ -770,7 +770,7 @@ def test_the_head_for_two_tokens_ahead_has_learnt_to_draft(qwen):
     assert accuracy >= 0.9
     hits = scoring.drafts(qwen, conversations)
     assert sum(hits) / len(hits) == pytest.approx(accuracy, abs=2e-3) and len(hits) == learnt.sum() > 1000
-    assert train.mtp_accuracy(model, batch) == pytest.approx(accuracy, abs=2e-3)
+    assert train.drafted(model, batch).float().mean().item() == pytest.approx(accuracy, abs=2e-3)
 
     assert draft(unnormed[0][:, :-1], embedded[:, 1:])[0] > loss
     assert draft(hidden[:, :-1], embedded[:, :-1])[1] < accuracy - 0.1                  # without the next token

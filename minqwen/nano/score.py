@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..chat import Assistant, Reply, load
 from . import world
 from .pictures import HELD_OUT
-from .train import CONTEXT, MOST_DIGITS, MOST_FACTS, Encoder, Sample
+from .train import CONTEXT, MOST_DIGITS, MOST_FACTS, Encoder, Sample, drafted
 
 TEXT, MEDIA, CALLS, DRAFTS = "text", "pictures and clips", "calculator", "drafts, token by token"
 
@@ -130,8 +130,7 @@ def drafts(qwen: Assistant, conversations: list[world.Conversation]) -> list[boo
     encode = Encoder(qwen.tokenizer.fast, qwen.processor)
     batch = encode.batch([encode(Sample("", conversation, world.pieces(conversation)))
                           for conversation in conversations])
-    guesses, targets = qwen.model.mtp_logits(batch.input_ids, **batch.media).argmax(-1), batch.targets[:, 1:]
-    return (guesses == targets)[targets >= 0].tolist()
+    return drafted(qwen.model, batch).tolist()
 
 
 def table(scores: list[Score]) -> str:
@@ -212,8 +211,10 @@ def main() -> None:
     parser.add_argument("--card", action="store_true", help="write the model card and scores.json beside the weights")
     args = parser.parse_args()
     qwen = load(args.path)
-    scores = []
-    for task in tqdm([task for task in TASKS if able(qwen, task)], disable=None):
+    tasks, scores = [task for task in TASKS if able(qwen, task)], []
+    if args.card and tasks != TASKS:
+        parser.error("the card is for a model that sees, knows tools and drafts; leave --card out for this one.")
+    for task in tqdm(tasks, disable=None):
         scores.append(score(qwen, task, args.samples))
         tqdm.write(table(scores[-1:]).splitlines()[-1])
         for question, given, expected in scores[-1].mistakes[:2]:

@@ -300,6 +300,7 @@ class Mixture(NamedTuple):
             return cls(stories, 0, pictures * 3 // 2, 0, 0, WEIGHTS | {"facts": 1.0})
         grown = min(1.0, max(0.5, (share - 0.5) / 0.1))
         here, clips = round(pictures * grown), round(pictures * (grown / 2 - 1 / 8))
+        # pictures, clips and calls count 0.3 of their weight at first, stories and sums all of theirs
         weights = {kind: x * (1.4 * grown - 0.4 if kind not in ("facts", "sums") else 1) for kind, x in WEIGHTS.items()}
         return cls(stories, tokens // 5, here, max(1, clips), max(1, here // 6), weights)
 
@@ -340,10 +341,10 @@ def exact(model: Qwen, batch: Batch) -> float:
 
 
 @torch.no_grad()
-def mtp_accuracy(model: Qwen, batch: Batch) -> float:
-    """The share of learnt tokens that the head for multi-token prediction says rightly, two tokens ahead."""
+def drafted(model: Qwen, batch: Batch) -> Tensor:
+    """(learnt tokens,) bool: does the head for multi-token prediction say each rightly, two tokens ahead?"""
     guesses, targets = model.mtp_logits(batch.input_ids, **batch.media).argmax(-1), batch.targets[:, 1:]
-    return (guesses == targets)[targets >= 0].float().mean().item()
+    return (guesses == targets)[targets >= 0]
 
 
 def probe(model: Qwen, encode: Encoder, samples: int = 48) -> dict[str, float]:
@@ -371,7 +372,7 @@ def probe(model: Qwen, encode: Encoder, samples: int = 48) -> dict[str, float]:
     }
     batches = {name: rows(name, conversation) for name, conversation in asked.items()}
     scores = {name: exact(model, batch) for name, batch in batches.items()}
-    scores["two ahead"] = mtp_accuracy(model, batches["what"])
+    scores["two ahead"] = drafted(model, batches["what"]).float().mean().item()
     model.train()
     return scores
 
@@ -552,7 +553,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
-    parser.add_argument("--pictures", type=int, default=24, help="pictures in a step; a fourth as many clips")
+    parser.add_argument("--pictures", type=int, default=24, help="pictures in a step, at last, and 3/8 as many clips")
     parser.add_argument("--probe-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
     parser.add_argument("--run", default=str(ROOT / "runs" / "nano"), help="where a run keeps its place")
