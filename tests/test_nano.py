@@ -816,6 +816,18 @@ def test_a_model_is_asked_only_what_it_has_the_parts_for(folder):
         assert {task.group for task in scoring.TASKS if scoring.able(qwen, task)} == groups
 
 
+def test_a_card_is_refused_for_a_model_that_it_cannot_describe(folder, monkeypatch, capsys):
+    """Before anything is measured, in one sentence."""
+    tokenizer = Tokenizer.from_folder(folder)
+    blind = replace(train.nano_config(tokenizer.fast), vision_config=None)
+    monkeypatch.setattr(scoring, "load", lambda path: minqwen.chat.Assistant(Qwen(blind), tokenizer))
+    monkeypatch.setattr(scoring, "score", lambda *_: pytest.fail("something was measured"))
+    monkeypatch.setattr("sys.argv", ["score", "--card"])
+    with pytest.raises(SystemExit):
+        scoring.main()
+    assert "leave --card out" in capsys.readouterr().err
+
+
 def test_only_what_the_calculator_said_counts():
     def said(text, *results):
         return Reply(text, tool_calls=[ToolCall("add", {"a": 12345, "b": 678}, result) for result in results])
