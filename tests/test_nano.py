@@ -529,32 +529,41 @@ def test_stories_and_pictures_come_first_and_then_everything():
         assert 4000 < mixture.stories + mixture.sums <= 4096 and mixture.stories > 2 * mixture.sums
         assert 0 < mixture.calls <= mixture.clips < mixture.pictures
         assert mixture.weights.keys() == train.WEIGHTS.keys() and mixture.weights["facts"] == train.WEIGHTS["facts"]
+    assert [mixture.first_clips for mixture in later] == [0] * 7 + [8] * 5 + [0] * 9
+    assert later[6].weights["clips"] < later[7].weights["clips"] == 2 > later[12].weights["clips"]
     assert later[0].weights["pictures"] == pytest.approx(0.3) and later[20].weights == pytest.approx(train.WEIGHTS)
     kinds = {share: Counter(sample.kind for seed in range(20) for sample in
-                            later[share].samples(Random(seed), False, most_facts=8)) for share in (0, 20)}
-    for share in kinds:
+                            later[share].samples(Random(seed), False, most_facts=8)) for share in (0, 7, 20)}
+    for share, mixture in ((share, later[share]) for share in kinds):
         assert kinds[share].keys() == train.WEIGHTS.keys()
-        for kind, count in (("pictures", "pictures"), ("clips", "clips"), ("calculator", "calls")):
-            assert kinds[share][kind] == 20 * getattr(later[share], count)
-    few = train.Mixture.at(0, False, tokens=100, pictures=1)                    # none of them is ever left out
-    assert min(few.clips, few.calls) == 1
+        counts = {"pictures": mixture.pictures, "clips": mixture.clips + mixture.first_clips,
+                  "calculator": mixture.calls}
+        assert {kind: kinds[share][kind] for kind in counts} == {kind: 20 * n for kind, n in counts.items()}
+    few = train.Mixture.at(0.5, False, tokens=100, pictures=1)                  # none of them is ever left out
+    assert min(few.clips, few.first_clips, few.calls) == 1
 
 
-def test_first_samples_are_to_be_looked_up():
-    """Running text about up to three shapes, with one kind of question to each picture: by shape, colour or place."""
+@pytest.mark.parametrize("film, first", [(False, train.FIRST_KINDS), (True, train.FIRST_OF_CLIPS)])
+def test_first_samples_are_to_be_looked_up(film, first):
+    """Running text with one kind of question to each picture, of up to three shapes, or to each clip."""
     asked, counts = Counter(), set()
-    for kind, conversation, pieces in train.first_samples(Random(0), 300):
-        assert kind == "pictures" and pieces == world.plain_pieces(conversation)
-        kinds, scene = set(), None
+    all_questions = world.film_questions if film else world.scene_questions
+    for sort, conversation, pieces in train.first_samples(Random(0), 300, film=film):
+        assert sort == ("clips" if film else "pictures") and pieces == world.plain_pieces(conversation)
+        kinds, sees = set(), None
         for turn in conversation.turns:
-            scene = turn.images[-1] if turn.images else scene
-            known = {pair: kind for kind, some in world.scene_questions(scene).items() for pair in some}
+            assert not (turn.images if film else turn.clips)
+            sees = [sees, *turn.images, *turn.clips][-1]
+            known = {pair: kind for kind, some in all_questions(sees).items() for pair in some}
             kinds.add(known[turn.question, turn.answer])
-            counts.add(len(scene.shapes))
-            assert turn.thinking is None and not any(pictures.held_out(s.colour, s.kind) for s in scene.shapes)
+            counts.add(len(sees.shapes))
+            assert turn.thinking is None and not any(pictures.held_out(s.colour, s.kind) for s in sees.shapes)
         [kind] = kinds
         asked[kind] += 1
-    assert asked.keys() == set(train.FIRST_KINDS) and min(asked.values()) > 60 and counts == {1, 2, 3}
+    assert asked.keys() == set(first) and min(asked.values()) > 60 and counts == ({1, 2} if film else {1, 2, 3})
+
+
+def test_what_is_learnt_first_of_pictures_is_what_must_be_looked_up():
     assert set(train.FIRST_KINDS) < set(world.LOOKUPS)
 
 
