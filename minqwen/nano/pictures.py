@@ -7,7 +7,7 @@ seen its colour and its shape apart.
 """
 
 from dataclasses import dataclass, field, replace
-from math import cos, pi, sin
+from math import cos, dist, pi, sin
 from pathlib import Path
 from random import Random
 
@@ -39,10 +39,13 @@ def held_out(colour: str, shape: str) -> bool:
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape. `x`, `y` (its centre) and `radius` are in pixels; `place` is a key of WHERE, or None in a clip."""
+    """One shape. `x`, `y` (its centre) and `radius` are in pixels; `place` is a key of WHERE, or None in a clip.
+
+    colour: a key of COLOURS; or red, green and blue of one that has no name.
+    """
 
     kind: str
-    colour: str
+    colour: str | tuple[int, int, int]
     x: float
     y: float
     radius: float
@@ -85,8 +88,17 @@ def paint(width: int, height: int, background: tuple[int, int, int], shapes: lis
     for shape in shapes:
         corners = [(FINER * (shape.x + shape.radius * x), FINER * (shape.y + shape.radius * y))
                    for x, y in outline(shape.kind)]
-        brush.polygon(corners, fill=COLOURS[shape.colour])
+        brush.polygon(corners, fill=COLOURS.get(shape.colour, shape.colour))
     return canvas.reduce(FINER)
+
+
+def unnamed_colour(rng: Random, kind: str, background: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Any colour that stands out from the background and is far from the one that is held out for this shape."""
+    avoided = [background, *(COLOURS[colour] for colour, shape in HELD_OUT if shape == kind)]
+    while True:
+        colour = rng.randrange(256), rng.randrange(256), rng.randrange(256)
+        if min(dist(colour, other) for other in avoided) > 80:
+            return colour
 
 
 def pairs(rng: Random, count: int, test: bool) -> list[tuple[str, str]]:
@@ -128,6 +140,11 @@ class Scene:
                     for n, whole in ((column, width), (row, height)))
             shapes.append(Shape(kind, colour, x, y, radius, list(WHERE)[i]))
         return cls(width, height, rng.choice(BACKGROUNDS), shapes)
+
+    def in_unnamed_colours(self, rng: Random) -> "Scene":
+        """The same shapes in the same places, in colours that nobody has a word for."""
+        return replace(self, shapes=[replace(shape, colour=unnamed_colour(rng, shape.kind, self.background))
+                                     for shape in self.shapes])
 
     def find(self, kind: str | None = None, colour: str | None = None) -> list[Shape]:
         """The shapes of this kind and of this colour, in reading order."""

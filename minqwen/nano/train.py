@@ -42,6 +42,7 @@ MTP_WEIGHT = 0.2                                         # of the loss two token
 FIRST_KINDS = "colour", "where", "shape"                 # of question, that are learnt before all others
 FIRST_OF_CLIPS = "which way", "what moves"               # the same of clips, in
 CLIPS_FIRST = 0.35, 0.6                                  # this part of the run
+NAMED = 0.6                                              # of the run: colours have their names
 SEEN, LOOK_UNTIL = 0.06, 500                             # all else begins at these nats a token, or this step
 SHARP = 20                                               # of the teacher: two names' logits for cosines 1 apart
 ENOUGH = 256                                             # learnt tokens of a kind in a step: fewer of them count less
@@ -242,7 +243,8 @@ class Teacher(torch.nn.Module):
             for shape in scene.shapes:
                 place = list(pictures.WHERE).index(shape.place)
                 kind[i, place] = 1 + pictures.SHAPES.index(shape.kind)
-                colour[i, place] = 1 + list(pictures.COLOURS).index(shape.colour)
+                named = shape.colour in pictures.COLOURS
+                colour[i, place] = 1 + list(pictures.COLOURS).index(shape.colour) if named else -100
         look = (self.places @ self.key(self.norm(seen)).mT * 0.3).softmax(-1)           # (scenes, places, tokens)
         there = look @ seen                                                             # (scenes, places, width)
         loss = 0.1 * (seen.norm(dim=-1) / shapes.norm(dim=-1).mean()).log().square().mean()
@@ -257,10 +259,17 @@ def likeness(seen: Tensor, names: Tensor) -> Tensor:
     return SHARP * F.normalize(seen, dim=-1) @ F.normalize(names, dim=-1).T
 
 
-def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, count: int = 32) -> Tensor:
-    """The teacher's loss on `count` pictures of one size."""
+def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, unnamed: bool = False,
+           count: int = 32) -> Tensor:
+    """The teacher's loss on `count` pictures of one size.
+
+    unnamed: half of them are in colours that have no name, so that a shape is told by its form alone. From named ones
+    the tower had learnt, too, which shapes never are of which colour, and took white diamonds for crosses.
+    """
     size = rng.choice(pictures.SIZES) if rng.random() < 0.3 else pictures.SIZES[0]
     scenes = [pictures.Scene.sample(rng, size=size) for _ in range(count)]
+    if unnamed:
+        scenes[::2] = [scene.in_unnamed_colours(rng) for scene in scenes[::2]]
     images = processor.images([scene.draw() for scene in scenes])
     seen = model.model.visual(images.pixel_values, images.grid_thw).unflatten(0, (count, -1))
     return teacher(seen, scenes, model.model.language_model.embed_tokens.weight.detach())
@@ -510,7 +519,7 @@ def train(args: argparse.Namespace) -> None:
         mixture = Mixture.at(step / args.steps, looking, args.tokens, args.pictures)
         samples = mixture.samples(rng, looking, most_facts)
         loss = step_losses(model, encode.batches(samples, area=args.tokens), mixture.weights)
-        teaching = taught(model, teacher, encode.processor, rng)
+        teaching = taught(model, teacher, encode.processor, rng, unnamed=step / args.steps >= NAMED)
         teaching.backward()
         loss["teacher"] = teaching.item()
         norm = step_all(optimizers, schedule(step, args.steps, args.lr))
