@@ -516,31 +516,47 @@ def test_every_layer_begins_with_memories_of_all_lengths(folder):
 
 def test_stories_and_pictures_come_first_and_then_everything():
     """While looking, stories and many pictures; then all there is, and at last the full number of pictures."""
-    mixture = train.Mixture.at(0.1, looking=True, tokens=4096, pictures=24)
+    mixture = train.Mixture.at(100, looking=True, tokens=4096, pictures=24)
     kinds = Counter(sample.kind for seed in range(20) for sample in mixture.samples(Random(seed), True, most_facts=8))
     assert kinds["pictures"] == 20 * 36 and kinds["facts"] > 60 and kinds.keys() <= {"pictures", "facts", "mixed"}
-    assert mixture.weights["facts"] == mixture.weights["pictures"]
+    assert mixture.weights["facts"] == 1.5 * mixture.weights["pictures"]
 
-    later = [train.Mixture.at(share / 20, looking=False, tokens=4096, pictures=24) for share in range(21)]
-    seen = [mixture.pictures for mixture in later]
-    assert seen == sorted(seen) and seen[0] == seen[10] == 12 and set(seen[12:]) == {24}
-    assert later[0].clips == 3 and later[20].clips == 9
-    for mixture in later:
+    steps = range(0, 2000, 10)
+    later = {step: train.Mixture.at(step, looking=False, tokens=4096, pictures=24) for step in steps}
+    for number, least, most in (("pictures", 12, 24), ("clips", 3, 9)):
+        seen = [getattr(mixture, number) for mixture in later.values()]
+        begin, end = train.GROWING
+        assert seen == sorted(seen) and set(seen[: begin // 10 + 1]) == {least} and set(seen[end // 10 :]) == {most}
+        assert len(set(seen)) > 5
+    for mixture in later.values():
         assert 4000 < mixture.stories + mixture.sums <= 4096 and mixture.stories > 2 * mixture.sums
         assert 0 < mixture.calls <= mixture.clips < mixture.pictures
         assert mixture.weights.keys() == train.WEIGHTS.keys() and mixture.weights["facts"] == train.WEIGHTS["facts"]
-    assert [mixture.first_clips for mixture in later] == [0] * 7 + [8] * 5 + [0] * 9
-    assert later[6].weights["clips"] < later[7].weights["clips"] == 2 > later[12].weights["clips"]
-    assert later[0].weights["pictures"] == pytest.approx(0.3) and later[20].weights == pytest.approx(train.WEIGHTS)
-    kinds = {share: Counter(sample.kind for seed in range(20) for sample in
-                            later[share].samples(Random(seed), False, most_facts=8)) for share in (0, 7, 20)}
-    for share, mixture in ((share, later[share]) for share in kinds):
-        assert kinds[share].keys() == train.WEIGHTS.keys()
+    begin, end = train.CLIPS_FIRST
+    assert [step for step in steps if later[step].first_clips] == [*range(begin, end, 10)]
+    assert later[begin - 10].weights["clips"] < later[begin].weights["clips"] == 2 > later[end].weights["clips"]
+    assert later[0].weights["pictures"] == pytest.approx(0.3) and later[1990].weights == pytest.approx(train.WEIGHTS)
+    kinds = {step: Counter(sample.kind for seed in range(20) for sample in
+                           later[step].samples(Random(seed), False, most_facts=8)) for step in (0, begin, 1990)}
+    for step, mixture in ((step, later[step]) for step in kinds):
+        assert kinds[step].keys() == train.WEIGHTS.keys()
         counts = {"pictures": mixture.pictures, "clips": mixture.clips + mixture.first_clips,
                   "calculator": mixture.calls}
-        assert {kind: kinds[share][kind] for kind in counts} == {kind: 20 * n for kind, n in counts.items()}
-    few = train.Mixture.at(0.5, False, tokens=100, pictures=1)                  # none of them is ever left out
+        assert {kind: kinds[step][kind] for kind in counts} == {kind: 20 * n for kind, n in counts.items()}
+    few = train.Mixture.at(begin, False, tokens=100, pictures=1)                # none of them is ever left out
     assert min(few.clips, few.first_clips, few.calls) == 1
+
+
+def test_in_half_of_the_stories_a_colour_does_not_tell_whose_thing_it_is():
+    """One to three colours for all that people have: found by its colour, it would mostly be somebody else's."""
+    numbers = []
+    for seed in range(20):
+        for sample in train.story_samples(Random(seed), 4096, most_facts=48):
+            if sample.kind == "facts":
+                text = "".join(text for text, _ in sample.pieces)
+                numbers.append(len(set(re.findall(rf"has a ({'|'.join(world.COLOURS)})", text))))
+    assert 0.35 * len(numbers) < sum(n <= 3 for n in numbers) < 0.65 * len(numbers)
+    assert set(numbers) >= {1, 2, 3, 8} and len(numbers) > 100
 
 
 @pytest.mark.parametrize("film, first", [(False, train.FIRST_KINDS), (True, train.FIRST_OF_CLIPS)])
@@ -618,6 +634,54 @@ def test_the_teacher_wants_the_words_of_what_is_seen(folder):
         assert loss() > 1.5
         say(group, group)
     assert loss() < 0.1
+
+    scenes = [scene.in_unnamed_colours(Random(0)) for scene in scenes]                  # any colour will do there
+    assert loss(lambda s: replace(s, colour="red")) < 0.1 > loss(lambda s: replace(s, colour="pink"))
+    assert loss(lambda s: replace(s, kind=next_of(pictures.SHAPES, s.kind), colour="red")) > 1.5
+
+
+def test_in_unnamed_colours_a_picture_stays_as_it_is_in_all_else():
+    for seed in range(50):
+        scene = pictures.Scene.sample(Random(seed))
+        other = scene.in_unnamed_colours(Random(seed))
+        assert not any(shape.colour in pictures.COLOURS for shape in other.shapes)
+        assert scene == replace(other, shapes=[replace(shape, colour=named.colour)
+                                               for shape, named in zip(other.shapes, scene.shapes)])
+
+
+def test_an_unnamed_colour_is_never_near_to_one_that_is_held_out():
+    """And it is to be seen on its background, and there are all sorts of them."""
+    rng, drawn = Random(0), set()
+    for kind in pictures.SHAPES:
+        [never] = [pictures.COLOURS[colour] for colour, shape in pictures.HELD_OUT if shape == kind]
+        for background in pictures.BACKGROUNDS:
+            for _ in range(50):
+                colour = pictures.unnamed_colour(rng, kind, background)
+                drawn.add(tuple(x // 86 for x in colour))
+                assert min(math.dist(colour, never), math.dist(colour, background)) > 60
+                shape = pictures.Shape(kind, colour, 32, 32, 10)
+                assert pictures.paint(64, 64, background, [shape]).getpixel((32, 32)) == colour
+    assert len(drawn) > 20                              # of the cube's 27 parts
+
+
+def test_beside_the_model_the_teacher_shows_unnamed_colours_in_half_of_its_pictures(tmp_path, monkeypatch):
+    shares = []
+
+    class Watch(train.Teacher):
+        def forward(self, seen, scenes, words):
+            unnamed = [all(s.colour not in pictures.COLOURS for s in scene.shapes) for scene in scenes]
+            shares.append(sum(unnamed) / len(scenes))
+            return super().forward(seen, scenes, words)
+
+    def nothing_learnt(model, batches, weights):
+        return dict.fromkeys((*train.WEIGHTS, "mtp"), 0.0)
+
+    stand_ins = {"Teacher": Watch, "probe": lambda *_: {}, "step_losses": nothing_learnt}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(train, name, stand_in)
+    train.main(["--steps", "3", "--looks", "2", "--tokens", "100", "--pictures", "1",
+                "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    assert shares == [0, 0, 0.5, 0.5, 0.5]
 
 
 def test_a_kind_of_few_tokens_does_not_drown_the_others(monkeypatch):
@@ -909,5 +973,13 @@ def test_what_was_promised_of_the_scores():
 
 
 @awaits_v2
-def test_all_there_is_to_score_is_in_the_card():
-    assert json.loads((NANO / "scores.json").read_text()).keys() == {task.name for task in scoring.TASKS}
+def test_all_there_is_to_score_is_in_the_card_and_in_the_readme(repository):
+    claimed = json.loads((NANO / "scores.json").read_text())
+    assert list(claimed) == [task.name for task in scoring.TASKS]
+    table = scoring.table([scoring.Score(task, **claimed[task.name], mistakes=[]) for task in scoring.TASKS])
+    assert table in (NANO / "README.md").read_text() and table in (repository / "README.md").read_text()
+
+
+def test_the_readme_says_how_large_the_model_is(qwen, repository):
+    assert f"A Qwen3.5 of {sum(p.numel() for p in qwen.model.parameters()):,} parameters" in (
+        repository / "README.md").read_text()

@@ -97,7 +97,7 @@ def unnamed_colour(rng: Random, kind: str, background: tuple[int, int, int]) -> 
     avoided = [background, *(COLOURS[colour] for colour, shape in HELD_OUT if shape == kind)]
     while True:
         colour = rng.randrange(256), rng.randrange(256), rng.randrange(256)
-        if min(dist(colour, other) for other in avoided) > 80:
+        if min(dist(colour, other) for other in avoided) > 60:
             return colour
 
 

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -39,10 +40,10 @@ MUON_PACE = 3.0                                          # of the learning rate,
 TOWER_PACE = 0.2                                         # of these, once the tower has learnt to look
 OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
 MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
-FIRST_KINDS = "colour", "where", "shape"                 # of question, that are learnt before all others
+FIRST_KINDS = "colour", "where", "how many of a kind"    # of question, that are learnt before all others
 FIRST_OF_CLIPS = "which way", "what moves"               # the same of clips, in
-CLIPS_FIRST = 0.35, 0.6                                  # this part of the run
-NAMED = 0.6                                              # of the run: colours have their names
+CLIPS_FIRST = 700, 1100                                  # these steps
+GROWING = 900, 1100                                      # in these pictures become twice as many, and count more
 SEEN, LOOK_UNTIL = 0.06, 500                             # all else begins at these nats a token, or this step
 SHARP = 20                                               # of the teacher: two names' logits for cosines 1 apart
 ENOUGH = 256                                             # learnt tokens of a kind in a step: fewer of them count less
@@ -151,6 +152,9 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
 
     Short stories, which come first, are running text; then comes the chat, in which the answer stands a dozen tokens
     away from the name that was asked for.
+
+    In half of the stories all things have one to three colours. In pictures shapes are found by their colours; in
+    stories the model did so, too, and gave people somebody else's thing of the colour of their own.
     """
     plain = 1 if most_facts < 10 else 0.5 if most_facts < 15 else 0.2
     facts = rng.randint(max(1, most_facts // 3), most_facts)
@@ -160,6 +164,8 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
         kind, tell = "facts", world.facts_conversation
         if rng.random() < 0.1:
             kind, tell = "mixed", world.mixed_conversation
+        elif rng.random() < 0.5:
+            tell = partial(tell, colours=rng.sample(world.COLOURS, rng.randint(1, 3)))
         if rng.random() < plain:
             conversation = tell(rng, about, rng.randint(10, 16))
             samples.append(Sample(kind, conversation, world.plain_pieces(conversation)))
@@ -264,7 +270,7 @@ def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, unn
     """The teacher's loss on `count` pictures of one size.
 
     unnamed: half of them are in colours that have no name, so that a shape is told by its form alone. From named ones
-    the tower had learnt, too, which shapes never are of which colour, and took white diamonds for crosses.
+    alone the tower learns, too, which shapes never are of which colour, and took white diamonds for crosses.
     """
     size = rng.choice(pictures.SIZES) if rng.random() < 0.3 else pictures.SIZES[0]
     scenes = [pictures.Scene.sample(rng, size=size) for _ in range(count)]
@@ -304,21 +310,22 @@ class Mixture(NamedTuple):
     weights: dict[str, float]
 
     @classmethod
-    def at(cls, share: float, looking: bool, tokens: int, pictures: int) -> "Mixture":
-        """When this share of the run is done. While `looking` stories and many pictures; then everything, in its share.
+    def at(cls, step: int, looking: bool, tokens: int, pictures: int) -> "Mixture":
+        """At this step. While `looking` stories and many pictures; then everything, in its share.
 
-        Stories take longest, so pictures are few, and count less, until the second half. Clips grow from an eighth of
-        the pictures' number to three eighths; and for a while there are a third as many that, as pictures were at
-        first, are asked one kind of question. Which way something moves was not learnt without.
+        Stories take longest, so at first pictures are few, and count less. Clips grow from an eighth of the pictures'
+        number to three eighths; and for a while there are a third as many that, as pictures were at first, are asked
+        one kind of question. Which way something moves was not learnt without.
         """
         stories = tokens * 4 // 5
         if looking:
-            return cls(stories, 0, pictures * 3 // 2, 0, 0, 0, WEIGHTS | {"facts": 1.0})
-        grown = min(1.0, max(0.5, (share - 0.5) / 0.1))
+            return cls(stories, 0, pictures * 3 // 2, 0, 0, 0, WEIGHTS | {"facts": 1.5})
+        begin, end = GROWING
+        grown = 0.5 + 0.5 * min(1.0, max(0.0, (step - begin) / (end - begin)))
         here, clips = round(pictures * grown), round(pictures * (grown / 2 - 1 / 8))
         # pictures, clips and calls count 0.3 of their weight at first, stories and sums all of theirs
         weights = {kind: x * (1.4 * grown - 0.4 if kind not in ("facts", "sums") else 1) for kind, x in WEIGHTS.items()}
-        first = max(1, pictures // 3) if CLIPS_FIRST[0] <= share < CLIPS_FIRST[1] else 0
+        first = max(1, pictures // 3) if CLIPS_FIRST[0] <= step < CLIPS_FIRST[1] else 0
         if first:
             weights["clips"] = 2.0
         return cls(stories, tokens // 5, here, max(1, clips), first, max(1, here // 6), weights)
@@ -516,10 +523,10 @@ def train(args: argparse.Namespace) -> None:
     for step in bar:
         started = time.perf_counter()
         rng = Random(f"{args.seed} {step}")
-        mixture = Mixture.at(step / args.steps, looking, args.tokens, args.pictures)
+        mixture = Mixture.at(step, looking, args.tokens, args.pictures)
         samples = mixture.samples(rng, looking, most_facts)
         loss = step_losses(model, encode.batches(samples, area=args.tokens), mixture.weights)
-        teaching = taught(model, teacher, encode.processor, rng, unnamed=step / args.steps >= NAMED)
+        teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
         teaching.backward()
         loss["teacher"] = teaching.item()
         norm = step_all(optimizers, schedule(step, args.steps, args.lr))
@@ -570,7 +577,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--looks", type=int, default=600, help="steps of the tower by itself, before")
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
     parser.add_argument("--pictures", type=int, default=24, help="pictures in a step, at last, and 3/8 as many clips")

@@ -111,8 +111,8 @@ class Conversation:
 class Story:
     """People, what each has and where each is. `tell` adds a fact, `ask` asks for one that holds now."""
 
-    def __init__(self, rng: Random, people: int):
-        self.rng = rng
+    def __init__(self, rng: Random, people: int, colours: list[str] = COLOURS):
+        self.rng, self.colours = rng, colours
         self.people = rng.sample(NAMES, people)
         self.has: dict[str, str] = {}                   # name -> "gold key"
         self.place: dict[str, str] = {}                 # name -> "park"
@@ -121,7 +121,7 @@ class Story:
     def tell(self) -> str:
         name = self.rng.choice(self.people)
         if self.rng.random() < 0.7:
-            thing = f"{self.rng.choice(COLOURS)} {self.rng.choice(THINGS)}"
+            thing = f"{self.rng.choice(self.colours)} {self.rng.choice(THINGS)}"
             sentence = f"{name} {'now has' if name in self.has else 'has'} a {thing}."
             self.has[name] = thing
             self.told.append((name, "has", sentence))
@@ -149,9 +149,13 @@ def people_for(rng: Random, facts: int) -> int:
     return min(len(NAMES), rng.randint(max(1, facts // 3), facts))
 
 
-def facts_conversation(rng: Random, facts: int, questions: int, thinking: bool = False) -> Conversation:
-    """A story of `facts` sentences, then `questions` questions; now and then the story goes on in between."""
-    story = Story(rng, people_for(rng, facts))
+def facts_conversation(rng: Random, facts: int, questions: int, thinking: bool = False,
+                       colours: list[str] = COLOURS) -> Conversation:
+    """A story of `facts` sentences, then `questions` questions; now and then the story goes on in between.
+
+    colours: those that things have in it.
+    """
+    story = Story(rng, people_for(rng, facts), colours)
     conversation, prefix = Conversation(), [story.tell() for _ in range(facts)]
     for i in range(questions):
         turn = story.ask(thinking and i == questions - 1)
