@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 import minqwen
 from minqwen.chat import Reply
-from minqwen.media import Clip
+from minqwen.media import Clip, Processor
 from minqwen.model import GatedDeltaNet, Qwen
 from minqwen.nano import pictures, train, world
 from minqwen.nano import score as scoring
@@ -475,8 +476,9 @@ def test_thinking_is_off_unless_asked_for(folder):
 
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     def run(name, *more):
-        train.main(["--steps", "4", "--looks", "3", "--tokens", "400", "--pictures", "3", "--probe-every", "100",
-                    "--keep-every", "2", "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out"), *more])
+        train.main(["--steps", "4", "--looks", "3", "--tokens", "400", "--pictures", "3", "--processes", "1",
+                    "--probe-every", "100", "--keep-every", "2",
+                    "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out"), *more])
         return load_file(tmp_path / f"{name}-out" / "model.safetensors")
 
     monkeypatch.setattr(train, "probe", lambda *_: {})
@@ -514,40 +516,72 @@ def test_every_layer_begins_with_memories_of_all_lengths(folder):
         torch.testing.assert_close(kept, torch.full_like(kept, 0.5), rtol=1e-3, atol=0)
 
 
-def test_stories_and_pictures_come_first_and_then_everything():
-    """While looking, stories and many pictures; then all there is, and at last the full number of pictures."""
-    mixture = train.Mixture.at(100, looking=True, tokens=4096, pictures=24)
-    kinds = Counter(sample.kind for seed in range(20) for sample in mixture.samples(Random(seed), True, most_facts=8))
-    assert kinds["pictures"] == 20 * 36 and kinds["facts"] > 60 and kinds.keys() <= {"pictures", "facts", "mixed"}
-    assert mixture.weights["facts"] == 1.5 * mixture.weights["pictures"]
+def test_stories_come_first_then_pictures_and_then_everything():
+    def read(phase, since=0, steps=20, tokens=4096, pictures=24):
+        mixture = train.Mixture.at(phase, since, tokens, pictures)
+        assert mixture.weights.keys() == train.WEIGHTS.keys()
+        kinds = Counter(sample.kind for seed in range(steps) for sample in mixture.samples(Random(seed), most_facts=8))
+        return mixture.weights, {kind: kinds[kind] / steps for kind in kinds}
 
-    steps = range(0, 2000, 10)
-    later = {step: train.Mixture.at(step, looking=False, tokens=4096, pictures=24) for step in steps}
-    for number, least, most in (("pictures", 12, 24), ("clips", 3, 9)):
-        seen = [getattr(mixture, number) for mixture in later.values()]
-        begin, end = train.GROWING
-        assert seen == sorted(seen) and set(seen[: begin // 10 + 1]) == {least} and set(seen[end // 10 :]) == {most}
-        assert len(set(seen)) > 5
-    for mixture in later.values():
-        assert 4000 < mixture.stories + mixture.sums <= 4096 and mixture.stories > 2 * mixture.sums
-        assert 0 < mixture.calls <= mixture.clips < mixture.pictures
-        assert mixture.weights.keys() == train.WEIGHTS.keys() and mixture.weights["facts"] == train.WEIGHTS["facts"]
-    begin, end = train.CLIPS_FIRST
-    assert [step for step in steps if later[step].first_clips] == [*range(begin, end, 10)]
-    assert later[begin - 10].weights["clips"] < later[begin].weights["clips"] == 2 > later[end].weights["clips"]
-    assert later[0].weights["pictures"] == pytest.approx(0.3) and later[1990].weights == pytest.approx(train.WEIGHTS)
-    kinds = {step: Counter(sample.kind for seed in range(20) for sample in
-                           later[step].samples(Random(seed), False, most_facts=8)) for step in (0, begin, 1990)}
-    for step, mixture in ((step, later[step]) for step in kinds):
-        assert kinds[step].keys() == train.WEIGHTS.keys()
-        counts = {"pictures": mixture.pictures, "clips": mixture.clips + mixture.first_clips,
-                  "calculator": mixture.calls}
-        assert {kind: kinds[step][kind] for kind in counts} == {kind: 20 * n for kind, n in counts.items()}
-    few = train.Mixture.at(begin, False, tokens=100, pictures=1)                # none of them is ever left out
-    assert min(few.clips, few.first_clips, few.calls) == 1
+    weights, kinds = read("stories")
+    assert kinds["pictures"] == 8 and kinds["facts"] > 8 and kinds.keys() == {"pictures", "facts", "mixed"}
+    assert weights["facts"] == 10 * weights["pictures"]
+    weights, kinds = read("pictures")
+    assert kinds["pictures"] == 36 and kinds["facts"] > 8 and kinds.keys() == {"pictures", "facts", "mixed"}
+    assert weights["facts"] == 1.5 * weights["pictures"]
+    for since, clips, weight in ((0, 9 + 8, 2), (399, 9 + 8, 2), (400, 9, train.WEIGHTS["clips"])):
+        weights, kinds = read("everything", since)
+        assert (kinds["pictures"], kinds["clips"], kinds["calculator"]) == (24, clips, 4)
+        assert kinds.keys() == train.WEIGHTS.keys() and weights == train.WEIGHTS | {"clips": weight}
+    _, kinds = read("everything", tokens=400, pictures=1)                       # none of them is ever left out
+    assert (kinds["pictures"], kinds["clips"], kinds["calculator"]) == (1, 2, 1)
 
 
-def test_in_half_of_the_stories_a_colour_does_not_tell_whose_thing_it_is():
+def test_the_next_phase_begins_when_this_one_is_mastered():
+    """Or after so many steps. Stories grow when they are easy, up to the longest, and not while they are not."""
+    def steps_with(curriculum, **losses):
+        phase, steps = curriculum.phase, 0
+        while curriculum.phase == phase and steps < 5000:
+            curriculum.go_on(losses)
+            steps += 1
+        return steps
+
+    slow, quick = train.Curriculum(), train.Curriculum()
+    assert steps_with(slow, facts=0.3, pictures=0) == train.STORIES_UNTIL and slow == train.Curriculum(
+        "pictures", 0, 8, pytest.approx(0.3), 1.0)
+    assert 30 < steps_with(quick, facts=0.1, pictures=0.5) < 200 and quick.most_facts >= train.LONG > 25
+    assert (quick.phase, quick.since, quick.pictures) == ("pictures", 0, 1.0)
+    assert steps_with(slow, facts=0.3, pictures=train.SEEN + 0.01) == train.PICTURES_UNTIL
+    assert 20 < steps_with(quick, facts=0.1, pictures=train.SEEN - 0.01) < 100
+    assert (slow.phase, slow.since) == ("everything", 0) == (quick.phase, quick.since) and slow.most_facts == 8
+    assert steps_with(quick, facts=0.1, pictures=0) == 5000 and quick.most_facts == train.MOST_FACTS
+
+
+def test_a_crew_of_two_does_what_one_does(tmp_path, folder):
+    """Each reads a part, and the parts add up: the same losses, and the same gradients in the model."""
+    def read(processes):
+        torch.manual_seed(0)
+        model = Qwen(train.nano_config(FastTokenizer.from_file(str(folder / "tokenizer.json"))))
+        encode = train.Encoder(FastTokenizer.from_file(str(folder / "tokenizer.json")),
+                               Processor.from_folder(folder, model.config.vision_config))
+        args = SimpleNamespace(seed=0, tokens=400, pictures=6, processes=processes)
+        crew = train.Crew(model, encode, args)
+        found = []
+        for step in (0, 7):                             # the second must not hold what is left of the first
+            model.zero_grad()
+            loss = crew.step(step, train.Curriculum("everything"))
+            found.append((loss, {name: p.grad.clone() for name, p in model.named_parameters()}))
+        crew.dismiss()
+        assert not any(process.is_alive() for process, _, _ in crew.others) and len(crew.others) == processes - 1
+        return found
+
+    for (loss, gradients), (losses, sums) in zip(read(1), read(2)):
+        assert losses == pytest.approx(loss, rel=1e-5) and sum(x > 0 for x in loss.values()) >= 6
+        for name in gradients:
+            torch.testing.assert_close(sums[name], gradients[name], rtol=1e-3, atol=1e-5)
+
+
+def test_in_some_longer_stories_a_colour_does_not_tell_whose_thing_it_is():
     """One to three colours for all that people have: found by its colour, it would mostly be somebody else's."""
     numbers = []
     for seed in range(20):
@@ -555,7 +589,7 @@ def test_in_half_of_the_stories_a_colour_does_not_tell_whose_thing_it_is():
             if sample.kind == "facts":
                 text = "".join(text for text, _ in sample.pieces)
                 numbers.append(len(set(re.findall(rf"has a ({'|'.join(world.COLOURS)})", text))))
-    assert 0.35 * len(numbers) < sum(n <= 3 for n in numbers) < 0.65 * len(numbers)
+    assert 0.2 * len(numbers) < sum(n <= 3 for n in numbers) < 0.4 * len(numbers)
     assert set(numbers) >= {1, 2, 3, 8} and len(numbers) > 100
 
 
@@ -673,13 +707,13 @@ def test_beside_the_model_the_teacher_shows_unnamed_colours_in_half_of_its_pictu
             shares.append(sum(unnamed) / len(scenes))
             return super().forward(seen, scenes, words)
 
-    def nothing_learnt(model, batches, weights):
+    def nothing_learnt(*_):
         return dict.fromkeys((*train.WEIGHTS, "mtp"), 0.0)
 
     stand_ins = {"Teacher": Watch, "probe": lambda *_: {}, "step_losses": nothing_learnt}
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(train, name, stand_in)
-    train.main(["--steps", "3", "--looks", "2", "--tokens", "100", "--pictures", "1",
+    train.main(["--steps", "3", "--processes", "1", "--looks", "2", "--tokens", "100", "--pictures", "1",
                 "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
     assert shares == [0, 0, 0.5, 0.5, 0.5]
 

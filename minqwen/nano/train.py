@@ -2,11 +2,14 @@
 
 First, for a minute or two, the vision tower looks at pictures by itself: a `Teacher`, which is thrown away in the end,
 holds what it sees where against the model's words for it. Then the whole model learns: the next token, and by the head
-for multi-token prediction the one after it. Many pictures come first, beside short stories, until what is asked for is
-looked up by its shape, its colour or its place: from few pictures that was never learnt. From then on each step reads
-stories, sums, pictures, clips and calls of the calculator, mixed in the same batches. Stories grow from a few facts to
-many (a curriculum: recall is learnt on what is short and then stretches). Step s draws its samples from a generator
-seeded with (seed, s), so that a run that was interrupted and resumed sees what an uninterrupted one sees.
+for multi-token prediction the one after it. From the first step on it reads stories and pictures in the same batches,
+in three phases: first mostly stories, which grow from a few facts to many (recall is learnt on what is short and then
+stretches); then as much of pictures, until what is asked for is looked up in them, which from few pictures was never
+learnt; then everything: stories, sums, pictures, clips and calls of the calculator. The other way round recall was not
+learnt: the model found things in stories as it finds shapes in pictures, by their colour, and not by whose they are.
+
+Step s draws its samples from a generator seeded with (seed, s): a run that was interrupted and resumed sees what an
+uninterrupted one sees, and processes that share the work of a step all know what it reads.
 """
 
 import argparse
@@ -15,13 +18,14 @@ import json
 import math
 import os
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, multiprocessing
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -40,11 +44,11 @@ MUON_PACE = 3.0                                          # of the learning rate,
 TOWER_PACE = 0.2                                         # of these, once the tower has learnt to look
 OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
 MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
-FIRST_KINDS = "colour", "where", "how many of a kind"    # of question, that are learnt before all others
+FIRST_KINDS = "colour", "where", "shape"                 # of question, that are learnt before all others
 FIRST_OF_CLIPS = "which way", "what moves"               # the same of clips, in
-CLIPS_FIRST = 700, 1100                                  # these steps
-GROWING = 900, 1100                                      # in these pictures become twice as many, and count more
-SEEN, LOOK_UNTIL = 0.06, 500                             # all else begins at these nats a token, or this step
+CLIPS_FIRST = 400                                        # so many steps of the last phase
+LONG, STORIES_UNTIL = 30, 1000                           # pictures begin after stories of so many facts, or this step
+SEEN, PICTURES_UNTIL = 0.06, 500                         # all else at these nats a token, or after so many steps more
 SHARP = 20                                               # of the teacher: two names' logits for cosines 1 apart
 ENOUGH = 256                                             # learnt tokens of a kind in a step: fewer of them count less
 
@@ -153,8 +157,7 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
     Short stories, which come first, are running text; then comes the chat, in which the answer stands a dozen tokens
     away from the name that was asked for.
 
-    In half of the stories all things have one to three colours. In pictures shapes are found by their colours; in
-    stories the model did so, too, and gave people somebody else's thing of the colour of their own.
+    In three of ten longer stories all things have one to three colours, which do not tell whose they are.
     """
     plain = 1 if most_facts < 10 else 0.5 if most_facts < 15 else 0.2
     facts = rng.randint(max(1, most_facts // 3), most_facts)
@@ -164,7 +167,7 @@ def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
         kind, tell = "facts", world.facts_conversation
         if rng.random() < 0.1:
             kind, tell = "mixed", world.mixed_conversation
-        elif rng.random() < 0.5:
+        elif most_facts >= 18 and rng.random() < 0.3:
             tell = partial(tell, colours=rng.sample(world.COLOURS, rng.randint(1, 3)))
         if rng.random() < plain:
             conversation = tell(rng, about, rng.randint(10, 16))
@@ -297,12 +300,36 @@ def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
     return both[0], both[1]
 
 
+@dataclass
+class Curriculum:
+    """How far training has come, by what it has mastered: the next phase begins when this one's samples are known."""
+
+    phase: str = "stories"                              # then "pictures", then "everything"
+    since: int = 0                                      # steps of this phase
+    most_facts: int = 8                                 # in the longest story now
+    facts: float = 1.0                                  # losses, smoothed, nats a token
+    pictures: float = 1.0
+
+    def go_on(self, loss: dict[str, float]) -> None:
+        """After a step with these losses."""
+        self.since += 1
+        self.facts += 0.1 * (loss["facts"] - self.facts)
+        self.pictures += 0.1 * (loss["pictures"] - self.pictures)
+        if self.facts < 0.2:                            # these stories are easy by now: make them longer by a fifth
+            self.most_facts, self.facts = min(MOST_FACTS, self.most_facts + -(-self.most_facts // 5)), 0.3
+        if self.phase == "stories" and (self.most_facts >= LONG or self.since == STORIES_UNTIL):
+            self.phase, self.since, self.pictures = "pictures", 0, 1.0
+        elif self.phase == "pictures" and (self.pictures < SEEN or self.since == PICTURES_UNTIL):
+            self.phase, self.since = "everything", 0
+
+
 class Mixture(NamedTuple):
     """What a step reads - stories and sums in tokens, pictures, clips and calls of the calculator in numbers - and how
     much the loss of each kind counts."""
 
     stories: int
     sums: int
+    first_pictures: int
     pictures: int
     clips: int
     first_clips: int
@@ -310,36 +337,32 @@ class Mixture(NamedTuple):
     weights: dict[str, float]
 
     @classmethod
-    def at(cls, step: int, looking: bool, tokens: int, pictures: int) -> "Mixture":
-        """At this step. While `looking` stories and many pictures; then everything, in its share.
+    def at(cls, phase: str, since: int, tokens: int, pictures: int) -> "Mixture":
+        """After `since` steps of this phase.
 
-        Stories take longest, so at first pictures are few, and count less. Clips grow from an eighth of the pictures'
-        number to three eighths; and for a while there are a third as many that, as pictures were at first, are asked
-        one kind of question. Which way something moves was not learnt without.
+        In the last one there are, for a while, a third as many clips as pictures that, as pictures were at first, are
+        asked one kind of question. Which way something moves was not learnt without.
         """
-        stories = tokens * 4 // 5
-        if looking:
-            return cls(stories, 0, pictures * 3 // 2, 0, 0, 0, WEIGHTS | {"facts": 1.5})
-        begin, end = GROWING
-        grown = 0.5 + 0.5 * min(1.0, max(0.0, (step - begin) / (end - begin)))
-        here, clips = round(pictures * grown), round(pictures * (grown / 2 - 1 / 8))
-        # pictures, clips and calls count 0.3 of their weight at first, stories and sums all of theirs
-        weights = {kind: x * (1.4 * grown - 0.4 if kind not in ("facts", "sums") else 1) for kind, x in WEIGHTS.items()}
-        first = max(1, pictures // 3) if CLIPS_FIRST[0] <= step < CLIPS_FIRST[1] else 0
-        if first:
-            weights["clips"] = 2.0
-        return cls(stories, tokens // 5, here, max(1, clips), first, max(1, here // 6), weights)
+        stories, few = tokens * 4 // 5, max(1, pictures // 3)
+        if phase == "stories":
+            return cls(stories, 0, few, 0, 0, 0, 0, WEIGHTS | {"pictures": 0.2})
+        if phase == "pictures":
+            return cls(stories, 0, pictures * 3 // 2, 0, 0, 0, 0, WEIGHTS | {"facts": 1.5})
+        first, weights = (few, WEIGHTS | {"clips": 2.0}) if since < CLIPS_FIRST else (0, WEIGHTS)
+        return cls(stories, tokens // 5, 0, pictures, max(1, pictures * 3 // 8), first, max(1, pictures // 6), weights)
 
-    def samples(self, rng: Random, looking: bool, most_facts: int) -> list[Sample]:
-        if looking:
-            return [*first_samples(rng, self.pictures), *story_samples(rng, self.stories, most_facts)]
+    def samples(self, rng: Random, most_facts: int) -> list[Sample]:
         return [*story_samples(rng, self.stories, most_facts), *sum_samples(rng, self.sums, MOST_DIGITS),
-                *picture_samples(rng, self.pictures), *picture_samples(rng, self.clips, film=True),
-                *calculator_samples(rng, self.calls), *first_samples(rng, self.first_clips, film=True)]
+                *first_samples(rng, self.first_pictures), *picture_samples(rng, self.pictures),
+                *first_samples(rng, self.first_clips, film=True), *picture_samples(rng, self.clips, film=True),
+                *calculator_samples(rng, self.calls)]
 
 
-def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
+def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], part: int = 0,
+                parts: int = 1) -> dict[str, float]:
     """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
+
+    part, parts: through every parts-th of them, from `part` on. What all parts give adds up to what the whole gives.
 
     Every kind counts by its weight, however many tokens of it there are - unless they are so few that their mean is
     mostly chance: two tokens of one call had a gradient forty times as long as that of all stories, and drowned them.
@@ -349,7 +372,7 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) ->
         for kind, row in zip(batch.kinds, batch.targets):
             learnt[kind] += (row >= 0).sum().item()
     means = {kind: 0.0 for kind in (*WEIGHTS, "mtp")}
-    for batch in batches:
+    for batch in batches[part::parts]:
         share = torch.tensor([weights[kind] / max(ENOUGH, learnt[kind]) for kind in batch.kinds])
         following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
         (share @ (following + MTP_WEIGHT * ahead)).backward()
@@ -357,6 +380,69 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) ->
             means[kind] += mine / learnt[kind]
             means["mtp"] += second / sum(learnt.values())
     return means
+
+
+def part_of_step(model: Qwen, encode: Encoder, args: argparse.Namespace, part: int, step: int,
+                 curriculum: Curriculum) -> dict[str, float]:
+    """Read one process' part of what this step reads: gradients, and losses as `step_losses` has them."""
+    mixture = Mixture.at(curriculum.phase, curriculum.since, args.tokens, args.pictures)
+    samples = mixture.samples(Random(f"{args.seed} {step}"), curriculum.most_facts)
+    batches = encode.batches(samples, area=args.tokens // 2)
+    return step_losses(model, batches, mixture.weights, part, args.processes)
+
+
+class Crew:
+    """Processes that share the work of a step. Two of one thread each are nearly twice as fast as one of two threads.
+
+    The parameters are in memory that all of them see. Each makes the samples of a step for itself, reads its part of
+    their batches, and here the gradients are added up.
+    """
+
+    def __init__(self, model: Qwen, encode: Encoder, args: argparse.Namespace):
+        self.model, self.encode, self.args, self.others = model.share_memory(), encode, args, []
+        spawn = multiprocessing.get_context("spawn")
+        for part in range(1, args.processes):
+            here, there = spawn.Pipe()
+            gradients = [torch.zeros_like(p).share_memory_() for p in model.parameters()]
+            process = spawn.Process(target=help_along, args=(there, gradients, model, encode, args, part), daemon=True)
+            process.start()
+            self.others.append((process, here, gradients))
+
+    def step(self, step: int, curriculum: Curriculum) -> dict[str, float]:
+        """Gradients in the model's parameters -> losses as `step_losses` has them."""
+        for _, channel, _ in self.others:
+            channel.send((step, curriculum))
+        loss = part_of_step(self.model, self.encode, self.args, 0, step, curriculum)
+        for _, channel, gradients in self.others:
+            for kind, x in channel.recv().items():
+                loss[kind] += x
+            for p, gradient in zip(self.model.parameters(), gradients):
+                p.grad = gradient.clone() if p.grad is None else p.grad.add_(gradient)
+        return loss
+
+    def dismiss(self) -> None:
+        for process, _, _ in self.others:
+            process.terminate()
+            process.join()
+
+
+def help_along(channel, gradients: list[Tensor], model: Qwen, encode: Encoder, args: argparse.Namespace,
+               part: int) -> None:
+    """What each further process of a `Crew` does: its part of every step that it is told of."""
+    take_threads(args.processes)
+    for p, gradient in zip(model.parameters(), gradients):
+        p.grad = gradient                               # backward adds to what is there
+    while True:
+        step, curriculum = channel.recv()
+        for gradient in gradients:
+            gradient.zero_()
+        channel.send(part_of_step(model, encode, args, part, step, curriculum))
+
+
+def take_threads(processes: int) -> None:
+    """As many threads as are there for each process; and numbers next to nothing, which are slow, are nothing."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    torch.set_flush_denormal(True)
 
 
 @torch.no_grad()
@@ -481,7 +567,7 @@ def train(args: argparse.Namespace) -> None:
     if not hasattr(torch.optim, "Muon"):
         raise SystemExit(f"Training needs torch 2.9 or newer, for torch.optim.Muon; this is {torch.__version__}.")
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)
+    take_threads(args.processes)
     run = Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(run / "tokenizer")
@@ -492,9 +578,7 @@ def train(args: argparse.Namespace) -> None:
     optimizers = optimizers_for(model, teacher, tower_pace=TOWER_PACE)
     settings = [vars(args)[name] for name in OPTIONS]
     first, seconds, log = 0, 0.0, []
-    # the curriculum: still only stories and pictures? the longest story now; and the smoothed losses
-    looking, most_facts = True, 8
-    mastered = {"facts": 1.0, "pictures": 1.0}
+    curriculum = Curriculum()
     if (run / "last.pt").exists() and not args.restart:
         saved = torch.load(run / "last.pt", weights_only=False)
         if saved["args"] != settings:
@@ -504,7 +588,7 @@ def train(args: argparse.Namespace) -> None:
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
         average, first, seconds, log = saved["average"], saved["step"], saved["seconds"], saved["log"]
-        looking, most_facts, mastered = saved["curriculum"]
+        curriculum = saved["curriculum"]
     else:
         started = time.perf_counter()
         look_first(model, teacher, encode.processor, args.seed, args.looks, args.lr)
@@ -514,44 +598,39 @@ def train(args: argparse.Namespace) -> None:
     def keep(step):
         saved = {"args": settings, "model": model.state_dict(), "teacher": teacher.state_dict(), "average": average,
                  "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                 "step": step, "seconds": seconds, "log": log, "curriculum": (looking, most_facts, mastered)}
+                 "step": step, "seconds": seconds, "log": log, "curriculum": curriculum}
         torch.save(saved, run / "last.pt.part")
         os.replace(run / "last.pt.part", run / "last.pt")
 
     model.train()
+    crew = Crew(model, encode, args)
     bar = tqdm(range(first, args.steps), initial=first, total=args.steps, unit="step", disable=None)
     for step in bar:
         started = time.perf_counter()
-        rng = Random(f"{args.seed} {step}")
-        mixture = Mixture.at(step, looking, args.tokens, args.pictures)
-        samples = mixture.samples(rng, looking, most_facts)
-        loss = step_losses(model, encode.batches(samples, area=args.tokens), mixture.weights)
-        teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
+        loss = crew.step(step, curriculum)
+        teaching = taught(model, teacher, encode.processor, Random(f"{args.seed} teach {step}"), unnamed=True)
         teaching.backward()
         loss["teacher"] = teaching.item()
         norm = step_all(optimizers, schedule(step, args.steps, args.lr))
-        for kind in mastered:
-            mastered[kind] = 0.9 * mastered[kind] + 0.1 * loss[kind]
         with torch.no_grad():                           # an average over the last hundred steps or so is what is kept
             for name, p in model.named_parameters():
                 average[name].lerp_(p, max(0.01, 1 / (step + 1)))
         seconds += time.perf_counter() - started
         row = {"step": step + 1, "seconds": round(seconds, 1), "lr": schedule(step, args.steps, args.lr),
-               "looking": int(looking), "most facts": most_facts, "gradient norm": norm,
+               "phase": curriculum.phase, "most facts": curriculum.most_facts, "gradient norm": norm,
                **{f"loss {name}": x for name, x in loss.items()}}
-        looking = looking and mastered["pictures"] > SEEN and step < LOOK_UNTIL
-        if mastered["facts"] < 0.2:                     # these stories are easy by now: make them longer by a fifth
-            most_facts, mastered["facts"] = min(MOST_FACTS, most_facts + -(-most_facts // 5)), 0.3
+        curriculum.go_on(loss)
         last = step + 1 == args.steps
         if last or (step + 1) % args.probe_every == 0:
             row |= probe(model, encode)
-            bar.write("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+            bar.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
         if last or (step + 1) % 10 == 0:
             log.append(row)
         bar.set_postfix({name: f"{x:.2f}" for name, x in loss.items()})
         if (step + 1) % args.keep_every == 0:
             keep(step + 1)
     keep(args.steps)
+    crew.dismiss()
 
     model.load_state_dict(average, strict=False)
     finish(model, run, Path(args.out), args, log)
@@ -569,7 +648,8 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
     options = " ".join(f"--{name} {vars(args)[name]}" for name in OPTIONS)
     facts = {"command": f"python -m minqwen.nano.train {options}", "seed": args.seed, "steps": args.steps,
-             "seconds": log[-1]["seconds"], "threads": torch.get_num_threads(), "torch": torch.__version__}
+             "seconds": log[-1]["seconds"], "processes": args.processes, "threads": torch.get_num_threads(),
+             "torch": torch.__version__}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -577,10 +657,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--looks", type=int, default=600, help="steps of the tower by itself, before")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
     parser.add_argument("--pictures", type=int, default=24, help="pictures in a step, at last, and 3/8 as many clips")
+    parser.add_argument("--processes", type=int, default=min(4, os.cpu_count() or 1), help="that share a step's work")
     parser.add_argument("--probe-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
     parser.add_argument("--run", default=str(ROOT / "runs" / "nano"), help="where a run keeps its place")
