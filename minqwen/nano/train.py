@@ -588,7 +588,7 @@ def train(args: argparse.Namespace) -> None:
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
         average, first, seconds, log = saved["average"], saved["step"], saved["seconds"], saved["log"]
-        curriculum = saved["curriculum"]
+        curriculum = Curriculum(**saved["curriculum"])
     else:
         started = time.perf_counter()
         look_first(model, teacher, encode.processor, args.seed, args.looks, args.lr)
@@ -598,7 +598,7 @@ def train(args: argparse.Namespace) -> None:
     def keep(step):
         saved = {"args": settings, "model": model.state_dict(), "teacher": teacher.state_dict(), "average": average,
                  "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                 "step": step, "seconds": seconds, "log": log, "curriculum": curriculum}
+                 "step": step, "seconds": seconds, "log": log, "curriculum": vars(curriculum)}
         torch.save(saved, run / "last.pt.part")
         os.replace(run / "last.pt.part", run / "last.pt")
 
