@@ -48,7 +48,7 @@ FIRST_KINDS = "colour", "where", "shape"                 # of question, that are
 FIRST_OF_CLIPS = "which way", "what moves"               # the same of clips, in
 CLIPS_FIRST = 400                                        # so many steps of the last phase
 LONG, STORIES_UNTIL = 30, 1000                           # pictures begin after stories of so many facts, or this step
-SEEN, PICTURES_UNTIL = 0.06, 500                         # all else at these nats a token, or after so many steps more
+SEEN, PICTURES_UNTIL = 0.06, 700                         # all else at these nats a token, or after so many steps more
 SHARP = 20                                               # of the teacher: two names' logits for cosines 1 apart
 ENOUGH = 256                                             # learnt tokens of a kind in a step: fewer of them count less
 
@@ -340,14 +340,15 @@ class Mixture(NamedTuple):
     def at(cls, phase: str, since: int, tokens: int, pictures: int) -> "Mixture":
         """After `since` steps of this phase.
 
-        In the last one there are, for a while, a third as many clips as pictures that, as pictures were at first, are
-        asked one kind of question. Which way something moves was not learnt without.
+        Beside the first pictures there are half as many stories, which are known by then. In the last phase there are,
+        for a while, a third as many clips as pictures that, as pictures were at first, are asked one kind of question:
+        which way something moves was not learnt without.
         """
         stories, few = tokens * 4 // 5, max(1, pictures // 3)
         if phase == "stories":
             return cls(stories, 0, few, 0, 0, 0, 0, WEIGHTS | {"pictures": 0.2})
         if phase == "pictures":
-            return cls(stories, 0, pictures * 3 // 2, 0, 0, 0, 0, WEIGHTS | {"facts": 1.5})
+            return cls(stories // 2, 0, pictures * 3 // 2, 0, 0, 0, 0, WEIGHTS | {"facts": 1.5})
         first, weights = (few, WEIGHTS | {"clips": 2.0}) if since < CLIPS_FIRST else (0, WEIGHTS)
         return cls(stories, tokens // 5, 0, pictures, max(1, pictures * 3 // 8), first, max(1, pictures // 6), weights)
 
