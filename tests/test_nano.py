@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 import minqwen
 from minqwen.chat import Reply
-from minqwen.media import Clip, Processor
+from minqwen.media import Clip
 from minqwen.model import GatedDeltaNet, Qwen
 from minqwen.nano import pictures, train, world
 from minqwen.nano import score as scoring
@@ -476,7 +475,7 @@ def test_thinking_is_off_unless_asked_for(folder):
 
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     def run(name, *more):
-        train.main(["--steps", "4", "--looks", "3", "--tokens", "400", "--pictures", "3", "--processes", "1",
+        train.main(["--steps", "4", "--looks", "3", "--tokens", "400", "--pictures", "3",
                     "--probe-every", "100", "--keep-every", "2",
                     "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out"), *more])
         return load_file(tmp_path / f"{name}-out" / "model.safetensors")
@@ -555,30 +554,6 @@ def test_the_next_phase_begins_when_this_one_is_mastered():
     assert 20 < steps_with(quick, facts=0.1, pictures=train.SEEN - 0.01) < 100
     assert (slow.phase, slow.since) == ("everything", 0) == (quick.phase, quick.since) and slow.most_facts == 8
     assert steps_with(quick, facts=0.1, pictures=0) == 5000 and quick.most_facts == train.MOST_FACTS
-
-
-def test_a_crew_of_two_does_what_one_does(tmp_path, folder):
-    """Each reads a part, and the parts add up: the same losses, and the same gradients in the model."""
-    def read(processes):
-        torch.manual_seed(0)
-        model = Qwen(train.nano_config(FastTokenizer.from_file(str(folder / "tokenizer.json"))))
-        encode = train.Encoder(FastTokenizer.from_file(str(folder / "tokenizer.json")),
-                               Processor.from_folder(folder, model.config.vision_config))
-        args = SimpleNamespace(seed=0, tokens=400, pictures=6, processes=processes)
-        crew = train.Crew(model, encode, args)
-        found = []
-        for step in (0, 7):                             # the second must not hold what is left of the first
-            model.zero_grad()
-            loss = crew.step(step, train.Curriculum("everything"))
-            found.append((loss, {name: p.grad.clone() for name, p in model.named_parameters()}))
-        crew.dismiss()
-        assert not any(process.is_alive() for process, _, _ in crew.others) and len(crew.others) == processes - 1
-        return found
-
-    for (loss, gradients), (losses, sums) in zip(read(1), read(2)):
-        assert losses == pytest.approx(loss, rel=1e-5) and sum(x > 0 for x in loss.values()) >= 6
-        for name in gradients:
-            torch.testing.assert_close(sums[name], gradients[name], rtol=1e-3, atol=1e-5)
 
 
 def test_in_some_longer_stories_a_colour_does_not_tell_whose_thing_it_is():
@@ -713,7 +688,7 @@ def test_beside_the_model_the_teacher_shows_unnamed_colours_in_half_of_its_pictu
     stand_ins = {"Teacher": Watch, "probe": lambda *_: {}, "step_losses": nothing_learnt}
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(train, name, stand_in)
-    train.main(["--steps", "3", "--processes", "1", "--looks", "2", "--tokens", "100", "--pictures", "1",
+    train.main(["--steps", "3", "--looks", "2", "--tokens", "100", "--pictures", "1",
                 "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
     assert shares == [0, 0, 0.5, 0.5, 0.5]
 

@@ -8,8 +8,8 @@ stretches); then as much of pictures, until what is asked for is looked up in th
 learnt; then everything: stories, sums, pictures, clips and calls of the calculator. The other way round recall was not
 learnt: the model found things in stories as it finds shapes in pictures, by their colour, and not by whose they are.
 
-Step s draws its samples from a generator seeded with (seed, s): a run that was interrupted and resumed sees what an
-uninterrupted one sees, and processes that share the work of a step all know what it reads.
+Step s draws its samples from a generator seeded with (seed, s), so that a run that was interrupted and resumed sees
+what an uninterrupted one sees.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from random import Random
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, multiprocessing
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -359,11 +359,8 @@ class Mixture(NamedTuple):
                 *calculator_samples(rng, self.calls)]
 
 
-def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], part: int = 0,
-                parts: int = 1) -> dict[str, float]:
+def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
     """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
-
-    part, parts: through every parts-th of them, from `part` on. What all parts give adds up to what the whole gives.
 
     Every kind counts by its weight, however many tokens of it there are - unless they are so few that their mean is
     mostly chance: two tokens of one call had a gradient forty times as long as that of all stories, and drowned them.
@@ -373,7 +370,7 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], pa
         for kind, row in zip(batch.kinds, batch.targets):
             learnt[kind] += (row >= 0).sum().item()
     means = {kind: 0.0 for kind in (*WEIGHTS, "mtp")}
-    for batch in batches[part::parts]:
+    for batch in batches:
         share = torch.tensor([weights[kind] / max(ENOUGH, learnt[kind]) for kind in batch.kinds])
         following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
         (share @ (following + MTP_WEIGHT * ahead)).backward()
@@ -381,69 +378,6 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], pa
             means[kind] += mine / learnt[kind]
             means["mtp"] += second / sum(learnt.values())
     return means
-
-
-def part_of_step(model: Qwen, encode: Encoder, args: argparse.Namespace, part: int, step: int,
-                 curriculum: Curriculum) -> dict[str, float]:
-    """Read one process' part of what this step reads: gradients, and losses as `step_losses` has them."""
-    mixture = Mixture.at(curriculum.phase, curriculum.since, args.tokens, args.pictures)
-    samples = mixture.samples(Random(f"{args.seed} {step}"), curriculum.most_facts)
-    batches = encode.batches(samples, area=args.tokens // 2)
-    return step_losses(model, batches, mixture.weights, part, args.processes)
-
-
-class Crew:
-    """Processes that share the work of a step. Two of one thread each are nearly twice as fast as one of two threads.
-
-    The parameters are in memory that all of them see. Each makes the samples of a step for itself, reads its part of
-    their batches, and here the gradients are added up.
-    """
-
-    def __init__(self, model: Qwen, encode: Encoder, args: argparse.Namespace):
-        self.model, self.encode, self.args, self.others = model.share_memory(), encode, args, []
-        spawn = multiprocessing.get_context("spawn")
-        for part in range(1, args.processes):
-            here, there = spawn.Pipe()
-            gradients = [torch.zeros_like(p).share_memory_() for p in model.parameters()]
-            process = spawn.Process(target=help_along, args=(there, gradients, model, encode, args, part), daemon=True)
-            process.start()
-            self.others.append((process, here, gradients))
-
-    def step(self, step: int, curriculum: Curriculum) -> dict[str, float]:
-        """Gradients in the model's parameters -> losses as `step_losses` has them."""
-        for _, channel, _ in self.others:
-            channel.send((step, curriculum))
-        loss = part_of_step(self.model, self.encode, self.args, 0, step, curriculum)
-        for _, channel, gradients in self.others:
-            for kind, x in channel.recv().items():
-                loss[kind] += x
-            for p, gradient in zip(self.model.parameters(), gradients):
-                p.grad = gradient.clone() if p.grad is None else p.grad.add_(gradient)
-        return loss
-
-    def dismiss(self) -> None:
-        for process, _, _ in self.others:
-            process.terminate()
-            process.join()
-
-
-def help_along(channel, gradients: list[Tensor], model: Qwen, encode: Encoder, args: argparse.Namespace,
-               part: int) -> None:
-    """What each further process of a `Crew` does: its part of every step that it is told of."""
-    take_threads(args.processes)
-    for p, gradient in zip(model.parameters(), gradients):
-        p.grad = gradient                               # backward adds to what is there
-    while True:
-        step, curriculum = channel.recv()
-        for gradient in gradients:
-            gradient.zero_()
-        channel.send(part_of_step(model, encode, args, part, step, curriculum))
-
-
-def take_threads(processes: int) -> None:
-    """As many threads as are there for each process; and numbers next to nothing, which are slow, are nothing."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    torch.set_flush_denormal(True)
 
 
 @torch.no_grad()
@@ -568,7 +502,7 @@ def train(args: argparse.Namespace) -> None:
     if not hasattr(torch.optim, "Muon"):
         raise SystemExit(f"Training needs torch 2.9 or newer, for torch.optim.Muon; this is {torch.__version__}.")
     torch.manual_seed(args.seed)
-    take_threads(args.processes)
+    torch.set_flush_denormal(True)
     run = Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(run / "tokenizer")
@@ -604,12 +538,14 @@ def train(args: argparse.Namespace) -> None:
         os.replace(run / "last.pt.part", run / "last.pt")
 
     model.train()
-    crew = Crew(model, encode, args)
     bar = tqdm(range(first, args.steps), initial=first, total=args.steps, unit="step", disable=None)
     for step in bar:
         started = time.perf_counter()
-        loss = crew.step(step, curriculum)
-        teaching = taught(model, teacher, encode.processor, Random(f"{args.seed} teach {step}"), unnamed=True)
+        rng = Random(f"{args.seed} {step}")
+        mixture = Mixture.at(curriculum.phase, curriculum.since, args.tokens, args.pictures)
+        samples = mixture.samples(rng, curriculum.most_facts)
+        loss = step_losses(model, encode.batches(samples, area=args.tokens // 2), mixture.weights)
+        teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
         teaching.backward()
         loss["teacher"] = teaching.item()
         norm = step_all(optimizers, schedule(step, args.steps, args.lr))
@@ -631,7 +567,6 @@ def train(args: argparse.Namespace) -> None:
         if (step + 1) % args.keep_every == 0:
             keep(step + 1)
     keep(args.steps)
-    crew.dismiss()
 
     model.load_state_dict(average, strict=False)
     finish(model, run, Path(args.out), args, log)
@@ -649,8 +584,7 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
     options = " ".join(f"--{name} {vars(args)[name]}" for name in OPTIONS)
     facts = {"command": f"python -m minqwen.nano.train {options}", "seed": args.seed, "steps": args.steps,
-             "seconds": log[-1]["seconds"], "processes": args.processes, "threads": torch.get_num_threads(),
-             "torch": torch.__version__}
+             "seconds": log[-1]["seconds"], "threads": torch.get_num_threads(), "torch": torch.__version__}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -662,7 +596,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
     parser.add_argument("--pictures", type=int, default=24, help="pictures in a step, at last, and 3/8 as many clips")
-    parser.add_argument("--processes", type=int, default=min(4, os.cpu_count() or 1), help="that share a step's work")
     parser.add_argument("--probe-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
     parser.add_argument("--run", default=str(ROOT / "runs" / "nano"), help="where a run keeps its place")
