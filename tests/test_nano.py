@@ -500,6 +500,8 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     assert whole.keys() == resumed.keys()
     for name in whole:
         torch.testing.assert_close(resumed[name], whole[name], rtol=1e-6, atol=1e-7)
+    known = [torch.load(tmp_path / name / "last.pt", weights_only=False)["curriculum"] for name in ("whole", "resumed")]
+    assert known[1] == pytest.approx(known[0]) and known[0]["since"] == 4
     with pytest.raises(SystemExit, match="--restart"):
         run("resumed", "--lr", "0.5")
 

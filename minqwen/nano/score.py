@@ -180,9 +180,9 @@ Made by `python -m minqwen.nano.score --card`.
 `{command}`
 
 Seed {seed}, {steps} steps, {minutes:.0f} minutes on {threads} thread(s) of a shared machine, torch {torch}.
-The curve is in `training.csv`. The vision tower was first taught by itself, by a small teacher that
-holds what it sees against the model's own words for it, goes along to the end and is thrown away. Mostly stories came
-first, then pictures beside them, then everything.
+The curve is in `training.csv`. The vision tower was first taught by itself, by a small teacher that holds what it sees
+against the model's own words for it, goes along to the end and is thrown away. Mostly stories came first, then pictures
+beside them, then everything.
 """
 
 

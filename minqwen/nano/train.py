@@ -195,8 +195,7 @@ def sum_samples(rng: Random, tokens: int, most_digits: int, thinking: float = 0.
 
 
 def first_samples(rng: Random, count: int, film: bool = False) -> list[Sample]:
-    """What is to be looked up in pictures of up to three shapes, or in clips: in running text, one kind of question to
-    each."""
+    """What is to be looked up in pictures of up to three shapes, or in clips: running text, one kind asked of each."""
     conversations = [world.picture_conversation(rng, rng.randint(2, 4), film=film, most_shapes=3,
                                                 kind=rng.choice(FIRST_OF_CLIPS if film else FIRST_KINDS))
                      for _ in range(count)]
@@ -273,7 +272,7 @@ def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, unn
     """The teacher's loss on `count` pictures of one size.
 
     unnamed: half of them are in colours that have no name, so that a shape is told by its form alone. From named ones
-    alone the tower learns, too, which shapes never are of which colour, and took white diamonds for crosses.
+    alone the tower learns, too, which shapes never are of which colour, and takes white diamonds for crosses.
     """
     size = rng.choice(pictures.SIZES) if rng.random() < 0.3 else pictures.SIZES[0]
     scenes = [pictures.Scene.sample(rng, size=size) for _ in range(count)]
@@ -327,14 +326,14 @@ class Mixture(NamedTuple):
     """What a step reads - stories and sums in tokens, pictures, clips and calls of the calculator in numbers - and how
     much the loss of each kind counts."""
 
-    stories: int
-    sums: int
-    first_pictures: int
-    pictures: int
-    clips: int
-    first_clips: int
-    calls: int
     weights: dict[str, float]
+    stories: int
+    sums: int = 0
+    first_pictures: int = 0
+    pictures: int = 0
+    first_clips: int = 0
+    clips: int = 0
+    calls: int = 0
 
     @classmethod
     def at(cls, phase: str, since: int, tokens: int, pictures: int) -> "Mixture":
@@ -346,11 +345,12 @@ class Mixture(NamedTuple):
         """
         stories, few = tokens * 4 // 5, max(1, pictures // 3)
         if phase == "stories":
-            return cls(stories, 0, few, 0, 0, 0, 0, WEIGHTS | {"pictures": 0.2})
+            return cls(WEIGHTS | {"pictures": 0.2}, stories, first_pictures=few)
         if phase == "pictures":
-            return cls(stories // 2, 0, pictures * 3 // 2, 0, 0, 0, 0, WEIGHTS | {"facts": 1.5})
-        first, weights = (few, WEIGHTS | {"clips": 2.0}) if since < CLIPS_FIRST else (0, WEIGHTS)
-        return cls(stories, tokens // 5, 0, pictures, max(1, pictures * 3 // 8), first, max(1, pictures // 6), weights)
+            return cls(WEIGHTS | {"facts": 1.5}, stories // 2, first_pictures=pictures * 3 // 2)
+        weights, first_clips = (WEIGHTS | {"clips": 2.0}, few) if since < CLIPS_FIRST else (WEIGHTS, 0)
+        return cls(weights, stories, tokens // 5, pictures=pictures, first_clips=first_clips,
+                   clips=max(1, pictures * 3 // 8), calls=max(1, pictures // 6))
 
     def samples(self, rng: Random, most_facts: int) -> list[Sample]:
         return [*story_samples(rng, self.stories, most_facts), *sum_samples(rng, self.sums, MOST_DIGITS),
@@ -544,7 +544,7 @@ def train(args: argparse.Namespace) -> None:
         rng = Random(f"{args.seed} {step}")
         mixture = Mixture.at(curriculum.phase, curriculum.since, args.tokens, args.pictures)
         samples = mixture.samples(rng, curriculum.most_facts)
-        loss = step_losses(model, encode.batches(samples, area=args.tokens // 2), mixture.weights)
+        loss = step_losses(model, encode.batches(samples, area=args.tokens), mixture.weights)
         teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
         teaching.backward()
         loss["teacher"] = teaching.item()
