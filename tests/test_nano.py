@@ -530,9 +530,10 @@ def test_stories_come_first_then_pictures_and_then_everything():
     weights, kinds = read("pictures")
     assert kinds["pictures"] == 36 and 0.4 < kinds["facts"] / told["facts"] < 0.6 and kinds.keys() == told.keys()
     assert weights["facts"] == 1.5 * weights["pictures"]
-    for since, clips, weight in ((0, 9 + 8, 2), (399, 9 + 8, 2), (400, 9, train.WEIGHTS["clips"])):
+    for since, clips, weight, counts in ((0, 9 + 8, 2, 0), (399, 9 + 8, 2, 0), (400, 9, train.WEIGHTS["clips"], 0),
+                                         (619, 9, train.WEIGHTS["clips"], 0), (620, 9, train.WEIGHTS["clips"], 8)):
         weights, kinds = read("everything", since)
-        assert (kinds["pictures"], kinds["clips"], kinds["calculator"]) == (24, clips, 4)
+        assert (kinds["pictures"], kinds["clips"], kinds["calculator"]) == (24 + counts, clips, 4)
         assert kinds.keys() == train.WEIGHTS.keys() and weights == train.WEIGHTS | {"clips": weight}
     _, kinds = read("everything", tokens=400, pictures=1)                       # none of them is ever left out
     assert (kinds["pictures"], kinds["clips"], kinds["calculator"]) == (1, 2, 1)
@@ -570,12 +571,15 @@ def test_in_some_longer_stories_a_colour_does_not_tell_whose_thing_it_is():
     assert set(numbers) >= {1, 2, 3, 8} and len(numbers) > 100
 
 
-@pytest.mark.parametrize("film, first", [(False, train.FIRST_KINDS), (True, train.FIRST_OF_CLIPS)])
-def test_first_samples_are_to_be_looked_up(film, first):
-    """Running text with one kind of question to each picture, of up to three shapes, or to each clip."""
-    asked, counts = Counter(), set()
+@pytest.mark.parametrize("sample, kinds_asked, shapes", [
+    (dict(first_pictures=300), train.FIRST_KINDS, {1, 2, 3}), (dict(first_clips=300), train.FIRST_OF_CLIPS, {1, 2}),
+    (dict(counts=300), train.COUNTS, {1, 2, 3, 4}),
+])
+def test_what_is_asked_in_running_text_is_of_one_kind(sample, kinds_asked, shapes):
+    """One kind of question to each picture, the first of up to three shapes, or to each clip."""
+    asked, counts, film = Counter(), set(), "first_clips" in sample
     all_questions = world.film_questions if film else world.scene_questions
-    for sort, conversation, pieces in train.first_samples(Random(0), 300, film=film):
+    for sort, conversation, pieces in train.Mixture({}, 0, **sample).samples(Random(0), most_facts=8):
         assert sort == ("clips" if film else "pictures") and pieces == world.plain_pieces(conversation)
         kinds, sees = set(), None
         for turn in conversation.turns:
@@ -587,7 +591,7 @@ def test_first_samples_are_to_be_looked_up(film, first):
             assert turn.thinking is None and not any(pictures.held_out(s.colour, s.kind) for s in sees.shapes)
         [kind] = kinds
         asked[kind] += 1
-    assert asked.keys() == set(first) and min(asked.values()) > 60 and counts == ({1, 2} if film else {1, 2, 3})
+    assert asked.keys() == set(kinds_asked) and min(asked.values()) > 60 and counts == shapes
 
 
 def test_what_is_learnt_first_of_pictures_is_what_must_be_looked_up():

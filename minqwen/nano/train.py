@@ -44,9 +44,11 @@ MUON_PACE = 3.0                                          # of the learning rate,
 TOWER_PACE = 0.2                                         # of these, once the tower has learnt to look
 OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
 MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
-FIRST_KINDS = "colour", "where", "shape"                 # of question, that are learnt before all others
+FIRST_KINDS = "colour", "where", "shape"                 # of question, that are learnt first, of up to three shapes
 FIRST_OF_CLIPS = "which way", "what moves"               # the same of clips, in
 CLIPS_FIRST = 400                                        # so many steps of the last phase
+COUNTS = "how many", "how many of a kind"                # these of pictures,
+COUNTS_FROM = 620                                        # from this step of it
 LONG, STORIES_UNTIL = 30, 1000                           # pictures begin after stories of so many facts, or this step
 SEEN, PICTURES_UNTIL = 0.06, 700                         # all else at these nats a token, or after so many steps more
 SHARP = 20                                               # of the teacher: two names' logits for cosines 1 apart
@@ -194,10 +196,11 @@ def sum_samples(rng: Random, tokens: int, most_digits: int, thinking: float = 0.
     return samples
 
 
-def first_samples(rng: Random, count: int, film: bool = False) -> list[Sample]:
-    """What is to be looked up in pictures of up to three shapes, or in clips: running text, one kind asked of each."""
-    conversations = [world.picture_conversation(rng, rng.randint(2, 4), film=film, most_shapes=3,
-                                                kind=rng.choice(FIRST_OF_CLIPS if film else FIRST_KINDS))
+def plain_samples(rng: Random, count: int, kinds: tuple[str, ...], film: bool = False,
+                  most_shapes: int = 4) -> list[Sample]:
+    """Pictures, or clips, in running text; one of these kinds of question is asked of each."""
+    conversations = [world.picture_conversation(rng, rng.randint(2, 4), film=film, most_shapes=most_shapes,
+                                                kind=rng.choice(kinds))
                      for _ in range(count)]
     kind = "clips" if film else "pictures"
     return [Sample(kind, conversation, world.plain_pieces(conversation)) for conversation in conversations]
@@ -334,6 +337,7 @@ class Mixture(NamedTuple):
     first_clips: int = 0
     clips: int = 0
     calls: int = 0
+    counts: int = 0
 
     @classmethod
     def at(cls, phase: str, since: int, tokens: int, pictures: int) -> "Mixture":
@@ -341,7 +345,8 @@ class Mixture(NamedTuple):
 
         Beside the first pictures there are half as many stories, which are known by then. In the last phase there are,
         for a while, a third as many clips as pictures that, as pictures were at first, are asked one kind of question:
-        which way something moves was not learnt without.
+        which way something moves was not learnt without. Once that is known, the same is done for counting, whose
+        answers are so short that they weigh little among those of pictures.
         """
         stories, few = tokens * 4 // 5, max(1, pictures // 3)
         if phase == "stories":
@@ -350,13 +355,16 @@ class Mixture(NamedTuple):
             return cls(WEIGHTS | {"facts": 1.5}, stories // 2, first_pictures=pictures * 3 // 2)
         weights, first_clips = (WEIGHTS | {"clips": 2.0}, few) if since < CLIPS_FIRST else (WEIGHTS, 0)
         return cls(weights, stories, tokens // 5, pictures=pictures, first_clips=first_clips,
-                   clips=max(1, pictures * 3 // 8), calls=max(1, pictures // 6))
+                   clips=max(1, pictures * 3 // 8), calls=max(1, pictures // 6),
+                   counts=few if since >= COUNTS_FROM else 0)
 
     def samples(self, rng: Random, most_facts: int) -> list[Sample]:
         return [*story_samples(rng, self.stories, most_facts), *sum_samples(rng, self.sums, MOST_DIGITS),
-                *first_samples(rng, self.first_pictures), *picture_samples(rng, self.pictures),
-                *first_samples(rng, self.first_clips, film=True), *picture_samples(rng, self.clips, film=True),
-                *calculator_samples(rng, self.calls)]
+                *plain_samples(rng, self.first_pictures, FIRST_KINDS, most_shapes=3),
+                *picture_samples(rng, self.pictures),
+                *plain_samples(rng, self.first_clips, FIRST_OF_CLIPS, film=True),
+                *picture_samples(rng, self.clips, film=True),
+                *calculator_samples(rng, self.calls), *plain_samples(rng, self.counts, COUNTS)]
 
 
 def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
@@ -592,7 +600,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--looks", type=int, default=600, help="steps of the tower by itself, before")
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
     parser.add_argument("--pictures", type=int, default=24, help="pictures in a step, at last, and 3/8 as many clips")
