@@ -327,7 +327,7 @@ N = -system.tril(-1)
     sight("[18] attention across frames", "[h * w for t, h, w in grids for _ in range(t)]",
           "[t * h * w for t, h, w in grids]", lessons=(VISION,)),
     sight("[18] a norm at the end of the tower", "return self.merger(x)",
-          "return self.merger(F.layer_norm(x, x.shape[-1:]))", lessons=(VISION,)),
+          "return self.merger(self.merger.norm(x))", lessons=(VISION,)),
     sight("frames of one size mixed", "(f p) h d -> f h p d", "(p f) h d -> f h p d"),
     sight("queries, keys and values of a patch head by head", "n (three h d) -> three n h d",
           "n (h three d) -> three n h d", lessons=(VISION,)),

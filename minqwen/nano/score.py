@@ -168,8 +168,9 @@ of {frames} frames. A head for multi-token prediction drafts two tokens ahead.
 Asked through the chat template, answered greedily; right means right to the letter. Training saw stories of up to
 {facts} facts and sums of up to {digits} digits without the calculator, and none of these pairs: {pairs}.
 A star marks what goes beyond that: longer ones, and pictures of those pairs alone. Sums scored here were left out of
-training. With the calculator, a sum counts only if the model called it and then said what came back. Drafts are the
-tokens of answers about held-out stories, sums and pictures, each told before the model has read the one in front of it.
+training, where what stands still in a clip is asked a quarter as often as what moves. With the calculator, a sum
+counts only if the model called it and then said what came back. Drafts are the tokens of answers about held-out
+stories, sums and pictures, each told before the model has read the one in front of it.
 
 {table}
 
