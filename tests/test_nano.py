@@ -592,6 +592,13 @@ def test_what_is_asked_in_running_text_is_of_one_kind(sample, kinds_asked, shape
     assert asked.keys() == set(kinds_asked) and min(asked.values()) > 60 and counts == shapes
 
 
+def test_what_stands_still_is_asked_a_quarter_as_often_as_what_moves():
+    """So say the card and the README, for that is why it is not learnt."""
+    asked = Counter(turn.question for sample in train.picture_samples(Random(0), 4000, film=True)
+                    for turn in sample.conversation.turns)
+    assert 0.2 < asked["what stands still?"] / asked["what moves?"] < 0.3
+
+
 def test_what_is_learnt_first_of_pictures_is_what_must_be_looked_up():
     assert set(train.FIRST_KINDS) < set(world.LOOKUPS)
 
