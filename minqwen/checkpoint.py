@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from .config import Config
 from .errors import QwenError, read_json
-from .model import Config, Qwen
+from .model import Qwen
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -177,8 +177,8 @@ def verify(arguments) -> int:
 def info(arguments) -> None:
     """Layers, parameters, bytes of weights, and the cache at a context. Names such as Qwen3.5-4B need no download."""
     from .checkpoint import load_config
+    from .config import OFFICIAL_SIZES, Config
     from .info import describe
-    from .model import OFFICIAL_SIZES, Config
 
     name = arguments.checkpoint
     short = name.removeprefix("Qwen/").removesuffix("-Base")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .model import Config, Qwen
+from .config import Config
+from .model import Qwen
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -32,7 +32,7 @@ from torch.nn.functional import interpolate
 from .errors import QwenError, read_json
 
 if TYPE_CHECKING:
-    from .model import VisionConfig
+    from .config import VisionConfig
 
 __all__ = ["Clip", "Images", "Processor", "Settings", "Videos",
            "image_size", "load_image", "sample_frames", "smart_resize", "video_size"]

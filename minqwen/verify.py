@@ -29,9 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minqwen.config import Config
 from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
-from minqwen.model import Config, Qwen, rotary_angles
+from minqwen.model import Qwen, rotary_angles
 
 KERNEL = {"float64": 1e-12, "float32": 1e-5, "gates to -50": 2e-4, "gradients": 1e-4}
 # (one piece on the same input, the whole model, the whole model where chunks fall differently, and with pictures,

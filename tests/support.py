@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from minqwen.model import Config, GatedRMSNorm, Qwen, RMSNorm
+from minqwen.config import Config
+from minqwen.model import GatedRMSNorm, Qwen, RMSNorm
 from minqwen.verify import for_transformers as for_transformers_with
 from minqwen.verify import random_prompt
 

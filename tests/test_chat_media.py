@@ -13,10 +13,10 @@ from test_chat import Reads, same
 
 import minqwen
 from minqwen.chat import Assistant, load
+from minqwen.config import Config
 from minqwen.errors import QwenError
 from minqwen.generate import generate, prefill, stream
 from minqwen.media import Clip, Processor
-from minqwen.model import Config
 
 PATCHES = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}                # 8 x 8 pixels are a token
 IMAGES = {"size": {"shortest_edge": 512, "longest_edge": 2304}, **PATCHES}           # 8 to 36 tokens

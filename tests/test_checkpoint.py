@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from minqwen import checkpoint
 from minqwen.checkpoint import load_config, load_model, resolve, save_model
+from minqwen.config import Config, TextConfig, VisionConfig
 from minqwen.errors import QwenError
-from minqwen.model import Config, Qwen, TextConfig, VisionConfig
+from minqwen.model import Qwen
 
 IDS = torch.tensor([[5, 17, 2, 250, 33, 91, 4, 4, 120]])
 

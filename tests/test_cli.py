@@ -11,9 +11,10 @@ from support import random_qwen, seeing_config, small_config
 
 from minqwen import cli
 from minqwen.checkpoint import save_model
+from minqwen.config import Config
 from minqwen.errors import QwenError
 from minqwen.info import describe, memory, parameter_counts, readable
-from minqwen.model import AttentionCache, Config
+from minqwen.model import AttentionCache
 
 PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())
 

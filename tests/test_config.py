@@ -9,7 +9,8 @@ import pytest
 import torch
 from support import SMALL, SMALL_VISION, small_config
 
-from minqwen.model import Config, Qwen, TextConfig, VisionConfig, rotary_angles
+from minqwen.config import Config, TextConfig, VisionConfig
+from minqwen.model import Qwen, rotary_angles
 
 PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())   # from the checkpoints' own files
 SHARED = PUBLISHED.pop("every size")

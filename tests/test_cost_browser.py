@@ -16,8 +16,8 @@ from browser_support import (
     write_notebook,
 )
 
+from minqwen.config import OFFICIAL_SIZES
 from minqwen.info import readable
-from minqwen.model import OFFICIAL_SIZES
 from minqwen.widgets import ContextCost, cost
 
 pytestmark = pytest.mark.browser

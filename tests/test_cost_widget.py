@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from widget_support import kept_in, move
 
 import minqwen
+from minqwen.config import OFFICIAL_SIZES, Config
 from minqwen.errors import QwenError
 from minqwen.info import readable
-from minqwen.model import OFFICIAL_SIZES, AttentionCache, Cache, Config, Qwen
+from minqwen.model import AttentionCache, Cache, Qwen
 from minqwen.widgets import ContextCost, cost
 
 SIZES = list(OFFICIAL_SIZES)

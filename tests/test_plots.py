@@ -11,8 +11,8 @@ from matplotlib.patches import Rectangle
 from support import random_qwen, tokens
 
 from minqwen import plots
+from minqwen.config import Config
 from minqwen.info import memory
-from minqwen.model import Config
 from minqwen.trace import trace
 
 STRANGE = ["<|im_start|>", " red", "\n", "红", "🙂", "$x$", "_{", "\ufffd", "é", "", "\x00", "‮"]

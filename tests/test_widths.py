@@ -11,7 +11,8 @@ import pytest
 import torch
 from support import error, random_qwen, seeing_config
 
-from minqwen.model import Config, Qwen
+from minqwen.config import Config
+from minqwen.model import Qwen
 from minqwen.verify import (
     for_transformers,
     module_checks,

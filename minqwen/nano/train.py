@@ -30,8 +30,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..checkpoint import save_model
+from ..config import Config, TextConfig, VisionConfig
 from ..media import Processor
-from ..model import Config, GatedDeltaNet, Qwen, TextConfig, VisionConfig
+from ..model import GatedDeltaNet, Qwen
 from . import pictures, world
 from .tokenizer import save_tokenizer
 

@@ -24,9 +24,9 @@ import numpy as np
 import traitlets
 
 from .. import plots
+from ..config import OFFICIAL_SIZES, Config
 from ..errors import QwenError
 from ..info import BYTES, in_thousands, memory, readable
-from ..model import OFFICIAL_SIZES, Config
 from .explorer import Explorer, sources
 
 CONTEXTS = [2 ** i for i in range(8, 21)]       # tokens: 256 to 1,048,576
