@@ -1,58 +1,113 @@
-"""Our operations beside `transformers`' on this machine: `make bench`, `minqwen bench`, `python -m minqwen.bench`.
+"""What a user calls, beside `transformers` on this machine: `make bench`, `minqwen bench`, `python -m minqwen.bench`.
+
+One folder, which `transformers` has saved: Qwen3.5-0.8B's shape, its whole vocabulary, its vision tower, random weights.
+Each side loads it its own way (`minqwen.load`, `from_pretrained`) and generates its own way (`minqwen.generate`,
+`.generate`), so that the two share nothing, and each has its tensors and settings as its users have them. Prompts,
+pads and a picture's pixels are made once and given to both. Nothing ends a text early: the folder names no such token.
 
 Seconds say little on a machine that does other things as well. So both are timed by turns, a call of ours and a call
 of theirs, and what counts is the median of the ratios of neighbours: whatever slows the machine down slows down both.
+How far to trust it say the quartiles of these ratios.
 
-Ordinary and strong gates are apart: where memories are wiped at once (log decays to -50), products underflow to
-denormal numbers, whose arithmetic is several times slower on a CPU, and how much of it there is depends on the form.
+The delta rule has rows of its own. Ordinary and strong gates are apart there: where memories are wiped at once (log
+decays to -50), products underflow to denormal numbers, whose arithmetic is several times slower on a CPU.
 """
 
-import argparse
-from collections.abc import Callable
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from statistics import median
+from functools import cached_property, partial
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
 
 from .checkpoint import KEPT_FLOAT32
+from .config import Config
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
-from .model import AttentionCache, Config, Qwen
-from .verify import official_modules, official_twin
+from .errors import QwenError
+from .model import Qwen
+from .verify import for_transformers, official_modules, official_twin, random_prompt
 
 LAYERS = 18                                              # Gated DeltaNet layers of the 0.8B
+UNITS = {"ms": lambda seconds: 1e3 * seconds, "tokens/s": lambda seconds: 1 / seconds, "GB": lambda n: n / 1e9}
+SAMPLING = {"temperature": 1.0, "top_k": 20, "top_p": 0.95}                           # as the model card has it
+ROWS = (12, 60, 19, 47, 26, 33, 40, 53)                                               # lengths of a batch's prompts
+
+
+# -------------------------------------------------------------------------------------------------------- comparisons
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: median seconds of each, and how many times faster ours is, by the median of pairwise ratios."""
+    """One comparison, by turns: what each side took, in seconds (or bytes), and how many times less ours at least should.
+
+    pairs: (ours, theirs) of each round.
+    """
 
     what: str
-    ours: float
-    theirs: float
-    ratio: float
-    aim: float | None = None
+    pairs: list[tuple[float, float]]
+    aim: float = 1.0
+    unit: str = "ms"
+
+    @property
+    def ratio(self) -> float:
+        return median(theirs / ours for ours, theirs in self.pairs)
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.aim
+
+    def cells(self) -> list[str]:
+        """As they stand under `HEADINGS`."""
+        ratios = [theirs / ours for ours, theirs in self.pairs]
+        low, _, high = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
+        ours, theirs = (f"{UNITS[self.unit](median(side)):,.2f}" for side in zip(*self.pairs, strict=True))
+        return [self.what, f"{self.ratio:.2f}", f"{low:.2f} to {high:.2f}", f"{self.aim:.2f} {'✓' if self.met else '✗'}",
+                ours, theirs, self.unit]
 
     def __str__(self) -> str:
-        aim = "" if self.aim is None else f"at least {self.aim:.1f} {'✓' if self.ratio >= self.aim else '✗'}"
-        return f"{self.what:<58}{1e3 * self.ours:>10.2f}{1e3 * self.theirs:>14.2f}{self.ratio:>9.2f} x   {aim}".rstrip()
+        return _line(self.cells())
 
 
-HEADING = f"{'milliseconds':<58}{'ours':>10}{'transformers':>14}{'ratio':>9}     aim"
+HEADINGS = ["", "ratio", "half of them", "at least", "minqwen", "transformers", ""]
 
 
-def by_turns(what: str, ours: Callable, theirs: Callable, rounds: int, aim: float | None = None) -> Row:
-    """Call both in turn, `rounds` times after one that does not count; who goes first changes every round."""
-    times = []
+def _line(cells: list[str]) -> str:
+    what, ratio, spread, aim, ours, theirs, unit = cells
+    return f"{what:<62}{ratio:>6}  {spread:>14}  {aim:>8}{ours:>12}{theirs:>14}  {unit}".rstrip()
+
+
+def table(rows: list[Row]) -> str:
+    """The same for a README, in Markdown."""
+    cells = [HEADINGS, ["---", *["---:"] * 5, "---"], *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in cells)
+
+
+def by_turns(ours: Callable, theirs: Callable, rounds: int, figure: Callable | None = None) -> list[tuple]:
+    """(ours, theirs) of each round, after one that does not count; who goes first changes every round.
+
+    figure: what a call comes to; None takes the seconds that it took.
+    """
+
+    def seconds(call):
+        start = perf_counter()
+        call()
+        return perf_counter() - start
+
+    figure, pairs = figure or seconds, []
     for n in range(rounds + 1):
-        seconds = {}
-        for call in (ours, theirs) if n % 2 else (theirs, ours):
-            start = perf_counter()
-            call()
-            seconds[call] = perf_counter() - start
-        times.append((seconds[ours], seconds[theirs]))
-    times = times[1:]
-    return Row(what, median(a for a, _ in times), median(b for _, b in times), median(b / a for a, b in times), aim)
+        both = {call: figure(call) for call in ((ours, theirs) if n % 2 else (theirs, ours))}
+        pairs.append((both[ours], both[theirs]))
+    return pairs[1:]
+
+
+# ----------------------------------------------------------------------------------------------------- the delta rule
 
 
 def rule_inputs(T: int, Hk: int, Hv: int, strong: bool = False) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
@@ -64,17 +119,15 @@ def rule_inputs(T: int, Hk: int, Hv: int, strong: bool = False) -> tuple[list[to
     return [q, k, v], {"g": g, "beta": torch.rand(1, T, Hv, generator=random)}
 
 
-def chunked(T: int, Hk: int, Hv: int, strong: bool, rounds: int, aim: float | None) -> Row:
+def chunked(T: int, Hk: int, Hv: int, strong: bool, rounds: int) -> list[tuple]:
     """A prompt of T tokens through one layer's rule."""
     x, gates = rule_inputs(T, Hk, Hv, strong)
     options = {"output_final_state": True, "use_qk_l2norm_in_kernel": True}
     official = official_modules().torch_chunk_gated_delta_rule
-    ours, theirs = (lambda rule=rule: rule(*x, **gates, **options) for rule in (chunk_gated_delta_rule, official))
-    name = f"delta rule, {T} tokens, {Hk}:{Hv} heads, {'strong' if strong else 'ordinary'} gates"
-    return by_turns(name, ours, theirs, rounds, aim)
+    return by_turns(*(partial(rule, *x, **gates, **options) for rule in (chunk_gated_delta_rule, official)), rounds)
 
 
-def decoding(Hk: int, Hv: int, rounds: int, aim: float | None) -> Row:
+def decoding(Hk: int, Hv: int, rounds: int) -> list[tuple]:
     """One token through the rule of all layers, as each decodes: ours writes into the state, theirs is copied there."""
     x, gates = rule_inputs(1, Hk, Hv)
     states, official_states = (list(torch.zeros(2, LAYERS, 1, Hv, 128, 128)[i]) for i in range(2))
@@ -89,82 +142,258 @@ def decoding(Hk: int, Hv: int, rounds: int, aim: float | None) -> Row:
         for state in official_states:
             state.copy_(official(*x, **gates, initial_state=state, **options)[1])
 
-    return by_turns(f"delta rule, decoding, {LAYERS} layers, {Hk}:{Hv} heads", ours, theirs, rounds, aim)
+    return by_turns(ours, theirs, rounds)
 
 
-def random_model(layers: int) -> Qwen:
-    """Of the 0.8B's shape, float32."""
-    text = replace(Config.named("Qwen3.5-0.8B").text_config, num_hidden_layers=layers, layer_types=None)
-    return Qwen(Config(text)).eval().requires_grad_(False)
+# -------------------------------------------------------------------------------------------------------- whole models
 
 
-def in_bfloat16(qwen: Qwen) -> Qwen:
-    """As the checkpoints are published: two small tensors of each Gated DeltaNet stay float32."""
+def shape(layers: int, dtype: str) -> Config:
+    """Qwen3.5-0.8B's, with as many layers as are wanted, and with no token that ends a text."""
+    official = Config.named("Qwen3.5-0.8B")
+    text = replace(official.text_config, num_hidden_layers=layers, layer_types=None, mtp_num_hidden_layers=0,
+                   eos_token_id=None, dtype=dtype)
+    return replace(official, text_config=text)
+
+
+def make_folder(config: Config, folder: Path) -> Path:
+    """A checkpoint of random weights that `transformers` saves, in the dtype that `config` names.
+
+    As the checkpoints are published, two small tensors of each Gated DeltaNet are float32 whatever the others are.
+    """
+    qwen = Qwen(config).requires_grad_(False)
     for name, parameter in qwen.named_parameters():
         if not name.endswith(KEPT_FLOAT32):
-            parameter.data = parameter.data.bfloat16()
-    return qwen
+            parameter.data = parameter.data.to(getattr(torch, config.text_config.dtype))
+    official_twin(qwen, pictures=True).save_pretrained(folder)
+    return folder
 
 
-def whole_model(qwen: Qwen, contexts: tuple[int, ...], rounds: int, aim: float | None) -> list[Row]:
-    """Prefill, and decoding at several contexts; both models on the same weights, each with its own cache.
+class Ours:
+    """A folder and what a user of this package calls with it."""
 
-    Decoding reads every weight once for each token: that is most of the time, and the same for both. The longer the
-    context, the more it costs that theirs copies all keys and values to append one.
-    """
-    twin, text = official_twin(qwen), qwen.config.text_config
-    ids = torch.randint(text.vocab_size, (1, 256), generator=torch.Generator().manual_seed(0))
-    name = f"0.8B, {text.num_hidden_layers} layers, {str(qwen.head_weight.dtype).removeprefix('torch.')}"
-    rows = [by_turns(f"{name}, prefill of {ids.shape[1]} tokens",
-                     lambda: qwen(ids, cache=qwen.new_cache(1, ids.shape[1]), logits_to_keep=1),
-                     lambda: twin(ids, use_cache=True, logits_to_keep=1), max(2, rounds // 10))]
-    for context in contexts:
-        cache, past = filled(qwen, twin, context, room=rounds + 1)
-        rows.append(by_turns(f"{name}, decoding after {context:,} tokens",
-                             lambda cache=cache: qwen(ids[:, :1], cache=cache),
-                             lambda past=past: twin(ids[:, :1], past_key_values=past, use_cache=True), rounds, aim))
-    return rows
+    def __init__(self, folder: Path):
+        import minqwen
 
+        self.model = minqwen.load(folder).model
 
-def filled(qwen: Qwen, twin: torch.nn.Module, context: int, room: int):
-    """Both caches with the same `context` tokens in them: one is read, keys and values of the others are made up."""
-    cache, token = qwen.new_cache(1, context + room), torch.zeros(1, 1, dtype=torch.long)
-    qwen(token, cache=cache)
-    past = twin(token, use_cache=True).past_key_values
-    for ours, theirs in zip(cache.layers, past.layers, strict=True):
-        if isinstance(ours, AttentionCache):
-            ours.keys[:, :, 1:context].normal_()
-            ours.values[:, :, 1:context].normal_()
-            theirs.keys, theirs.values = (x[:, :, :context].clone() for x in (ours.keys, ours.values))
-            ours.length = context
-    cache.length = context
-    cache.positions.fill_(context)
-    return cache, past
+    def answer(self, inputs: dict, new: int, **options) -> list[list[int]]:
+        """The new tokens of each row: the likeliest ones, unless options say how to draw them."""
+        from .generate import generate
+
+        return generate(self.model, **inputs, max_new_tokens=new, **options)
+
+    def begin(self, inputs: dict, room: int) -> None:
+        """Read a prompt, to `go_on` from it for as many tokens as there is room."""
+        self.cache = self.model.new_cache(1, inputs["input_ids"].shape[1] + room)
+        self.said = self.answer(inputs, 1, cache=self.cache)[0]
+
+    def go_on(self, new: int, **options) -> None:
+        self.said += self.answer({"input_ids": torch.tensor([self.said[-1:]])}, new, cache=self.cache, **options)[0]
 
 
-@torch.no_grad()
-def run(quick: bool = False) -> list[Row]:
-    """Time everything and print it line by line; `quick` takes fewer rounds and a third of the layers."""
-    threads = torch.get_num_threads()
-    print(f"torch {torch.__version__}, {threads} threads, float32 unless it says otherwise\n\n{HEADING}", flush=True)
-    rows = []
+class Theirs:
+    """A folder and what a user of `transformers` calls with it. The methods are those of `Ours`."""
 
-    def show(*new):
-        rows.extend(new)
-        print(*new, sep="\n", flush=True)
+    def __init__(self, folder: Path):
+        self.model = official_modules().Qwen3_5ForConditionalGeneration.from_pretrained(folder, dtype="auto")
 
-    few, many = (3, 20) if quick else (15, 100)
+    def _generate(self, inputs, new, **options):
+        return self.model.generate(**inputs, max_new_tokens=new, do_sample=bool(options), **options)
+
+    def answer(self, inputs, new, **options):
+        ids = self._generate(for_transformers(self.model.config, inputs), new, **options)
+        return ids[:, inputs["input_ids"].shape[1]:].tolist()
+
+    def begin(self, inputs, room):
+        self.model.generation_config.return_dict_in_generate = True
+        self.out, self.prompt = self._generate(inputs, 1), inputs["input_ids"].shape[1]
+        self.model.generation_config.return_dict_in_generate = False
+
+    def go_on(self, new, **options):
+        ids, cache = self.out.sequences, self.out.past_key_values
+        ids = self._generate({"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache}, new,
+                             **options)
+        self.out.sequences = ids
+
+    @property
+    def said(self):
+        return self.out.sequences[0, self.prompt:].tolist()
+
+
+class Pair:
+    """A folder that is made when it is first needed, and both sides of it: each loads it by itself."""
+
+    def __init__(self, config: Config, folder: Path):
+        self.config, self._folder = config, folder
+
+    @cached_property
+    def folder(self) -> Path:
+        return make_folder(self.config, self._folder)
+
+    @cached_property
+    def sides(self) -> tuple[Ours, Theirs]:
+        return Ours(self.folder), Theirs(self.folder)
+
+    def prompt(self, *rows: list) -> dict:
+        """What both are given: see `verify.random_prompt`. A mask is always there, as processors give it."""
+        inputs = random_prompt(self.config, *rows, random=torch.Generator().manual_seed(0))
+        return {"attention_mask": torch.ones_like(inputs["input_ids"])} | inputs
+
+    def answering(self, rounds: int, *rows: list, new: int = 1) -> list[tuple]:
+        """From a prompt to `new` tokens."""
+        inputs = self.prompt(*rows)
+        return by_turns(*(partial(side.answer, inputs, new) for side in self.sides), rounds)
+
+    def going_on(self, rounds: int, context: int, new: int = 8, sampling: dict | None = None, **ours: float):
+        """A token behind `context` others and those that came meanwhile; the prompt is read before, and not counted.
+
+        sampling: how to draw; the likeliest token otherwise. ours: what only our side knows of that.
+        """
+        for side in self.sides:
+            side.begin(self.prompt([context]), room=(rounds + 1) * new)
+        options = sampling or {}
+        calls = (partial(side.go_on, new, **options, **more) for side, more in zip(self.sides, (ours, {}), strict=True))
+        return [(a / new, b / new) for a, b in by_turns(*calls, rounds)]
+
+    def loading(self, rounds: int, new: int) -> list[tuple]:
+        """The folder to a model, and to its first token if there is one."""
+        inputs = self.prompt([64])
+
+        def load(side):
+            model = side(self.folder)
+            if new:
+                model.answer(inputs, new)
+
+        return by_turns(partial(load, Ours), partial(load, Theirs), rounds)
+
+    def memory(self, rounds: int) -> list[tuple]:
+        """The most bytes that a process of its own holds which loads the folder and gives one token."""
+
+        def peak(side):
+            code = (f"import torch\nfrom minqwen.bench import {side}, peak_memory\n"
+                    f"{side}({str(self.folder)!r}).answer({{'input_ids': torch.ones(1, 64, dtype=torch.long)}}, 1)\n"
+                    f"print(peak_memory())")
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            if done.returncode:
+                raise QwenError(f"The process that was to be weighed failed: {done.stderr.strip()[-300:]}")
+            return int(done.stdout.split()[-1])
+
+        return by_turns("Ours", "Theirs", rounds, figure=peak)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held so far. Linux hands `ru_maxrss` on from a parent: VmHWM it does not."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+    try:
+        import resource
+    except ImportError:
+        raise QwenError("Windows does not tell what a process held at most: leave the rows of memory out.") from None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+# ------------------------------------------------------------------------------------------------------------- the run
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row that can be measured."""
+
+    what: str
+    measure: Callable[[], list[tuple]]
+    aim: float = 1.0
+    unit: str = "ms"
+
+    def row(self) -> Row:
+        return Row(self.what, self.measure(), self.aim, self.unit)
+
+
+def rule_tasks(rounds: int) -> Iterator[Task]:
     for Hk, Hv in ((16, 16), (16, 32)):
-        show(chunked(2048, Hk, Hv, False, few, 2.0), chunked(64, Hk, Hv, False, many, 1.3))
-        show(chunked(2048, Hk, Hv, True, few, None), chunked(64, Hk, Hv, True, many, None))
-        show(decoding(Hk, Hv, many, 2.5))
-    qwen = random_model(8 if quick else 24)
-    show(*whole_model(qwen, (256, 4096), many // 2, 1.2))
-    show(*whole_model(in_bfloat16(qwen), (256, 4096), many // 2, 1.2))
+        for T, times, aim in ((64, 8, 1.5), (512, 4, 2.5), (2048, 1, 2.5), (8192, 1, 2.5)):
+            for gates in ("ordinary", "strong"):
+                yield Task(f"delta rule, {T:,} tokens, {Hk}:{Hv} heads, {gates} gates",
+                           partial(chunked, T, Hk, Hv, gates == "strong", times * rounds), aim)
+        yield Task(f"delta rule, decoding, {LAYERS} layers, {Hk}:{Hv} heads", partial(decoding, Hk, Hv, 8 * rounds), 2)
+
+
+def model_tasks(pair: Pair, rounds: int) -> Iterator[Task]:
+    dtype = pair.config.text_config.dtype
+    full = dtype == "float32"                            # the aims differ: there is more to gain in bfloat16
+
+    def task(what, measure, *arguments, aim=1.0, unit="ms", **options):
+        return Task(f"{dtype}, {what}", partial(measure, rounds, *arguments, **options), aim, unit)
+
+    yield task("peak memory", pair.memory, unit="GB")
+    yield task("load", pair.loading, 0)
+    yield task("load, and the first token after 64", pair.loading, 1)
+    for T, aim in ((64, 1.0), (512, 1.3), (2048, 1.3)):
+        yield task(f"first token after {T:,}", pair.answering, [T], aim=1.1 if full else aim)
+    for side in (512, 1024):
+        picture = (side // 16, side // 16)
+        yield task(f"first token after a picture of {side} x {side}", pair.answering, [8, picture, 8], aim=1.3)
+    for new in (8, 16):
+        rows = [[n] for n in ROWS]
+        yield task(f"8 rows of 12 to 60 tokens, {new} new each", pair.answering, *rows, new=new, aim=1.3)
+    for context, aim in ((32, 1.15), (4096, 1.3)):
+        yield task(f"decoding after {context:,}", pair.going_on, context, aim=aim if full else 1.4, unit="tokens/s")
+    yield task("sampling after 32", pair.going_on, 32, sampling=SAMPLING, unit="tokens/s")
+    yield task("sampling after 32, ours with presence penalty", pair.going_on, 32, sampling=SAMPLING,
+               presence_penalty=1.5, unit="tokens/s")
+
+
+def tasks(layers: int, rounds: int, folder: str | None = None) -> Iterator[Task]:
+    """Every row there is, to be measured one after the other: a folder goes when the next dtype's turn has come."""
+    yield from rule_tasks(2 * rounds)
+    for dtype in ("bfloat16", "float32"):
+        with TemporaryDirectory(prefix="minqwen-bench-", dir=folder, ignore_cleanup_errors=True) as place:
+            yield from model_tasks(Pair(shape(layers, dtype), Path(place)), rounds)
+
+
+def machine() -> str:
+    """The processor, what it has for bfloat16, threads and versions: a ratio holds for these."""
+    import transformers
+
+    cpuinfo = Path("/proc/cpuinfo")
+    facts = dict(re.findall(r"(.*?)\s*:\s*(.*)", cpuinfo.read_text())) if cpuinfo.exists() else {}
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    has = [name for flag, name in (("avx512f", "AVX-512"), ("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX"),
+                                   ("bf16", "BF16")) if flag in flags]
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return (f"{name} ({', '.join(has) or 'nothing'} for bfloat16), {torch.get_num_threads()} threads, "
+            f"torch {torch.__version__}, transformers {transformers.__version__}")
+
+
+def run(quick: bool = False, only: str = "", layers: int | None = None, folder: str | None = None,
+        markdown: bool = False) -> list[Row]:
+    """Time our calls and transformers' by turns, and print how many times faster ours are.
+
+    Args:
+        quick: fewer rounds, and 8 layers of the model's 24.
+        only: measure the rows whose names this regular expression finds.
+        layers: of the model.
+        folder: where the checkpoint is made for the while: 3.5 GB in float32.
+        markdown: print the table once more at the end, for a README.
+    """
+    layers, rounds = layers or (8 if quick else 24), 3 if quick else 7
+    official_modules()                                   # complains now, if it is missing
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    print(f"{machine()}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers\n\n{_line(HEADINGS)}", flush=True)
+    rows = []
+    for task in tasks(layers, rounds, folder):
+        if re.search(only, task.what):
+            rows.append(task.row())
+            print(rows[-1], flush=True)
+    if markdown:
+        print(f"\n{table(rows)}")
     return rows
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=run.__doc__)
-    options.add_argument("--quick", action="store_true")
-    run(**vars(options.parse_args()))
+    from .cli import main
+
+    sys.exit(main(["bench", *sys.argv[1:]]))

@@ -84,8 +84,13 @@ def parser() -> argparse.ArgumentParser:
     sub = command(download, "fetch a checkpoint and say where it is")
     checkpoint_of(sub)
 
-    sub = command(bench, "our operations beside transformers', side by side in one run")
-    sub.add_argument("--quick", action="store_true", help="fewer rounds and layers")
+    sub = command(bench, "what a user calls beside transformers, side by side in one run")
+    sub.add_argument("--quick", action="store_true", help="fewer rounds, and 8 layers")
+    sub.add_argument("--only", default="", metavar="PATTERN", help="the rows whose names this regular expression finds")
+    sub.add_argument("--layers", type=int, metavar="N", help="of the model that is made for it (24)")
+    sub.add_argument("--folder", help="where that model is kept for the while, up to 3.5 GB (the system's place for "
+                     "temporary files)")
+    sub.add_argument("--markdown", action="store_true", help="print the table once more, for a README")
     return parser
 
 
@@ -197,10 +202,10 @@ def download(arguments) -> None:
 
 
 def bench(arguments) -> None:
-    """Time our operations and transformers' by turns, and print how many times faster ours are."""
+    """Time our calls and transformers' by turns, and print how many times faster ours are."""
     from .bench import run
 
-    run(quick=arguments.quick)
+    run(arguments.quick, arguments.only, arguments.layers, arguments.folder, arguments.markdown)
 
 
 if __name__ == "__main__":
