@@ -1,9 +1,12 @@
 """What a user calls, beside `transformers` on this machine: `make bench`, `minqwen bench`, `python -m minqwen.bench`.
 
-One folder, which `transformers` has saved: Qwen3.5-0.8B's shape, its whole vocabulary, its vision tower, random weights.
+One folder, which `transformers` has saved: Qwen3.5-0.8B's shape, whole vocabulary and vision tower, random weights.
 Each side loads it its own way (`minqwen.load`, `from_pretrained`) and generates its own way (`minqwen.generate`,
 `.generate`), so that the two share nothing, and each has its tensors and settings as its users have them. Prompts,
-pads and a picture's pixels are made once and given to both. Nothing ends a text early: the folder names no such token.
+pads and a picture's pixels are made once and given to both. No text ends early: the folder names no token for that.
+
+To decode after a long prompt, each side reads it once into a cache and then goes on from there, a few tokens a call, as
+one does in a chat: so neither pays the prompt each time.
 
 Seconds say little on a machine that does other things as well. So both are timed by turns, a call of ours and a call
 of theirs, and what counts is the median of the ratios of neighbours: whatever slows the machine down slows down both.
@@ -45,9 +48,10 @@ ROWS = (12, 60, 19, 47, 26, 33, 40, 53)                                         
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison, by turns: what each side took, in seconds (or bytes), and how many times less ours at least should.
+    """One comparison, by turns.
 
-    pairs: (ours, theirs) of each round.
+    pairs: what (ours, theirs) took in each round, in seconds or bytes.
+    aim: how many times as much theirs should take at least.
     """
 
     what: str
@@ -68,8 +72,8 @@ class Row:
         ratios = [theirs / ours for ours, theirs in self.pairs]
         low, _, high = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
         ours, theirs = (f"{UNITS[self.unit](median(side)):,.2f}" for side in zip(*self.pairs, strict=True))
-        return [self.what, f"{self.ratio:.2f}", f"{low:.2f} to {high:.2f}", f"{self.aim:.2f} {'✓' if self.met else '✗'}",
-                ours, theirs, self.unit]
+        aim = f"{self.aim:.2f} {'✓' if self.met else '✗'}"
+        return [self.what, f"{self.ratio:.2f}", f"{low:.2f} to {high:.2f}", aim, ours, theirs, self.unit]
 
     def __str__(self) -> str:
         return _line(self.cells())
