@@ -1,17 +1,69 @@
 """The benchmark compares what is equal, by turns; its figures are not judged here, for no test knows how busy it is."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
-from support import error, random_qwen
+from support import error, seeing_config
 
-from minqwen import bench
+from minqwen import bench, cli
+
+pytest.importorskip("transformers", minversion="5.23")
+
+
+def small(dtype="float32"):
+    return seeing_config(eos_token_id=None, mtp_num_hidden_layers=0, dtype=dtype, max_position_embeddings=8192)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return bench.Pair(small(), tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+def results(monkeypatch):
+    """[(ours, theirs)]: what is timed for each side is called once, and kept here."""
+    seen = []
+
+    def by_turns(ours, theirs, rounds, figure=None):
+        seen.append((ours(), theirs()))
+        return [(1.0, 1.0)]
+
+    monkeypatch.setattr(bench, "by_turns", by_turns)
+    return seen
+
+
+# ---------------------------------------------------------------------------------------------------------- comparisons
 
 
 def test_by_turns_takes_turns():
     calls = []
-    row = bench.by_turns("x", lambda: calls.append("a"), lambda: calls.append("b"), rounds=3, aim=0.0)
-    assert calls == list("baabbaab") and row.ratio > 0 and "✓" in str(row)
-    assert "✗" in str(bench.Row("x", 1.0, 1.5, 1.5, aim=2.0)) and "aim" not in str(bench.Row("x", 1, 1, 1))
+    pairs = bench.by_turns(lambda: calls.append("a"), lambda: calls.append("b"), rounds=3)
+    assert calls == list("baabbaab") and len(pairs) == 3 and all(a > 0 and b > 0 for a, b in pairs)
+    assert bench.by_turns("ab", "abcd", rounds=2, figure=len) == [(2, 4), (2, 4)]
+
+
+def test_a_row_is_the_median_of_neighbours_ratios():
+    row = bench.Row("x", [(1.0, 3.0), (10.0, 12.0), (1.0, 1.5)], aim=1.5)               # medians alone would say 3
+    assert row.ratio == 1.5 and row.met
+    assert row.cells() == ["x", "1.50", "1.35 to 2.25", "1.50 ✓", "1,000.00", "3,000.00", "ms"]
+    tokens = bench.Row("y", [(0.1, 0.2)], unit="tokens/s").cells()
+    assert tokens == ["y", "2.00", "2.00 to 2.00", "1.00 ✓", "10.00", "5.00", "tokens/s"]
+    assert bench.table([row]).splitlines()[2] == f"| {' | '.join(row.cells())} |"
+
+
+def test_every_row_can_fail():
+    """None has an aim below 1: ours a hundredth slower is red in each."""
+    found = list(bench.tasks(4, 1))
+    assert len({task.what for task in found}) == len(found) == 2 * (4 * 2 + 1) + 2 * 14
+    for task in found:
+        row = bench.Row(task.what, [(1.01, 1.0)], task.aim, task.unit)
+        assert not row.met and "✗" in str(row)
+        assert "✓" in str(replace(row, pairs=[(1.0, task.aim)]))
+
+
+# ------------------------------------------------------------------------------------------------------- the delta rule
 
 
 @pytest.mark.parametrize("strong", [False, True])
@@ -21,34 +73,18 @@ def test_gates_are_what_they_are_called(strong):
     assert 0.05 < -gates["g"].median() < 1 or strong
 
 
-def test_both_sides_compute_the_same(monkeypatch):
-    """What is timed for one side gives what is timed for the other: chunks, decoding, and the whole model."""
-    pytest.importorskip("transformers", minversion="5.23")
-    compared = []
-
-    def results(what, ours, theirs, rounds, aim=None):
-        compared.append((what, ours(), theirs()))
-        return bench.Row(what, 1, 1, 1)
-
-    monkeypatch.setattr(bench, "by_turns", results)
-    with torch.no_grad():
-        bench.chunked(70, 2, 4, False, 1, None)
-        bench.whole_model(random_qwen(), (20, 50), 1, None)
-    (_, ours, theirs), *whole = compared
+def test_both_rules_compute_the_same(results):
+    bench.chunked(70, 2, 4, False, 1)
+    (ours, theirs), = results
     assert error(ours[0], theirs[0]) < 1e-5 and error(ours[1], theirs[1]) < 1e-5
-    assert [what.split(", ")[-1] for what, *_ in whole] == \
-        ["prefill of 256 tokens", "decoding after 20 tokens", "decoding after 50 tokens"]
-    for what, logits, official in whole:
-        assert error(logits, official.logits) < 2e-5, what
 
 
 def test_decoding_leaves_both_with_the_same_states(monkeypatch):
-    pytest.importorskip("transformers", minversion="5.23")
     monkeypatch.setattr(bench, "LAYERS", 2)
     sides = []
-    monkeypatch.setattr(bench, "by_turns", lambda what, ours, theirs, rounds, aim: sides.extend((ours, theirs)))
+    monkeypatch.setattr(bench, "by_turns", lambda ours, theirs, rounds: sides.extend((ours, theirs)))
     with torch.no_grad():
-        bench.decoding(2, 4, 1, None)
+        bench.decoding(2, 4, 1)
         for side in sides:
             side(), side()
     states = [next(c.cell_contents for c in side.__closure__ if isinstance(c.cell_contents, list)
@@ -58,7 +94,111 @@ def test_decoding_leaves_both_with_the_same_states(monkeypatch):
         assert a.any() and error(a, b) < 1e-5
 
 
-def test_bfloat16_is_as_published():
-    dtypes = {name: p.dtype for name, p in bench.in_bfloat16(random_qwen()).named_parameters()}
-    for name, dtype in dtypes.items():
-        assert (dtype == torch.float32) == name.endswith(("A_log", "linear_attn.norm.weight")), name
+# --------------------------------------------------------------------------------------------------------- whole models
+
+
+def test_each_side_has_tensors_of_its_own_as_its_users_have_them(pair):
+    """A twin on our parameters would have them without gradients, and hide what a user pays."""
+    ours, theirs = (side.model for side in pair.sides)
+    assert not any(p.requires_grad for p in ours.parameters()) and all(p.requires_grad for p in theirs.parameters())
+    names = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        assert parameter.equal(names[name]) and parameter.data_ptr() != names[name].data_ptr(), name
+    weight = theirs.model.language_model.norm.weight
+    with torch.no_grad():
+        weight += 1
+        assert error(ours.model.language_model.norm.weight, weight) > 0.1
+        weight -= 1
+
+
+ANSWERS = [task for task in bench.model_tasks(bench.Pair(small(), None), 1) if re.search("first token|rows", task.what)]
+
+
+@pytest.mark.parametrize("what", [task.what for task in ANSWERS if "load" not in task.what])
+def test_both_sides_answer_the_same(pair, results, what):
+    next(task for task in bench.model_tasks(pair, 1) if task.what == what).measure()
+    (ours, theirs), = results
+    rows, new = (8, int(re.search(r"(\d+) new", what)[1])) if "rows" in what else (1, 1)
+    assert ours == theirs and [len(row) for row in ours] == rows * [new]
+
+
+@pytest.mark.parametrize("context", [32, 4096])
+def test_both_sides_go_on_alike(pair, context):
+    """Two rounds, and one that does not count, on one cache each: as if all had been asked at once."""
+    pair.going_on(2, context)
+    ours, theirs = (side.said for side in pair.sides)
+    assert ours == theirs == pair.sides[0].answer(pair.prompt([context]), 1 + 3 * 8)[0]
+
+
+def test_sampling_draws(pair):
+    said = []
+    for _ in range(2):
+        pair.going_on(1, 32, sampling=bench.SAMPLING, presence_penalty=1.5)
+        said += [side.said for side in pair.sides]
+    assert len(set(map(tuple, said))) == 4 and {len(ids) for ids in said} == {1 + 2 * 8}
+
+
+def test_nothing_ends_a_text(pair):
+    for side in pair.sides:
+        assert [len(row) for row in side.answer(pair.prompt([5], [9]), 400)] == [400, 400]
+
+
+def test_loading_and_memory(pair):
+    assert all(a > 0 and b > 0 for new in (0, 1) for a, b in pair.loading(1, new))
+    (ours, theirs), = pair.memory(1)
+    assert 1e8 < ours < 2e9 and 1e8 < theirs < 2e9                                      # torch alone takes so much
+
+
+def test_memory_of_a_process_that_fails(pair, monkeypatch):
+    monkeypatch.setattr(bench.sys, "executable", "false")
+    with pytest.raises(bench.QwenError, match="failed"):
+        pair.memory(1)
+
+
+def test_peak_memory_is_of_bytes_that_were_held():
+    before = bench.peak_memory()
+    torch.ones(3 * before // 4)                                                         # four bytes each
+    assert before < 3 * before < bench.peak_memory() < 5 * before
+
+
+def test_bfloat16_is_as_published(tmp_path):
+    from safetensors.torch import load_file
+
+    folder = bench.make_folder(small("bfloat16"), tmp_path)
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        assert tensor.isfinite().all()
+        assert (tensor.dtype == torch.float32) == name.endswith(("A_log", "linear_attn.norm.weight")), name
+    for side in bench.Ours(folder), bench.Theirs(folder):
+        assert side.model.get_parameter("model.language_model.norm.weight").dtype == torch.bfloat16
+
+
+def test_the_shape_is_the_official_one():
+    config = bench.shape(8, "float32").text_config
+    assert (config.hidden_size, config.vocab_size, config.layer_types.count("full_attention")) == (1024, 248320, 2)
+
+
+# -------------------------------------------------------------------------------------------------------------- the run
+
+
+def test_a_run(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(bench, "shape", lambda layers, dtype: small(dtype))
+    pattern = "first token after 64$|rule, 64 tokens, 16:16 heads, ord"
+    assert cli.main(["bench", "--quick", "--only", pattern, "--folder", str(tmp_path), "--markdown"]) == 0
+    printed, names = capsys.readouterr().out, [task.what for task in bench.tasks(8, 1) if re.search(pattern, task.what)]
+    assert len(names) == 5 and all(printed.count(f"{name}  ") == 1 for name in names)
+    assert torch.__version__ in printed and "8 layers" in printed
+    assert [line.split(" | ")[0][2:] for line in printed.splitlines() if line.startswith("| ")][2:] == names
+    assert not any(tmp_path.iterdir())                                                  # the folders are gone
+
+
+def test_the_readme_says_what_the_bench_prints(repository):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    text = re.search(r"<!-- bench.*?-->\n(.*?)<!-- end of bench -->", text, re.DOTALL)[1]
+    head, rule, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [head, rule] == bench.table([]).splitlines()
+    tasks = {task.what: task for task in bench.tasks(24, 1)}
+    for row in rows:
+        what, ratio, spread, aim, ours, theirs, unit = (cell.strip() for cell in row.strip("|").split("|"))
+        low, high = map(float, spread.split(" to "))
+        assert low <= float(ratio) <= high and unit == tasks[what].unit
+        assert aim == f"{tasks[what].aim:.2f} {'✓' if float(ratio) >= tasks[what].aim else '✗'}", what
