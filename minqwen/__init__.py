@@ -16,6 +16,7 @@ from types import ModuleType
 HOME = {                                        # where each public name is defined
     "load": "chat", "Assistant": "chat", "Reply": "chat", "Conversation": "chat",
     "Config": "config", "Qwen": "model", "Cache": "model",
+    "from_transformers": "adopt",
     "load_config": "checkpoint", "load_model": "checkpoint", "save_model": "checkpoint",
     "Tokenizer": "tokenizer",
     "generate": "generate", "stream": "generate",

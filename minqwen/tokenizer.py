@@ -56,6 +56,7 @@ class Tokenizer:
             fast = FastTokenizer.from_file(str(path))
         except Exception as error:  # the library raises no narrower class
             raise QwenError(f"{path} is not a tokenizer ({error}); fetch or write it again.") from None
+        fast.no_truncation(), fast.no_padding()  # `transformers` saves what its last call asked for
         config, generation, settings = (
             read_json(folder / name) if (folder / name).exists() else {}
             for name in ("config.json", "generation_config.json", "tokenizer_config.json")

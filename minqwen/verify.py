@@ -121,7 +121,8 @@ def verify(qwen, seed: int = 0) -> Report:
     """Compare a model piece by piece with `transformers`, and the kernels with the rule itself.
 
     Args:
-        qwen: a folder or a name (loaded in the dtype that it is stored in), what `minqwen.load` returns, or a `Qwen`.
+        qwen: a folder or a name (loaded in the dtype that it is stored in), what `minqwen.load` or
+            `minqwen.from_transformers` returns (then its own source is compared with, too), or a `Qwen`.
         seed: of the token ids and vectors that are put through both.
 
     Raises:
@@ -143,6 +144,8 @@ def verify(qwen, seed: int = 0) -> Report:
         twin = official_twin(model)
         report.checks += module_checks(model, twin, random)
         report.checks += model_checks(model, twin, random)
+        if getattr(qwen, "source", None) is not None:
+            report.checks.append(source_check(model, qwen.source, random))
         if model.config.vision_config is not None:
             whole = official_twin(model, pictures=True)
             report.checks += tower_checks(model, whole, random)
@@ -455,6 +458,17 @@ def model_checks(model: Qwen, twin: nn.Module, random: torch.Generator) -> Itera
     cache.restore(here)
     logits = model(ids[:, 74:], cache=cache)
     yield check("back to a snapshot, and on", "official, at once", logits, at_once[:, 74:], uneven)
+
+
+def source_check(model: Qwen, source: nn.Module, random: torch.Generator) -> Check:
+    """Logits beside the model of `transformers` that ours was made of: its settings, too, must have been understood."""
+    ids, was_training = _ids(model, 2, 65, random), source.training
+    try:
+        theirs = source.eval()(ids, use_cache=False).logits
+    finally:
+        source.train(was_training)
+    return _check_logits("logits, two rows", "the model it was made from", model(ids), theirs,
+                         _tolerances(model.head_weight.dtype)[1])
 
 
 def tower_checks(model: Qwen, whole: nn.Module, random: torch.Generator) -> Iterator[Check]:
