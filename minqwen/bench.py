@@ -40,7 +40,7 @@ from .verify import for_transformers, official_modules, official_twin, random_pr
 LAYERS = 18                                              # Gated DeltaNet layers of the 0.8B
 UNITS = {"ms": lambda seconds: 1e3 * seconds, "tokens/s": lambda seconds: 1 / seconds, "GB": lambda n: n / 1e9}
 SAMPLING = {"temperature": 1.0, "top_k": 20, "top_p": 0.95}                           # as the model card has it
-ROWS = (12, 60, 19, 47, 26, 33, 40, 53)                                               # lengths of a batch's prompts
+LENGTHS = [[12], [60], [19], [47], [26], [33], [40], [53]]                            # of the prompts in a batch
 
 
 # -------------------------------------------------------------------------------------------------------- comparisons
@@ -50,30 +50,27 @@ ROWS = (12, 60, 19, 47, 26, 33, 40, 53)                                         
 class Row:
     """One comparison, by turns.
 
-    pairs: what (ours, theirs) took in each round, in seconds or bytes.
-    aim: how many times as much theirs should take at least.
+    aim:     how many times as much theirs should take at least.
+    measure: gives the pairs; nothing is made or loaded before.
+    pairs:   what (ours, theirs) took in each round, in seconds or bytes.
     """
 
     what: str
-    pairs: list[tuple[float, float]]
     aim: float = 1.0
     unit: str = "ms"
+    measure: Callable[[], list[tuple]] | None = None
+    pairs: list[tuple[float, float]] = ()
 
-    @property
-    def ratio(self) -> float:
-        return median(theirs / ours for ours, theirs in self.pairs)
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.aim
+    def measured(self) -> "Row":
+        return replace(self, pairs=self.measure())
 
     def cells(self) -> list[str]:
         """As they stand under `HEADINGS`."""
         ratios = [theirs / ours for ours, theirs in self.pairs]
-        low, _, high = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
+        low, ratio, high = quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
         ours, theirs = (f"{UNITS[self.unit](median(side)):,.2f}" for side in zip(*self.pairs, strict=True))
-        aim = f"{self.aim:.2f} {'✓' if self.met else '✗'}"
-        return [self.what, f"{self.ratio:.2f}", f"{low:.2f} to {high:.2f}", aim, ours, theirs, self.unit]
+        aim = f"{self.aim:.2f} {'✓' if ratio >= self.aim else '✗'}"
+        return [self.what, f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", aim, ours, theirs, self.unit]
 
     def __str__(self) -> str:
         return _line(self.cells())
@@ -203,26 +200,23 @@ class Theirs:
         self.model = official_modules().Qwen3_5ForConditionalGeneration.from_pretrained(folder, dtype="auto")
 
     def _generate(self, inputs, new, **options):
-        return self.model.generate(**inputs, max_new_tokens=new, do_sample=bool(options), **options)
+        return self.model.generate(**inputs, max_new_tokens=new, do_sample="temperature" in options, **options)
 
     def answer(self, inputs, new, **options):
         ids = self._generate(for_transformers(self.model.config, inputs), new, **options)
         return ids[:, inputs["input_ids"].shape[1]:].tolist()
 
     def begin(self, inputs, room):
-        self.model.generation_config.return_dict_in_generate = True
-        self.out, self.prompt = self._generate(inputs, 1), inputs["input_ids"].shape[1]
-        self.model.generation_config.return_dict_in_generate = False
+        read = self._generate(inputs, 1, return_dict_in_generate=True)
+        self.ids, self.cache, self.prompt = read.sequences, read.past_key_values, inputs["input_ids"].shape[1]
 
     def go_on(self, new, **options):
-        ids, cache = self.out.sequences, self.out.past_key_values
-        ids = self._generate({"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache}, new,
-                             **options)
-        self.out.sequences = ids
+        inputs = {"input_ids": self.ids, "attention_mask": torch.ones_like(self.ids), "past_key_values": self.cache}
+        self.ids = self._generate(inputs, new, **options)
 
     @property
     def said(self):
-        return self.out.sequences[0, self.prompt:].tolist()
+        return self.ids[0, self.prompt:].tolist()
 
 
 class Pair:
@@ -301,59 +295,46 @@ def peak_memory() -> int:
 # ------------------------------------------------------------------------------------------------------------- the run
 
 
-@dataclass(frozen=True)
-class Task:
-    """A row that can be measured."""
-
-    what: str
-    measure: Callable[[], list[tuple]]
-    aim: float = 1.0
-    unit: str = "ms"
-
-    def row(self) -> Row:
-        return Row(self.what, self.measure(), self.aim, self.unit)
-
-
-def rule_tasks(rounds: int) -> Iterator[Task]:
+def rule_rows(rounds: int) -> Iterator[Row]:
     for Hk, Hv in ((16, 16), (16, 32)):
         for T, times, aim in ((64, 8, 1.5), (512, 4, 2.5), (2048, 1, 2.5), (8192, 1, 2.5)):
             for gates in ("ordinary", "strong"):
-                yield Task(f"delta rule, {T:,} tokens, {Hk}:{Hv} heads, {gates} gates",
-                           partial(chunked, T, Hk, Hv, gates == "strong", times * rounds), aim)
-        yield Task(f"delta rule, decoding, {LAYERS} layers, {Hk}:{Hv} heads", partial(decoding, Hk, Hv, 8 * rounds), 2)
+                yield Row(f"delta rule, {T:,} tokens, {Hk}:{Hv} heads, {gates} gates", aim,
+                          measure=partial(chunked, T, Hk, Hv, gates == "strong", times * rounds))
+        yield Row(f"delta rule, decoding, {LAYERS} layers, {Hk}:{Hv} heads", 2.0,
+                  measure=partial(decoding, Hk, Hv, 8 * rounds))
 
 
-def model_tasks(pair: Pair, rounds: int) -> Iterator[Task]:
+def model_rows(pair: Pair, rounds: int) -> Iterator[Row]:
     dtype = pair.config.text_config.dtype
     full = dtype == "float32"                            # the aims differ: there is more to gain in bfloat16
 
-    def task(what, measure, *arguments, aim=1.0, unit="ms", **options):
-        return Task(f"{dtype}, {what}", partial(measure, rounds, *arguments, **options), aim, unit)
+    def row(what, measure, *arguments, aim=1.0, unit="ms", **options):
+        return Row(f"{dtype}, {what}", aim, unit, partial(measure, rounds, *arguments, **options))
 
-    yield task("peak memory", pair.memory, unit="GB")
-    yield task("load", pair.loading, 0)
-    yield task("load, and the first token after 64", pair.loading, 1)
+    yield row("peak memory", pair.memory, unit="GB")
+    yield row("load", pair.loading, 0)
+    yield row("load, and the first token after 64", pair.loading, 1)
     for T, aim in ((64, 1.0), (512, 1.3), (2048, 1.3)):
-        yield task(f"first token after {T:,}", pair.answering, [T], aim=1.1 if full else aim)
+        yield row(f"first token after {T:,}", pair.answering, [T], aim=1.1 if full else aim)
     for side in (512, 1024):
         picture = (side // 16, side // 16)
-        yield task(f"first token after a picture of {side} x {side}", pair.answering, [8, picture, 8], aim=1.3)
+        yield row(f"first token after a picture of {side} x {side}", pair.answering, [8, picture, 8], aim=1.3)
     for new in (8, 16):
-        rows = [[n] for n in ROWS]
-        yield task(f"8 rows of 12 to 60 tokens, {new} new each", pair.answering, *rows, new=new, aim=1.3)
+        yield row(f"8 rows of 12 to 60 tokens, {new} new each", pair.answering, *LENGTHS, new=new, aim=1.3)
     for context, aim in ((32, 1.15), (4096, 1.3)):
-        yield task(f"decoding after {context:,}", pair.going_on, context, aim=aim if full else 1.4, unit="tokens/s")
-    yield task("sampling after 32", pair.going_on, 32, sampling=SAMPLING, unit="tokens/s")
-    yield task("sampling after 32, ours with presence penalty", pair.going_on, 32, sampling=SAMPLING,
-               presence_penalty=1.5, unit="tokens/s")
+        yield row(f"decoding after {context:,}", pair.going_on, context, aim=aim if full else 1.4, unit="tokens/s")
+    sampling = partial(row, measure=pair.going_on, context=32, sampling=SAMPLING, unit="tokens/s")
+    yield sampling("sampling after 32")
+    yield sampling("sampling after 32, ours with presence penalty", presence_penalty=1.5)
 
 
-def tasks(layers: int, rounds: int, folder: str | None = None) -> Iterator[Task]:
+def all_rows(layers: int, rounds: int, folder: str | None = None) -> Iterator[Row]:
     """Every row there is, to be measured one after the other: a folder goes when the next dtype's turn has come."""
-    yield from rule_tasks(2 * rounds)
+    yield from rule_rows(2 * rounds)
     for dtype in ("bfloat16", "float32"):
         with TemporaryDirectory(prefix="minqwen-bench-", dir=folder, ignore_cleanup_errors=True) as place:
-            yield from model_tasks(Pair(shape(layers, dtype), Path(place)), rounds)
+            yield from model_rows(Pair(shape(layers, dtype), Path(place)), rounds)
 
 
 def machine() -> str:
@@ -388,9 +369,9 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
     logging.disable_progress_bar()
     print(f"{machine()}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers\n\n{_line(HEADINGS)}", flush=True)
     rows = []
-    for task in tasks(layers, rounds, folder):
-        if re.search(only, task.what):
-            rows.append(task.row())
+    for row in all_rows(layers, rounds, folder):
+        if re.search(only, row.what):
+            rows.append(row.measured())
             print(rows[-1], flush=True)
     if markdown:
         print(f"\n{table(rows)}")

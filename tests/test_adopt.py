@@ -39,10 +39,14 @@ def tokenizer():
 
 
 def check_shared(qwen, model):
-    """Every parameter is the very object that is in theirs, and each answers for itself whether it learns."""
-    theirs = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
-    ours = {id(parameter): parameter.requires_grad for parameter in qwen.model.parameters()}
+    """Every parameter is the very object that is in theirs."""
+    ours, theirs = ({id(parameter) for parameter in one.parameters()} for one in (qwen.model, model))
     assert ours == theirs
+
+
+def learning(model):
+    """{name: whether it takes a gradient}"""
+    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
 
 # ------------------------------------------------------------------------------------------------------ what is shared
@@ -53,11 +57,12 @@ def check_shared(qwen, model):
 def test_parameters_are_the_same_objects(frozen, training, processor):
     model = loaded().train(training).requires_grad_(not frozen)
     model.model.visual.requires_grad_(False)
+    before = learning(model)
     qwen = minqwen.from_transformers(model, processor)
     check_shared(qwen, model)
-    assert qwen.source is model and model.training == qwen.model.training == training
-    assert minqwen.verify(qwen).ok
+    assert qwen.source is model and minqwen.verify(qwen).ok
     check_shared(qwen, model)
+    assert learning(model) == learning(qwen.model) == before and set(before.values()) == {False, not frozen}
     assert model.training == qwen.model.training == training
 
 

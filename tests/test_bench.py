@@ -45,22 +45,19 @@ def test_by_turns_takes_turns():
 
 
 def test_a_row_is_the_median_of_neighbours_ratios():
-    row = bench.Row("x", [(1.0, 3.0), (10.0, 12.0), (1.0, 1.5)], aim=1.5)               # medians alone would say 3
-    assert row.ratio == 1.5 and row.met
+    row = bench.Row("x", 1.5, pairs=[(1.0, 3.0), (10.0, 12.0), (1.0, 1.5)])             # medians alone would say 3
     assert row.cells() == ["x", "1.50", "1.35 to 2.25", "1.50 ✓", "1,000.00", "3,000.00", "ms"]
-    tokens = bench.Row("y", [(0.1, 0.2)], unit="tokens/s").cells()
+    tokens = bench.Row("y", unit="tokens/s", pairs=[(0.1, 0.2)]).cells()
     assert tokens == ["y", "2.00", "2.00 to 2.00", "1.00 ✓", "10.00", "5.00", "tokens/s"]
     assert bench.table([row]).splitlines()[2] == f"| {' | '.join(row.cells())} |"
 
 
 def test_every_row_can_fail():
     """None has an aim below 1: ours a hundredth slower is red in each."""
-    found = list(bench.tasks(4, 1))
-    assert len({task.what for task in found}) == len(found) == 2 * (4 * 2 + 1) + 2 * 14
-    for task in found:
-        row = bench.Row(task.what, [(1.01, 1.0)], task.aim, task.unit)
-        assert not row.met and "✗" in str(row)
-        assert "✓" in str(replace(row, pairs=[(1.0, task.aim)]))
+    rows = list(bench.all_rows(4, 1))
+    assert len({row.what for row in rows}) == len(rows) == 2 * (4 * 2 + 1) + 2 * 14
+    for row in rows:
+        assert "✗" in str(replace(row, pairs=[(1.01, 1.0)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
 
 
 # ------------------------------------------------------------------------------------------------------- the delta rule
@@ -111,12 +108,10 @@ def test_each_side_has_tensors_of_its_own_as_its_users_have_them(pair):
         weight -= 1
 
 
-ANSWERS = [task for task in bench.model_tasks(bench.Pair(small(), None), 1) if re.search("first token|rows", task.what)]
-
-
-@pytest.mark.parametrize("what", [task.what for task in ANSWERS if "load" not in task.what])
+@pytest.mark.parametrize("what", [row.what for row in bench.model_rows(bench.Pair(small(), None), 1)
+                                  if re.search("float32, (first|8 rows)", row.what)])
 def test_both_sides_answer_the_same(pair, results, what):
-    next(task for task in bench.model_tasks(pair, 1) if task.what == what).measure()
+    next(row for row in bench.model_rows(pair, 1) if row.what == what).measure()
     (ours, theirs), = results
     rows, new = (8, int(re.search(r"(\d+) new", what)[1])) if "rows" in what else (1, 1)
     assert ours == theirs and [len(row) for row in ours] == rows * [new]
@@ -184,7 +179,7 @@ def test_a_run(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "shape", lambda layers, dtype: small(dtype))
     pattern = "first token after 64$|rule, 64 tokens, 16:16 heads, ord"
     assert cli.main(["bench", "--quick", "--only", pattern, "--folder", str(tmp_path), "--markdown"]) == 0
-    printed, names = capsys.readouterr().out, [task.what for task in bench.tasks(8, 1) if re.search(pattern, task.what)]
+    printed, names = capsys.readouterr().out, [row.what for row in bench.all_rows(8, 1) if re.search(pattern, row.what)]
     assert len(names) == 5 and all(printed.count(f"{name}  ") == 1 for name in names)
     assert torch.__version__ in printed and "8 layers" in printed
     assert [line.split(" | ")[0][2:] for line in printed.splitlines() if line.startswith("| ")][2:] == names
@@ -196,9 +191,9 @@ def test_the_readme_says_what_the_bench_prints(repository):
     text = re.search(r"<!-- bench.*?-->\n(.*?)<!-- end of bench -->", text, re.DOTALL)[1]
     head, rule, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [head, rule] == bench.table([]).splitlines()
-    tasks = {task.what: task for task in bench.tasks(24, 1)}
+    known = {row.what: row for row in bench.all_rows(24, 1)}
     for row in rows:
         what, ratio, spread, aim, ours, theirs, unit = (cell.strip() for cell in row.strip("|").split("|"))
         low, high = map(float, spread.split(" to "))
-        assert low <= float(ratio) <= high and unit == tasks[what].unit
-        assert aim == f"{tasks[what].aim:.2f} {'✓' if float(ratio) >= tasks[what].aim else '✗'}", what
+        assert low <= float(ratio) <= high and unit == known[what].unit
+        assert aim == f"{known[what].aim:.2f} {'✓' if float(ratio) >= known[what].aim else '✗'}", what
