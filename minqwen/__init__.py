@@ -18,7 +18,7 @@ HOME = {                                        # where each public name is defi
     "Config": "config", "Qwen": "model", "Cache": "model",
     "from_transformers": "adopt",
     "load_config": "checkpoint", "load_model": "checkpoint", "save_model": "checkpoint",
-    "Tokenizer": "tokenizer",
+    "Tokenizer": "tokenizer", "official_tokenizer": "official",
     "generate": "generate", "stream": "generate",
     "trace": "trace", "verify": "verify", "Edit": "edits", "edited": "edits",
     "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule",
