@@ -22,3 +22,8 @@ def my_opening(thinking):
 # %% exercise 3
 def my_scores(hidden, embedding):
     return embedding @ hidden[-1]               # (V, D) times (D,): one product with each row
+
+# %% exercise 4
+def my_table_bytes(rows, width, tied):
+    tables = 1 if tied else 2                   # tied: the embedding is the head
+    return tables * rows * width * 2
