@@ -560,8 +560,8 @@ class pieces:
         def box(i, token):
             style = f"background: {('#d5e4f3', '#e9f1f9')[i % 2]}; color: {INK}; display: inline-block; margin: 1px"
             return f'<code style="{style}; padding: 1px 4px; border-radius: 3px">{html.escape(token)}</code>'
-        return "\n".join(f'<p><b>{html.escape(title)}</b>: {len(tokens)} tokens</p>\n<div dir="auto">'
-                         + " ".join(box(i, token) for i, token in enumerate(tokens)) + "</div>"
+        return "\n".join(f'<div style="margin-top: 0.6em"><b>{html.escape(title)}</b>: {len(tokens)} tokens</div>\n'
+                         '<div dir="auto">' + " ".join(box(i, token) for i, token in enumerate(tokens)) + "</div>"
                          for title, tokens in self.texts.items())
 
 

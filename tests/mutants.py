@@ -91,6 +91,10 @@ def text(name, old, new, within=""):
     return Mutant(name, "minqwen/tokenizer.py", old, new, within, ("tests/test_tokenizer.py",), (TOKENS,))
 
 
+def official(name, old, new, lessons=()):
+    return Mutant(name, "minqwen/official.py", old, new, "", ("tests/test_official_tokenizer.py",), lessons)
+
+
 def verify(name, old, new, within=""):
     return Mutant(name, "minqwen/verify.py", old, new, within, ("tests/test_verify.py",))
 
@@ -266,6 +270,12 @@ N = -system.tril(-1)
     text("[23] a user speaks for others", 'if role == "system":', 'if role != "tool":'),
     text("[23] breaks are left in the text", 'text[start : match.start()].replace(BREAK, "")',
          "text[start : match.start()]"),
+    official("[36] whole words before merges", "_merges(vocabulary))", "_merges(vocabulary), ignore_merges=True)"),
+    official("[36] one split of each token", "for cut in range(1, len(token))", "for cut in range(1, len(token))[-1:]"),
+    official("[23] official marks torn from their letters", r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+", r"[^\r\n\p{L}\p{N}]?\p{L}+"),
+    official("official texts are not tidied up", "normalizers.NFC()", "normalizers.Sequence([])"),
+    official("official thoughts are skipped", "special=name not in READ", "special=True"),
+    official("any vocabulary is the official one", "if sha256(content).hexdigest() != SHA256:", "if not content:"),
     Mutant("[6] a stopped row runs on", "minqwen/generate.py", "running = [runs and id not in stops and",
            "running = [id not in stops and", tests=("tests/test_generate.py",), lessons=(GENERATION,)),
     Mutant("[6] one stop for all rows", "minqwen/generate.py", "if not any(running):", "if not all(running):",

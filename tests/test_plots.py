@@ -1,5 +1,7 @@
 """Figures show the numbers they are given, can be drawn without a warning, and carry their description."""
 
+import html
+import re
 import warnings
 
 import matplotlib
@@ -381,6 +383,25 @@ def test_shares_add_up_to_one():
     assert widths == pytest.approx([0.3, 0.7, 0.25, 0.75])
     texts = [text.get_text() for text in ax.texts]
     assert texts == ["30%", "70%", "1 thousand", "25%", "75%", "4 billion"]
+
+
+def test_lengths_put_the_fewest_tokens_first():
+    figure = draw(plots.lengths({"b": 7, "yours": 5, "a": 3}, {"b": 2, "yours": 9, "a": 4}, marked=["yours"]))
+    left, right = figure.axes
+    assert [label.get_text() for ax in figure.axes for label in ax.get_yticklabels()] == ["a", "yours", "b"]
+    assert [bar.get_width() for ax in figure.axes for bar in ax.patches] == [3, 5, 7]
+    assert [list(ax.lines[0].get_xdata()) for ax in figure.axes] == [[4, 9], [2]]
+    assert left.patches[1].get_facecolor() != left.patches[0].get_facecolor() == right.patches[0].get_facecolor()
+
+
+def test_pieces_are_read_in_any_script():
+    shown = plots.pieces({"a <title>": [b" red", "मि".encode()[3:], b"\xe1\x89", b"<b>\n\x00", "東".encode(), b""]})
+    tokens = ["·red", "\u25ccि", r"\xe1\x89", "<b>↵‹0›", "東", ""]
+    assert repr(shown) == "a <title> (6): " + " │ ".join(tokens)
+    page = shown._repr_html_()
+    assert re.findall(r"<code [^>]*>([^<]*)</code>", page) == [html.escape(token) for token in tokens]
+    assert "<b>a &lt;title&gt;</b>: 6 tokens" in page and "<b>↵" not in page
+    assert 'dir="auto"' in page                                          # so that Arabic goes from right to left
 
 
 # ---- the chunked delta rule
