@@ -272,7 +272,7 @@ N = -system.tril(-1)
          "text[start : match.start()]"),
     official("[36] whole words before merges", "_merges(vocabulary))", "_merges(vocabulary), ignore_merges=True)"),
     official("[36] one split of each token", "for cut in range(1, len(token))", "for cut in range(1, len(token))[-1:]"),
-    official("[23] official marks torn from their letters", r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+", r"[^\r\n\p{L}\p{N}]?\p{L}+"),
+    official("[23] official marks torn from their letters", r"?[\p{L}\p{M}]+", r"?\p{L}+"),
     official("official texts are not tidied up", "normalizers.NFC()", "normalizers.Sequence([])"),
     official("official thoughts are skipped", "special=name not in READ", "special=True"),
     official("any vocabulary is the official one", "if sha256(content).hexdigest() != SHA256:", "if not content:"),
