@@ -14,7 +14,7 @@ NBVAL  := --nbval-current-env --nbval-cell-timeout=300
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint bench notebooks site nano mutants lessons-with-checkpoint pins clean
+.PHONY: help setup lab test lint wheel bench notebooks site nano mutants lessons-with-checkpoint pins clean
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
@@ -28,6 +28,9 @@ test: $(READY)    ## set everything up and run all tests, lessons included
 
 lint: $(READY)    ## style only
 	$(PY) -m ruff check
+
+wheel: $(READY)   ## build the package to install elsewhere, in dist: lessons and the small model are in it
+	$(PY) -m build --no-isolation
 
 bench: $(READY)   ## our operations beside transformers', side by side in one run
 	$(VENV)/bin/minqwen bench

