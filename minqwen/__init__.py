@@ -13,6 +13,8 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
+__version__ = "0.1.0"
+
 HOME = {                                        # where each public name is defined
     "load": "chat", "Assistant": "chat", "Reply": "chat", "Conversation": "chat",
     "Config": "config", "Qwen": "model", "Cache": "model",
@@ -25,7 +27,7 @@ HOME = {                                        # where each public name is defi
     "effective_attention": "delta_rule",
     "AttentionExplorer": "widgets", "ChatPanel": "widgets", "ContextCost": "widgets", "GateExplorer": "widgets",
     "MemoryLab": "widgets", "StateExplorer": "widgets", "VisionExplorer": "widgets",
-    "QwenError": "errors",
+    "example": "files", "QwenError": "errors",
 }  # fmt: skip
 __all__ = list(HOME)
 

@@ -28,6 +28,7 @@ from . import generate as generation
 from .checkpoint import load_model, resolve
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .errors import QwenError, read_json
+from .files import SHIPPED
 from .media import Processor
 from .messages import as_messages, media_of
 from .model import Cache, GatedDeltaNet, Qwen, Snapshot
@@ -37,7 +38,7 @@ from .tools import call, describe_all
 
 __all__ = ["Assistant", "Conversation", "Inputs", "Piece", "Reply", "load"]
 
-NANO = Path(__file__).parent.parent / "data" / "nano"
+NANO = SHIPPED / "data" / "nano"
 KERNELS = {"auto": None, "recurrent": recurrent_gated_delta_rule, "chunk": chunk_gated_delta_rule}
 END_OF_THINKING = "\n</think>\n\n"                      # as the official template writes it
 OPTIONS = {                                             # of `chat`, and what they are if nobody says otherwise
@@ -53,7 +54,7 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
 
     Args:
         path_or_name: a folder, "Qwen/Qwen3.5-0.8B" (Hugging Face Hub), "modelscope:Qwen/Qwen3.5-0.8B", or None for the
-            small trained model that ships with the repository.
+            small trained model that is shipped.
         dtype: of the weights, such as torch.float32; None keeps them as stored.
         device: "cpu", "cuda", ...
         revision: branch, tag or commit of a checkpoint fetched by name.
@@ -68,8 +69,8 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
     if path_or_name is None:
         path_or_name = NANO
         if not (NANO / "config.json").exists():
-            raise QwenError("The small trained model is not beside this installation of minqwen: work in a clone of "
-                            "the repository, where it is data/nano, or name a checkpoint like 'Qwen/Qwen3.5-0.8B'.")
+            raise QwenError(f"The small trained model should be in {NANO}, and is not: install minqwen again, or name a "
+                            "checkpoint such as 'Qwen/Qwen3.5-0.8B'.")
     folder = resolve(path_or_name, revision)
     model = load_model(folder, dtype, device)
     if KERNELS[kernel] is not None:

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from .errors import QwenError
+from .files import INSTALLED, PACKAGE, RECORD, SHIPPED, unpack
 
-ROOT = Path(__file__).parent.parent                      # of a clone; notebooks and data are beside the package
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -35,7 +35,7 @@ def _is_ours(error: ValueError) -> bool:
     trace = error.__traceback__
     while trace.tb_next:
         trace = trace.tb_next
-    return isinstance(error, QwenError) or Path(trace.tb_frame.f_code.co_filename).is_relative_to(ROOT / "minqwen")
+    return isinstance(error, QwenError) or Path(trace.tb_frame.f_code.co_filename).is_relative_to(PACKAGE)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,12 +48,15 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     def checkpoint_of(sub, **options):
+        otherwise = "; without it, the small model that is shipped" if options else ""
         sub.add_argument("checkpoint", help="a folder, a name on the Hugging Face Hub such as Qwen/Qwen3.5-0.8B, "
-                                            "or modelscope:Qwen/Qwen3.5-0.8B", **options)
+                                            f"or modelscope:Qwen/Qwen3.5-0.8B{otherwise}", **options)
         sub.add_argument("--revision", help="branch, tag or commit of a checkpoint fetched by name")
 
     sub = command(lab, "open the lessons in JupyterLab")
     sub.add_argument("notebook", nargs="?", default="00", help="a lesson by the beginning of its name (00)")
+    sub.add_argument("--folder", help="copy the lessons there, unless they are, and open them there; what you changed "
+                                      "stays as it is (the folder you are in, the clone, or ./minqwen-lessons)")
     sub.add_argument("--no-browser", action="store_true", help="print the address, and open it yourself")
     sub.add_argument("--port", type=int)
 
@@ -72,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu")
 
     sub = command(verify, "compare a checkpoint piece by piece with transformers")
-    checkpoint_of(sub)
+    checkpoint_of(sub, nargs="?")
     sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
     sub.add_argument("--device", default="cpu")
 
@@ -98,12 +101,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def lab(arguments) -> None:
-    """Open JupyterLab on a lesson. It asks nothing of the network: no news, no look for updates."""
+    """Open JupyterLab on a lesson, in a folder that is yours. It asks nothing of the network: no news, no updates."""
     try:
         from jupyterlab.labapp import LabApp
     except ImportError:
         raise QwenError("JupyterLab is missing here: pip install jupyterlab.") from None
-    lesson = find_lesson(arguments.notebook)
+    lesson = find_lesson(arguments.notebook, arguments.folder)
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
         (Path(folder) / "labconfig").mkdir()
@@ -119,18 +122,33 @@ def lab(arguments) -> None:
         ])
 
 
-def find_lesson(name: str) -> Path:
-    """A notebook by its path, or a lesson by the beginning of its name."""
+def find_lesson(name: str, folder: str | None = None) -> Path:
+    """A notebook by its path, or a lesson by the beginning of its name, in the folder of the lessons."""
     if Path(name).is_file():
         return Path(name).resolve()
-    folders = [Path.cwd() / "notebooks", ROOT / "notebooks"]
-    lessons = next((found for folder in folders if (found := sorted(folder.glob("[0-9]*.ipynb")))), [])
+    lessons = sorted(lessons_in(folder).glob("notebooks/[0-9]*.ipynb"))
     for lesson in lessons:
         if lesson.name.startswith(name):
             return lesson.resolve()
-    if lessons:
-        raise QwenError(f"No lesson begins with {name!r}; there are {', '.join(lesson.stem for lesson in lessons)}.")
-    raise QwenError("There are no lessons here: run this in a clone of the repository, where they are in notebooks.")
+    raise QwenError(f"No lesson begins with {name!r}; there are {', '.join(lesson.stem for lesson in lessons)}.")
+
+
+def lessons_in(folder: str | None) -> Path:
+    """The folder that has notebooks/ and data/media/: the one that is named, the one we are in, or the clone.
+
+    Lessons of an installation are inside the package, where nobody should write: they are copied out first.
+    """
+    here = Path.cwd().parent if Path.cwd().name == "notebooks" else Path.cwd()
+    if folder is not None:
+        home = Path(folder)
+    elif (here / RECORD).exists():                      # put there before, perhaps by an earlier version
+        home = here
+    elif (here / "notebooks" / "00_start_here.ipynb").exists():
+        return here                                     # a clone: its lessons come by git
+    else:
+        home = here / "minqwen-lessons" if INSTALLED else SHIPPED
+    print(*unpack(home), f"The lessons are in {home.resolve()}.", sep="\n")
+    return home
 
 
 def chat(arguments) -> None:

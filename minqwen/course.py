@@ -27,6 +27,7 @@ import einops
 import torch
 
 from .errors import QwenError, read_json
+from .files import INSTALLED, SHIPPED
 
 __all__ = ["PIECES", "keep", "kept", "piece"]
 
@@ -177,7 +178,7 @@ def _of_notebook(path) -> dict[str, str]:
 def _notebooks() -> Path:
     """The folder of the lessons: here, below, or beside the package."""
     here = Path.cwd()
-    for folder in (here, here / "notebooks", Path(__file__).resolve().parent.parent / "notebooks"):
+    for folder in (here, here / "notebooks", SHIPPED / "notebooks"):
         if any(folder.glob("[0-9][0-9]_*.ipynb")):
             return folder
     raise QwenError("The lessons are not here: run this in the folder notebooks of the repository.")
@@ -196,6 +197,8 @@ def _read_mine(path) -> dict[str, str]:
 
 
 def _mine(folder, lesson) -> Path:
+    """Where a learner's pieces are: beside the lessons, but never inside an installed package."""
+    folder = Path.cwd() if INSTALLED and folder.is_relative_to(SHIPPED) else folder
     return folder / "mine" / f"{lesson}.py"
 
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,21 @@ def figures(monkeypatch):
 def repository():
     """Root of the repository."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def committed(repository):
+    """Every file that is, or would be, committed; outside a clone, all but what .gitignore names."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    if listed.returncode:
+        ignored = [".git", *(line.strip("/") for line in (repository / ".gitignore").read_text().split())]
+
+        def counts(path):
+            parts = path.relative_to(repository).parts
+            return path.is_file() and not any(fnmatch(part, name) for part in parts for name in ignored)
+        return list(filter(counts, repository.rglob("*")))
+    return [path for name in listed.stdout.split("\0") if name and (path := repository / name).is_file()]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -507,7 +507,7 @@ def test_load(folder, qwen, monkeypatch):
     monkeypatch.setattr(chat_module, "NANO", folder)
     assert load().folder == folder
     monkeypatch.setattr(chat_module, "NANO", folder / "nowhere")
-    with pytest.raises(QwenError, match="clone"):
+    with pytest.raises(QwenError, match="install minqwen again"):
         load()
 
 

