@@ -69,8 +69,8 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
     if path_or_name is None:
         path_or_name = NANO
         if not (NANO / "config.json").exists():
-            raise QwenError(f"The small trained model should be in {NANO}, and is not: install minqwen again, or name a "
-                            "checkpoint such as 'Qwen/Qwen3.5-0.8B'.")
+            raise QwenError(f"The small trained model should be in {NANO}, and is not: install minqwen again, or name "
+                            "a checkpoint such as 'Qwen/Qwen3.5-0.8B'.")
     folder = resolve(path_or_name, revision)
     model = load_model(folder, dtype, device)
     if KERNELS[kernel] is not None:

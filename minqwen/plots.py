@@ -1201,10 +1201,16 @@ def show(figure: Figure, alt: str, dpi: int = 100) -> None:
     from IPython.display import display
     from matplotlib import pyplot
 
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    image = png(figure, dpi)
     pyplot.close(figure)                 # else a notebook would show it a second time
-    display({"image/png": png.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    display({"image/png": image, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def png(figure: Figure, dpi: int = 100) -> bytes:
+    """A figure as the bytes of a PNG."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=dpi, metadata={"Software": None})
+    return image.getvalue()
 
 
 # ---------------------------------------------------------------------------------------------------- what they share
@@ -1261,7 +1267,10 @@ def _from_zero(image, weights):
 
 def _strip(ax, name, heights, colour, length):
     """Bars between 0 and 1 over the tokens; they hang where they are negative."""
-    ax.bar(range(len(heights)), heights, width=0.8, color=colour)
+    if len(heights) <= 400:
+        ax.bar(range(len(heights)), heights, width=0.8, color=colour)
+    else:                                               # bars that nobody can tell apart, as one shape: drawn at once
+        ax.stairs(heights, np.arange(len(heights) + 1) - 0.5, fill=True, color=colour)
     low = min(0.0, np.floor(10 * heights.min()) / 10)
     ax.set(ylim=(low, 1.02), yticks=[0, 1], xlim=(-0.6, length - 0.4))
     ax.set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center")

@@ -20,7 +20,7 @@ os.environ.setdefault("MINQWEN_MINE", "off")     # lessons are run on their own 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IMAGES = {"image/png", "image/jpeg", "image/gif", "image/svg+xml"}
-TAGS = {"nbval-ignore-output", "exercise", "hide-input", "hide-output", "remove-input"}
+TAGS = {"nbval-ignore-output", "exercise", "hide-input", "hide-output", "remove-input", "remove-cell"}
 TIMEOUT = 300                                    # seconds for a cell; a lesson takes a minute in all
 MAX_BYTES = 1_000_000
 MIN_ALT = 20                                     # characters; less does not describe a figure
@@ -36,6 +36,23 @@ FORBIDDEN = {                                    # in code: why
     r"plt\.show\(": "figures go through minqwen.plots.show(fig, alt=...)",
     r"#\s*(PYTEST_VALIDATE|NBVAL)_\w+": "nbval's comments hide a cell from the checks; use a tag",
 }
+
+
+# The first cell of every lesson, and the line above it.
+INSTALL = '''\
+# For Colab, or a kernel that has nothing yet: install the wheel beside this page, or the clone around it.
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec("minqwen") is None:
+    wheels = sorted(Path().glob("minqwen-*.whl"))
+    package = wheels[-1] if wheels else Path("..")
+    assert wheels or (package / "minqwen").is_dir(), "Put minqwen's wheel (`make wheel` builds it) beside this page."
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"{package.resolve()}[verify]"], check=True)'''
+WHERE = ("*Binder and dev containers are set up already. In VS Code, choose the kernel `.venv`, which `make setup` "
+         "makes. On Colab, upload the wheel (`make wheel` builds it) beside this page: the first cell installs it.*")
 
 
 # ---- reading
@@ -179,6 +196,8 @@ def check_cell(cell):
     if WIDGET in kinds and "nbval-ignore-output" not in tags(cell):
         yield "a widget's text holds what no two runs share: tag the cell nbval-ignore-output"
     for out in cell.outputs:
+        if WIDGET in out.get("data", {}) and not IMAGES & set(out.data):
+            yield "a widget without a picture beside it, for where no kernel runs: show it as an Explorer does"
         if out.output_type == "error":
             yield f"an error in the outputs: {out.ename}: {out.evalue}"
         if out.get("name") == "stderr":

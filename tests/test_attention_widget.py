@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support import random_qwen, shape_of_0_8b, small_config, tokens
-from widget_support import kept_in, move
+from widget_support import in_a_notebook, kept_in, move
 
 from minqwen import plots
 from minqwen.errors import QwenError
@@ -220,10 +220,8 @@ def test_errors_in_callbacks_are_shown(model):
 
 
 def test_in_a_notebook(explorer):
-    data, _ = explorer._repr_mimebundle_()
-    assert data["text/plain"] == (
+    assert in_a_notebook(explorer) == (
         "AttentionExplorer(14 tokens; 1 layers of softmax attention, 3 of effective attention)")
-    assert "application/vnd.jupyter.widget-view+json" in data
 
 
 def test_picture_is_described(explorer, figures):

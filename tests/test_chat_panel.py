@@ -10,7 +10,7 @@ from chat_support import byte_tokenizer, written
 from PIL import Image
 from support import random_qwen, seeing_config, small_config
 from test_chat_media import IMAGES, VIDEOS
-from widget_support import kept_in
+from widget_support import in_a_notebook, kept_in
 
 import minqwen
 from minqwen.chat import Assistant, Piece
@@ -166,12 +166,12 @@ def test_what_it_needs_is_told(qwen):
     with pytest.raises(QwenError, match="no thinking switch"):
         ChatPanel(plain, thinking=True)
     assert not ChatPanel(plain).story["thinks"]
-    with pytest.raises(QwenError, match="Nothing was said yet"):
-        ChatPanel(qwen).picture()
 
 
 def test_a_picture_and_a_page(qwen, says, figures, tmp_path):
     panel = ChatPanel(qwen)
+    assert in_a_notebook(panel) == "ChatPanel(the model, 0 turns)"
+    assert panel.still()[1] == "A chat with the model in which nothing was said yet."
     says("</script> {x} $a$<|im_end|>")
     panel.say("Hi")
     panel.wait()

@@ -82,10 +82,10 @@ def test_beside_the_package_where_nothing_is_here(tmp_path, monkeypatch):
     assert course.piece("my_gated_delta_rule").__doc__.startswith("o (B, T, Hv, Dv)")
 
 
-def test_an_installed_package_has_no_lessons(tmp_path, monkeypatch):
+def test_a_package_without_its_lessons(tmp_path, monkeypatch):
     (tmp_path / "site/minqwen").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "site")
-    monkeypatch.setattr(course, "__file__", str(tmp_path / "site/minqwen/course.py"))
+    monkeypatch.setattr(course, "SHIPPED", tmp_path / "site/minqwen/shipped")
     with complains("The lessons are not here", "notebooks"):
         course.piece("my_rotate")
 

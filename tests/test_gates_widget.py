@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import random_qwen, shape_of_0_8b, small_config, tokens
 from torch.nn import functional as F
-from widget_support import kept_in, move
+from widget_support import in_a_notebook, kept_in, move
 
 from minqwen import plots
 from minqwen.errors import QwenError
@@ -192,9 +192,7 @@ def test_errors_in_callbacks_are_shown(model):
 
 
 def test_in_a_notebook(explorer):
-    data, _ = explorer._repr_mimebundle_()
-    assert data["text/plain"] == "GateExplorer(14 tokens; 3 Gated DeltaNet layers, 1 of gated attention)"
-    assert "application/vnd.jupyter.widget-view+json" in data
+    assert in_a_notebook(explorer) == "GateExplorer(14 tokens; 3 Gated DeltaNet layers, 1 of gated attention)"
 
 
 def test_picture_is_described(explorer, figures):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from chat_support import byte_tokenizer
 from support import random_qwen, small_config
-from widget_support import kept_in, move
+from widget_support import in_a_notebook, kept_in, move
 
 from minqwen.chat import Assistant
 from minqwen.edits import Edit, edited
@@ -124,6 +124,7 @@ def test_a_picture_and_a_page(bench, figures, tmp_path):
     bench.kind, bench.layer = "beta", 1
     bench.picture(at=2)
     (figure, alt), = figures
+    assert in_a_notebook(bench) == repr(bench)
     assert "before and after: nothing is written" in alt
     heights = [bar.get_width() for bar in figure.axes[0].patches]
     assert np.allclose(heights, bench.result["places"][2]["before"] + bench.result["places"][2]["after"])

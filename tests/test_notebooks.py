@@ -1,5 +1,6 @@
 """The lessons as committed: their form, their exercises and solutions, and the guard beside nbval."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebooks_support import (
+    INSTALL,
     NOTEBOOKS,
+    WHERE,
     WIDGET,
     check_structure,
     clean,
@@ -21,6 +24,7 @@ from notebooks_support import (
     solutions,
     source_cells,
     strip,
+    tags,
 )
 
 WITH_EXERCISES = [path for path in lessons() if exercises(read(path))]
@@ -42,6 +46,44 @@ def test_committed_clean(path):
     """What `make notebooks` would drop is not there: no ids, paths or versions of the machine that ran it."""
     notebook = read(path)
     assert clean(read(path)) == notebook
+
+
+@each(lessons())
+def test_a_lesson_says_where_it_runs_and_installs_what_it_needs(path):
+    title, first = read(path).cells[:2]
+    assert title.source.endswith(f"\n\n{WHERE}")
+    assert first.source == INSTALL and tags(first) == {"remove-cell"} and first.outputs == []
+
+
+@pytest.mark.parametrize("there, asked", [
+    ({}, None),
+    ({"notebooks/minqwen-0.1.0-py3-none-any.whl"}, "notebooks/minqwen-0.1.0-py3-none-any.whl[verify]"),
+    ({"minqwen/model.py"}, "[verify]"),
+    ({"minqwen/model.py", "notebooks/minqwen-0.1.0.whl", "notebooks/minqwen-0.2.0.whl"},
+     "notebooks/minqwen-0.2.0.whl[verify]"),
+], ids=["nothing", "a wheel", "a clone", "all"])
+def test_what_the_first_cell_installs(there, asked, tmp_path):
+    """Where there is no minqwen, a wheel or the clone; where there is one, nothing."""
+    (tmp_path / "notebooks").mkdir()
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    instead = "import subprocess\nsubprocess.run = lambda *args, **kwargs: print(args, kwargs)\n"
+    (tmp_path / "cell.py").write_text(instead + INSTALL)
+
+    def said(*options):
+        return subprocess.run([sys.executable, *options, str(tmp_path / "cell.py")], cwd=tmp_path / "notebooks",
+                              capture_output=True, text=True, timeout=60)
+
+    without = said("-I", "-S")                          # no packages
+    if asked is None:
+        assert without.returncode == 1 and without.stderr.endswith("(`make wheel` builds it) beside this page.\n")
+    else:
+        command, options = ast.literal_eval(without.stdout.replace(") {", "), {"))
+        assert command[0][1:4] == ["-m", "pip", "install"] and options == {"check": True}
+        assert command[0][-1] == f"{tmp_path}/{asked}".replace("/[", "[")
+    done = said()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_every_solution_has_its_lesson():
@@ -79,7 +121,8 @@ def a_lesson(**changes):
         new_code_cell("show(figure, alt='...')",
                       outputs=[new_output("display_data", PNG, metadata={"image/png": {"alt": ALT}})]),
         new_code_cell("explorer", metadata={"tags": ["nbval-ignore-output"]},
-                      outputs=[new_output("display_data", {WIDGET: {"model_id": "0"}, "text/plain": "E()"})]),
+                      outputs=[new_output("display_data", {WIDGET: {"model_id": "0"}, **PNG},
+                                          metadata={"image/png": {"alt": ALT}})]),
         new_code_cell("def f(x):\n    return None", metadata={"tags": ["exercise"]}),
         new_code_cell("check(f)", outputs=[new_output("stream", name="stdout", text="not yet: write f\n")]),
     ]
@@ -108,6 +151,7 @@ BROKEN = {
     "['raises-exception']": put(1, metadata={"tags": ["raises-exception"]}),
     "neither a widget nor": put(1, metadata={"tags": ["nbval-ignore-output"]}),
     "tag the cell nbval-ignore-output": put(3, metadata={}),
+    "a widget without a picture": put(3, outputs=[new_output("display_data", {WIDGET: {"model_id": "0"}})]),
     "hide a cell from the checks": put(1, source="# NBVAL_IGNORE_OUTPUT\nprint(1)"),
     "comments hide a cell from the checks": put(1, source="# NBVAL_SKIP\nprint(1)"),
     "trailing semicolon": put(1, source="print('✓');  # quiet"),

@@ -88,6 +88,7 @@ def test_a_small_site(small):
     assert "https://arxiv.org/abs/2412.06464" in pages["index.html"].leads
     assert "01_one.html" in pages["02_two.html"].leads
     one = (small / "01_one.html").read_text()
+    assert one.count("<iframe") == 1 and "data:image" not in one, "the explorer is live, and its picture not beside it"
     assert one.count("<math") == 2 and "$" not in re.sub(r"(?s)<script>.*?</script>", "", one)
     assert len(one) < 20_000, "the page holds more than the lesson"
     assert "✓ one &lt; two" in one and '<a rel="next" href="02_two.html">' in one
@@ -114,6 +115,21 @@ def test_a_widget_without_a_page_says_so():
     data = {"application/vnd.jupyter.widget-view+json": {"model_id": "0"}, "text/plain": "ChatPanel()"}
     cell = new_code_cell("panel", outputs=[new_output("display_data", data)])
     assert "make lab" in website.body(new_notebook(cells=[cell]), {})
+
+
+def test_an_explorer_that_is_not_run_is_its_picture():
+    data = {"application/vnd.jupyter.widget-view+json": {"model_id": "0"}, "text/plain": "StateExplorer()",
+            "image/png": "iVBORw0KGgo="}
+    output = new_output("display_data", data, metadata={"image/png": {"alt": "a map"}})
+    cell = new_code_cell("explorer", outputs=[output])
+    page = website.body(new_notebook(cells=[cell]), {})
+    assert 'src="data:image/png;base64,iVBORw0KGgo="' in page and 'alt="a map"' in page and "make lab" not in page
+
+
+def test_the_cell_that_installs_is_not_for_readers():
+    cells = [new_code_cell("install()", metadata={"tags": ["remove-cell"]}), new_code_cell("learn()")]
+    page = website.body(new_notebook(cells=cells), {})
+    assert "install" not in page and "learn" in page
 
 
 def test_the_course_as_committed(tmp_path):

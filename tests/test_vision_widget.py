@@ -8,7 +8,7 @@ import pytest
 import torch
 from chat_support import TEMPLATE, byte_tokenizer
 from support import IMAGE, VIDEO, prompt, random_qwen, seeing_config, small_config, tokens
-from widget_support import kept_in, move
+from widget_support import in_a_notebook, kept_in, move
 
 from minqwen import plots
 from minqwen.chat import Assistant
@@ -299,9 +299,7 @@ def test_errors_in_callbacks_are_shown(model, explorer):
 
 
 def test_in_a_notebook(explorer):
-    data, _ = explorer._repr_mimebundle_()
-    assert data["text/plain"] == "VisionExplorer(29 tokens, 1 pictures and 1 clips in 3 views, 4 layers)"
-    assert "application/vnd.jupyter.widget-view+json" in data
+    assert in_a_notebook(explorer) == "VisionExplorer(29 tokens, 1 pictures and 1 clips in 3 views, 4 layers)"
 
 
 def test_picture_is_described(explorer, figures):

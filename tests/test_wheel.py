@@ -238,8 +238,9 @@ def test_a_changed_lesson_stays_and_a_new_version_of_it_comes_beside(shipped, tm
     assert files.unpack(lessons) == [] and texts(lessons) == before, "there is nothing new"
 
     shipped("2", _00_start="better")
-    assert files.unpack(lessons) == [
-        "You have changed notebooks/00_start.ipynb, so it stays as it is; 00_start_2.ipynb beside it is this version's."]
+    [said] = files.unpack(lessons)
+    assert said == ("You have changed notebooks/00_start.ipynb, so it stays as it is; "
+                    "00_start_2.ipynb beside it is this version's.")
     assert mine.read_text() == "worked on" and beside.read_text() == "better"
     assert (lessons / "notebooks/solutions/00_start.py").read_text() == "better"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support import random_qwen, small_config, tokens
-from widget_support import kept_in, move
+from widget_support import in_a_notebook, kept_in, move
 
 from minqwen import plots
 from minqwen.errors import QwenError
@@ -258,9 +258,7 @@ def test_errors_in_callbacks_are_shown(model):
 
 
 def test_in_a_notebook(explorer):
-    data, _ = explorer._repr_mimebundle_()
-    assert data["text/plain"] == "StateExplorer(14 tokens, 3 Gated DeltaNet layers, 6 heads of 16 x 24)"
-    assert "application/vnd.jupyter.widget-view+json" in data
+    assert in_a_notebook(explorer) == "StateExplorer(14 tokens, 3 Gated DeltaNet layers, 6 heads of 16 x 24)"
 
 
 def test_picture_is_described(explorer, model, figures):

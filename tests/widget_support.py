@@ -1,7 +1,11 @@
 """What the tests of every explorer ask: what a page to share holds, and what a move in the browser does."""
 
+import base64
+import io
 import json
 import re
+
+from PIL import Image
 
 
 def kept_in(page):
@@ -15,3 +19,14 @@ def move(widget, **state):
     """Tell the widget, as the browser does, that these of its traits have changed."""
     data = {"method": "update", "state": state, "buffer_paths": []}
     widget._handle_msg({"content": {"data": data}, "buffers": []})
+
+
+def in_a_notebook(explorer):
+    """What a notebook keeps of it as text; beside it stand the live widget, and a picture with its description."""
+    data, metadata = explorer._repr_mimebundle_(include=None, exclude=None)
+    assert data.keys() == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert picture.format == "PNG" and 300 < picture.width <= 1200
+    assert len(picture.convert("L").getcolors()) > 10, "nothing is drawn"
+    assert metadata["image/png"] == {"alt": explorer.still()[1]}
+    return data["text/plain"]

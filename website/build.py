@@ -20,6 +20,7 @@ from latex2mathml.converter import convert
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import TagRemovePreprocessor
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -98,13 +99,14 @@ def run(notebook: nbformat.NotebookNode, name: str, explorers: Path) -> nbformat
 
 
 def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A widget that is no explorer needs a kernel: say so where it would stand."""
+    """A widget needs a kernel: its picture stands for it, or a word where it has none."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "application/vnd.jupyter.widget-view+json" in data:
                 del data["application/vnd.jupyter.widget-view+json"]
-                data["text/html"] = '<p class="absent">This part is live: run the lesson to use it (make lab).</p>'
+                if "image/png" not in data:
+                    data["text/html"] = '<p class="absent">This part is live: run the lesson to use it (make lab).</p>'
     return notebook
 
 
@@ -112,6 +114,7 @@ def body(notebook: nbformat.NotebookNode, pages: dict[str, str]) -> str:
     """The lesson's cells as HTML."""
     exporter = HTMLExporter(template_name="basic", anchor_link_text="#", filters={
         "markdown2html": lambda text: markdown(text, "notebooks", pages)})
+    exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"remove-cell"}), enabled=True)
     made, _ = exporter.from_notebook_node(without_widgets(notebook))
     return made
 

@@ -10,6 +10,7 @@ weight of its block; and of the map that is opened all numbers. It colours them 
 import numpy as np
 import torch
 import traitlets
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..delta_rule import effective_attention, full_precision
@@ -222,18 +223,18 @@ class AttentionExplorer(LayerExplorer):
             tiles.append(page[16 * layer["heads"] :].reshape(-1, n, n))
         return overview(tiles, self.story["tile"]["unit"], [_palette(x["signed"], dark) for x in self.story["layers"]])
 
-    def picture(self, layer: int | None = None, head: int | None = None, alt: str | None = None) -> None:
-        """Grid and map as a figure that stands still, shown with its description: for where no explorer can run."""
+    def still(self, layer=None, head=None) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description."""
         layer, head = self._place(layer, head)
         tile, layers, kind = self.story["tile"], self.story["layers"], self._kind(layer)
         texts, weights = [token["text"] for token in self.story["tokens"]], self._map(layer, head)
         names = [f"{x['index']} {self._kind(x['index'])}" for x in layers]
         figure = plots.maps(self.overview(), tile["cells"] * tile["unit"], GAP, names, weights, texts,
                             f"layer {layer}, head {head}: {kind}", limit_of(weights), self._layer(layer)["signed"])
-        plots.show(figure, alt or (
+        return figure, (
             f"Left, the maps of all {len(layers)} layers and their heads, small, over {len(texts)} tokens. Right, the "
             f"one of layer {layer}, head {head} ({kind}), large: each row is a token that looks, each column one that "
-            f"is looked at."))
+            f"is looked at.")
 
     # ----------------------------------------------------------------------------------------------- numbers and places
 

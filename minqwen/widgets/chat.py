@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import traitlets
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..errors import QwenError
@@ -156,13 +157,14 @@ class ChatPanel(Explorer):
 
     # ------------------------------------------------------------------------------------------- what can be had of it
 
-    def picture(self, alt: str | None = None) -> None:
-        """What was said as a figure that stands still, shown with its description."""
-        if not self.turns:
-            raise QwenError("Nothing was said yet, so there is nothing to show.")
+    def still(self) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description."""
         said = [(turn["who"], "".join(part["text"] for part in turn["parts"] if part["kind"] == "text"))
                 for turn in self.turns]
-        plots.show(plots.dialogue(said), alt or " ".join(f"{who}: {text}" for who, text in said))
+        if not said:
+            name = self.story["name"]
+            return plots.dialogue([(name, "Write something.")]), f"A chat with {name} in which nothing was said yet."
+        return plots.dialogue(said), " ".join(f"{who}: {text}" for who, text in said)
 
     def to_html(self, path):
         """Write a page with what was said. To go on talking takes a kernel."""

@@ -22,6 +22,7 @@ Symbols are those of `model.py`.
 
 import numpy as np
 import traitlets
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..config import OFFICIAL_SIZES, Config
@@ -248,8 +249,8 @@ class ContextCost(Explorer):
                          "of it attention": token["work"]["attention"] / next_token, "prompt": total(prompt, "work")})
         return rows
 
-    def picture(self, size=None, context=None, batch=None, dtype=None, work=None, alt: str | None = None) -> None:
-        """The charts as a figure that stands still, shown with its description: for where no explorer can run."""
+    def still(self, size=None, context=None, batch=None, dtype=None, work=None) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description."""
         size, context, batch, dtype, work = place = self._place(size, context, batch, dtype, work)
         costs = cost(self.counts[size], np.array(CONTEXTS, dtype=float), batch, dtype, work)
         what = "the next token" if work == "token" else "the whole prompt"
@@ -258,11 +259,11 @@ class ContextCost(Explorer):
         figure = plots.context_cost(CONTEXTS, {titles[chart]: {name: (costs[chart][name], colours[name])
                                                                for name in CHARTS[chart]} for chart in CHARTS}, context)
         here = self.numbers(*place)["memory"]
-        plots.show(figure, alt or (
+        return figure, (
             f"Two charts over the context on logarithmic axes, for {size}, {batch} row{'s' * (batch > 1)}, {dtype}. "
             f"Left, bytes: keys and values rise with the context, {readable(here['keys and values'])} at {context:,} "
             f"tokens, states stay at {readable(here['states'])}. Right, operations for {what}: matrices, delta rule "
-            f"and attention."))
+            f"and attention.")
 
     # ----------------------------------------------------------------------------------------------- numbers and places
 

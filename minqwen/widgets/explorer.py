@@ -16,7 +16,9 @@ from pathlib import Path
 
 import anywidget
 import traitlets
+from matplotlib.figure import Figure
 
+from .. import plots
 from ..errors import QwenError
 from ..trace import Trace
 from ..trace import trace as traced
@@ -103,6 +105,27 @@ class Explorer(anywidget.AnyWidget):
 
     def page_names(self) -> list[str]:
         raise NotImplementedError
+
+    def still(self) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description. A subclass may take a place."""
+        raise NotImplementedError
+
+    def picture(self, *place, alt: str | None = None, **named) -> None:
+        """Show the same as a figure that stands still, with its description: for pages where no explorer can run.
+
+        Args:
+            place, named: what is to be shown, as `still` takes it; where the explorer stands if nothing is said.
+            alt: another description.
+        """
+        figure, description = self.still(*place, **named)
+        plots.show(figure, alt or description)
+
+    def _repr_mimebundle_(self, **kwargs):
+        """What a notebook keeps: the widget, and a picture for where there is no kernel - GitHub, VS Code, paper."""
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        figure, alt = self.still()
+        png = base64.b64encode(plots.png(figure)).decode()
+        return data | {"image/png": png}, metadata | {"image/png": {"alt": alt}}
 
     def to_html(self, path) -> Path:
         """Write one page that holds everything - module, data, colours - and needs no kernel and no network."""

@@ -12,6 +12,7 @@ and for the head that is looked at its output gate, dimension by dimension. `fra
 import numpy as np
 import torch
 import traitlets
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from .. import plots
@@ -237,19 +238,18 @@ class GateExplorer(LayerExplorer):
         palette = (plots.diverging if signed else plots.sequential)(dark)
         return dimensions(factors, _limit(factors, shown), signed, shown["dim_cell"], palette)
 
-    def picture(self, token: int | None = None, layer: int | None = None, head: int | None = None,
-                alt: str | None = None) -> None:
-        """The same as a figure that stands still, shown with its description: for pages where no explorer can run."""
+    def still(self, token=None, layer=None, head=None) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description."""
         token, layer, head = self._place(token, layer, head)
         shown, told = self._layer(layer), self._numbers[layer]
         panels = {x["title"]: (places(x["name"], told[x["name"]], x["limit"]).T, x["marks"]) for x in shown["panels"]}
         factors, texts = self.factors(layer, head), [token["text"] for token in self.story["tokens"]]
         figure = plots.gate_maps(panels, factors, _limit(factors, shown), shown["kind"] == "delta", texts, token, head)
         kind = "a Gated DeltaNet layer" if shown["kind"] == "delta" else "a gated attention layer"
-        plots.show(figure, alt or (
+        return figure, (
             f"The gates of layer {layer}, {kind}, over {len(texts)} tokens, a row for each of {shown['heads']} heads: "
             f"{'; '.join(panels)}. Below them, the output gate of head {head}, a row for each dimension. Token "
-            f"{token + 1} and head {head} are marked."))
+            f"{token + 1} and head {head} are marked.")
 
     # ----------------------------------------------------------------------------------------------- numbers and places
 

@@ -7,6 +7,7 @@ how likely each of those tokens is now - and once freely, for the answer it give
 import numpy as np
 import torch
 import traitlets
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..edits import KINDS, Edit, edited
@@ -182,14 +183,14 @@ class MemoryLab(Explorer):
         place = self._place(at)
         return frame(place["before"], place["after"], dark)
 
-    def picture(self, at: int | None = None, alt: str | None = None) -> None:
-        """The same as a figure that stands still, shown with its description: for pages where no lab can run."""
+    def still(self, at: int | None = None) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description."""
         place, (before, after) = self._place(at), self.result["answers"]
         figure = plots.before_after(place["texts"], place["before"], place["after"],
                                     [f"before: {before['text']}", f"after: {after['text']}"])
         labels = "; ".join(self.result["labels"]) or "no edit"
-        plots.show(figure, alt or (f"How likely each next token is, before and after: {labels}. The answer before: "
-                                   f"{before['text']} The answer after: {after['text']}"))
+        return figure, (f"How likely each next token is, before and after: {labels}. The answer before: "
+                        f"{before['text']} The answer after: {after['text']}")
 
     def to_html(self, path):
         """Write a page with what the lab shows now. Its edits stand as they are: to change them takes a kernel."""

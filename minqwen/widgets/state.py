@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import traitlets
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..errors import QwenError
@@ -330,8 +331,8 @@ class StateExplorer(Explorer):
         plan = answers_layout(*self._points(block), list(strips))
         return frame(strips, self._follow(layer, head)[1], plots.diverging(dark), plan, block)
 
-    def picture(self, token=None, layer=None, head=None, alt: str | None = None) -> None:
-        """The same as a figure that stands still, shown with its description: for pages where no explorer can run."""
+    def still(self, token=None, layer=None, head=None) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description."""
         token, layer, head = self._place(token, layer, head)
         parts, limits = self.parts(token, layer, head), self._follow(layer, head)[1]
         texts = [[token["text"] for token in text["tokens"]] for text in self.story["texts"]]
@@ -339,18 +340,17 @@ class StateExplorer(Explorer):
             reached = [plots.visible(tokens[min(token, len(tokens) - 1)]) for tokens in texts]
             titles = f"first, after “{reached[0]}”", f"−  second, after “{reached[1]}”", "=  difference"
             figure = plots.states(dict(zip(titles, parts.values())), limits["memory"])
-            plots.show(figure, alt or (
+            return figure, (
                 f"Layer {layer}, head {head}, after token {token + 1} of {max(map(len, texts))}: the memory of the "
-                "first text, that of the second, and their difference."))
-            return
+                "first text, that of the second, and their difference.")
         record, real, row = self._records[0][layer], self._real[0], self.row
         alpha, beta = (gate[row, real, head] for gate in (record.alpha, record.beta))
         recall = record.answers(int(real[token]), head, row).cosine[real[: token + 1]]
         figure = plots.memory(parts, alpha, beta, recall, texts[0], limits["memory"])
-        plots.show(figure, alt or (
+        return figure, (
             f"Layer {layer}, head {head}, after token {token + 1} of {len(texts[0])}: the memory as what faded, minus "
             "what was erased, plus what was written; below, over the tokens, the gates alpha and beta and how well "
-            "each earlier token is recalled."))
+            "each earlier token is recalled.")
 
     # ----------------------------------------------------------------------------------------------- numbers and places
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import traitlets
 from einops import rearrange, repeat
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..delta_rule import full_precision
@@ -380,8 +381,8 @@ class VisionExplorer(Explorer):
         limits = [largest[layer["kind"]] or 1.0 for layer in self.story["layers"]]
         return overview(maps, limits, self.story["views"][view]["unit"], self.story["tile"], plots.diverging(dark))
 
-    def picture(self, token=None, layer=None, head=None, view=None, alt: str | None = None) -> None:
-        """The same as a figure that stands still, shown with its description: for pages where no explorer can run."""
+    def still(self, token=None, layer=None, head=None, view=None) -> tuple[Figure, str]:
+        """What it shows, as a figure that stands still, and its description."""
         token, layer, head, view, signs = self._place(token, layer, head, view, None)
         layers, seen, text = self.story["layers"], self.story["views"][view], self.story["tokens"][token]
         maps = {}
@@ -394,10 +395,10 @@ class VisionExplorer(Explorer):
         who = f"layer {layer}, " + ("mean of its heads" if head == -1 else f"head {head}")
         figure = plots.looking(self._frames[view], self.weights(token, layer, head, view), maps, seen["patch"],
                                seen["merge"], f"{towards}\n{who}")
-        plots.show(figure, alt or (
+        return figure, (
             f"A {seen['kind']} with its {seen['rows']} x {seen['columns']} tokens numbered; beside it, over it, the "
             f"weights in {who}, token {token + 1} of {len(self.story['tokens'])}: {towards}; below, for each layer, "
-            f"the mean of its heads."))
+            f"the mean of its heads.")
 
     def to_html(self, path, tokens: list[int] | None = None) -> Path:
         """Write one page that holds everything and needs no kernel and no network.
