@@ -133,7 +133,8 @@ def clean(notebook):
         "language_info": {"name": "python"}})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({"tags": sorted(tags(cell))} if tags(cell) else {})
+        folded = {"jupyter": {"source_hidden": True}} if "remove-cell" in tags(cell) else {}
+        cell.metadata = nbformat.from_dict(folded | ({"tags": sorted(tags(cell))} if tags(cell) else {}))
         for number, out in enumerate(cell.get("outputs", [])):
             if WIDGET in out.get("data", {}):      # a random id; a steady one keeps diffs small
                 out.data[WIDGET]["model_id"] = hashlib.sha256(f"{cell.id} {number}".encode()).hexdigest()[:32]

@@ -10,6 +10,30 @@ from notebooks_support import printed, read, source_cells, tags
 pytestmark = pytest.mark.browser
 
 
+def test_a_lesson_that_nobody_has_run_shows_pictures(browser, repository, tmp_path):
+    """As it comes from a clone or a wheel: where the explorer will be, its picture is."""
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(repository / "notebooks/00_start_here.ipynb", tmp_path / "notebooks")
+    page = browser.new_page()
+    with a_jupyterlab(tmp_path, "00") as (address, token):
+        page.set_default_timeout(300_000)
+        page.goto(f"{address}/lab/tree/notebooks/00_start_here.ipynb?reset&token={token}")
+        page.wait_for_function(f"() => {IDLE}")
+        page.evaluate(f"""() => {{
+            const cells = {NOTEBOOK}.content;
+            const index = cells.widgets.findIndex((cell) => cell.model.sharedModel.source.includes("StateExplorer("));
+            cells.activeCellIndex = index;
+            return cells.scrollToItem(index);
+        }}""")
+        picture = page.locator(".jp-Cell.jp-mod-active .jp-OutputArea img")
+        picture.wait_for()
+        assert picture.evaluate("async (img) => { await img.decode(); return img.naturalWidth; }") > 800
+        assert page.get_by_text("Error displaying widget").count() == 0
+        first = page.locator(".jp-Cell.jp-CodeCell").first
+        assert not first.locator(".cm-content").is_visible(), "what installs is folded away"
+    page.close()
+
+
 @pytest.mark.parametrize("lesson", ["00_start_here", "03_delta_rule"])
 def test_a_lesson_runs_in_minqwen_lab(lesson, browser, repository, tmp_path):
     shutil.copytree(repository / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("mine", ".*"))

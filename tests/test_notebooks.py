@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebooks_support import (
     INSTALL,
@@ -84,6 +85,15 @@ def test_what_the_first_cell_installs(there, asked, tmp_path):
         assert command[0][-1] == f"{tmp_path}/{asked}".replace("/[", "[")
     done = said()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_on_paper_an_explorer_is_its_picture():
+    """nbconvert, as everybody has it, prints a lesson with the pictures of its explorers."""
+    path = NOTEBOOKS / "00_start_here.ipynb"
+    widgets = [out for cell in source_cells(read(path)) for out in cell.outputs if WIDGET in out.get("data", {})]
+    page, _ = HTMLExporter().from_filename(str(path))
+    assert len(widgets) == 2
+    assert all(out.data["image/png"].strip() in page for out in widgets)
 
 
 def test_every_solution_has_its_lesson():
