@@ -27,7 +27,7 @@ import einops
 import torch
 
 from .errors import QwenError, read_json
-from .files import INSTALLED, SHIPPED
+from .files import INSTALLED, SHIPPED, write_whole
 
 __all__ = ["PIECES", "keep", "kept", "piece"]
 
@@ -104,7 +104,7 @@ def keep(*functions: FunctionType) -> None:
             path = _mine(_notebooks(), lesson)
             texts[path] = "\n\n".join([HEADER.format(lesson), *(_read_mine(path) | new).values()])
         for path, text in texts.items():
-            _write(path, text)
+            write_whole(path, text.encode())
     said = [f"ready for the later lessons: {', '.join(ready)}"] if ready else []
     said += [f"not yet written: {', '.join(missing)}"] if missing else []
     print(("✓ " if ready else "") + "; ".join(said))
@@ -285,14 +285,3 @@ def _asked_for(name, source, where, functions) -> list[str]:
             raise QwenError(f"{name} in {where} uses {other!r}, which it is not given: a piece may use its arguments, "
                             f"{', '.join(TOOLS)}, and other my_ functions.")
     return sorted(names)
-
-
-def _write(path, text) -> None:
-    """The whole file at one stroke: whoever reads meanwhile finds the old one or the new one."""
-    path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

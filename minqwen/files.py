@@ -15,7 +15,7 @@ from pathlib import Path
 from . import __version__
 from .errors import QwenError, read_json
 
-__all__ = ["INSTALLED", "SHIPPED", "example", "unpack"]
+__all__ = ["INSTALLED", "SHIPPED", "example", "unpack", "write_whole"]
 
 PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (PACKAGE / "shipped").is_dir()              # else this is a clone
@@ -63,7 +63,7 @@ def unpack(folder: str | Path) -> list[str]:
                 here = _digest(target.read_bytes()) if target.exists() else None
                 if here in (None, before, digest):      # not there, as it was put there, or just this
                     if here != digest:
-                        _write(target, new)
+                        write_whole(target, new)
                         if place != name:
                             said.append(f"You have changed {name.as_posix()}, so it stays as it is; "
                                         f"{place.name} beside it is this version's.")
@@ -71,7 +71,7 @@ def unpack(folder: str | Path) -> list[str]:
                     break
                 if before == digest:                    # the reader's work on what this version has, too
                     break
-        _write(folder / RECORD, json.dumps(record, indent=1).encode())
+        write_whole(folder / RECORD, json.dumps(record, indent=1).encode())
     except OSError as error:
         raise QwenError(f"The lessons cannot be copied to {folder} ({error.strerror}): "
                         "name a folder that you may write to.") from None
@@ -82,8 +82,8 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """The whole file at one stroke, or nothing of it."""
+def write_whole(path: Path, content: bytes) -> None:
+    """A file at one stroke: whoever reads meanwhile, or after a failure, finds the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
