@@ -142,9 +142,10 @@ course.keep(my_linear_attention)                        # and this goes where we
 """
 
 
-def test_all_that_readme_shows_works_from_the_wheel(environment, elsewhere, repository):
-    python, _ = environment
-    code = re.search(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)[1]
+def test_all_that_readme_shows_works_from_the_wheel(environment, wheel, elsewhere, repository):
+    (python, _), readme = environment, (repository / "README.md").read_text()
+    assert f"dist/{wheel.name}[verify]" in readme
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
     code, claims = re.subn(r"^(qwen\.chat\(.*\)) +# (.+)$", r"assert \1 == '\2'", code, flags=re.MULTILINE)
     assert claims == 4
     (elsewhere / "readme.py").write_text(code + LOOKS + KEEPS + WHERE)
