@@ -114,6 +114,14 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
+BEFORE = """                                          # what README takes for granted
+from minqwen.files import SHIPPED
+from minqwen.verify import official_modules
+nano = SHIPPED / "data" / "nano"
+model = official_modules().Qwen3_5ForConditionalGeneration.from_pretrained(nano)
+from transformers import AutoProcessor
+processor = AutoProcessor.from_pretrained(nano)
+"""
 LOOKS = """
 page = lambda explorer: len(explorer.to_html(f"{type(explorer).__name__}.html").read_text())
 see = [{"role": "user", "content": [{"type": "image", "image": minqwen.example("three_shapes.png")},
@@ -148,7 +156,7 @@ def test_all_that_readme_shows_works_from_the_wheel(environment, wheel, elsewher
     code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
     code, claims = re.subn(r"^(qwen\.chat\(.*\)) +# (.+)$", r"assert \1 == '\2'", code, flags=re.MULTILINE)
     assert claims == 4
-    (elsewhere / "readme.py").write_text(code + LOOKS + KEEPS + WHERE)
+    (elsewhere / "readme.py").write_text(BEFORE + code + LOOKS + KEEPS + WHERE)
     run(python, "readme.py")
     assert "def my_linear_attention" in (elsewhere / "mine/02.py").read_text()
     assert not list(python.parent.parent.rglob("mine"))
