@@ -615,7 +615,7 @@ def _open_video(name: str, file) -> _Film:
         import av
     except ImportError:
         raise QwenError(f"{name} is no animation that pillow knows, and to read other videos av is missing: "
-                        "pip install 'minqwen[video]'.") from None
+                        "pip install av.") from None
 
     @contextmanager
     def opened():

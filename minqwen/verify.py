@@ -213,7 +213,7 @@ def _official():
         import transformers.models.qwen3_5.modeling_qwen3_5
     except ImportError:
         raise QwenError("Verification compares with transformers 5.23 or newer, which is missing here: "
-                        "pip install 'minqwen[verify]'.") from None
+                        "pip install transformers torchvision.") from None
     if transformers.logging.get_verbosity() == transformers.logging.WARNING:
         transformers.logging.set_verbosity_error()        # that kernels for a GPU are missing is no news to us
     return transformers

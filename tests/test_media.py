@@ -542,7 +542,7 @@ def test_without_av_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(QwenError) as error:
         SMALL.videos([b"a film"])
-    assert "pip install 'minqwen[video]'" in sentence(error)
+    assert "pip install av" in sentence(error)
 
 
 # ---------------------------------------------------------------------------------------------------- settings

@@ -279,7 +279,7 @@ def test_half_precision_reports_the_margin_beside_a_mismatch():
 
 def test_without_transformers_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(QwenError, match=r"pip install 'minqwen\[verify\]'\.$"):
+    with pytest.raises(QwenError, match=r"pip install transformers torchvision\.$"):
         verify(random_qwen())
 
 
