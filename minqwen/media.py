@@ -10,6 +10,7 @@ Symbols: N patches of all pictures, C = 3 colours, H and W a height and width in
 frames of a slice (temporal_patch_size), P = 16 pixels along a patch (patch_size).
 """
 
+import base64
 import io
 import math
 import os
@@ -21,6 +22,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -420,8 +422,9 @@ def load_image(picture) -> Image.Image:
     official code takes it. What is transparent is laid on white.
 
     Args:
-        picture: a path; the bytes of a file; an image of pillow in any mode; an array or tensor of the shape (H, W),
-            (H, W, C) or (C, H, W) with 1, 3 or 4 channels, which holds whole numbers 0 ... 255 or floats 0 ... 1.
+        picture: a path; the bytes of a file, also as base64, by itself or in a `data:` URI; an image of pillow in any
+            mode; an array or tensor of the shape (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, which holds
+            whole numbers 0 ... 255 or floats 0 ... 1.
 
     Raises:
         QwenError: it is no picture, damaged, empty, or of more than 67 million pixels.
@@ -467,15 +470,37 @@ def _check_pixels(name: str, image) -> None:
 
 
 def _file(source, name: str) -> tuple[str, object]:
-    """What to call a file in errors, and what to open."""
+    """What to call a file in errors, and what to open: its path or its bytes. A text is one or the other."""
     if not isinstance(source, str | os.PathLike):
         return name, io.BytesIO(source)
-    path = Path(source).expanduser()
-    if "://" in str(source):
-        raise QwenError(f"Nothing is fetched here: save {source} as a file and give that.")
-    if not path.is_file():
-        raise QwenError(f"There is no file {path}.")
-    return str(path), path
+    text = os.fspath(source)
+    path = os.path.expanduser(text)
+    if os.path.isfile(path):
+        return path, path
+    said = text.partition("\n")[0][:LONGEST_SAID]
+    said += "..." * (len(said) < len(text))
+    if text[:5].lower() == "data:":
+        encoded, missing = text.partition(",")[2], f"{name} holds no base64 behind its comma ({said}); make it again."
+    elif "://" in text:
+        raise QwenError(f"Nothing is fetched here: save {said} as a file and give that.")
+    else:
+        encoded, missing = text, f"There is no file {said if text else 'without a name'}."
+        name = f"There is no file {said}, and what this holds as base64"
+    try:
+        return name, io.BytesIO(_from_base64(encoded))
+    except ValueError:
+        raise QwenError(missing) from None
+
+
+LONGEST_SAID = 200  # characters of a path that errors show: it may be a whole picture
+
+
+def _from_base64(text: str) -> bytes:
+    """Either alphabet of base64, with or without line breaks and padding. Raises ValueError if it is none."""
+    text = "".join(unquote(text).split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    if not text:
+        raise ValueError("nothing is encoded here")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _open(name: str, file) -> Image.Image | None:

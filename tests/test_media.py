@@ -4,6 +4,7 @@ Every input of the table goes two ways into a chat: through `transformers`, from
 ids, and through ours. All must be equal, not close.
 """
 
+import base64
 import io
 import json
 import random
@@ -321,6 +322,30 @@ def test_every_way_to_give_a_picture(tmp_path):
     assert np.array_equal(load_image(image), load_image(np.array(image)))
 
 
+LINES = base64.encodebytes(as_file(picture(40, 56))).decode()  # as mails have it, with line breaks
+BASE64 = LINES.replace("\n", "")
+
+
+@pytest.mark.parametrize("given", [
+    f"data:image/png;base64,{BASE64}", f"DATA:image/png;charset=utf-8;base64,{BASE64}", f"data:;base64,{LINES}", BASE64,
+    LINES, BASE64.rstrip("="), BASE64.translate(str.maketrans("+/", "-_")), BASE64.replace("+", "%2B"),
+], ids=["URI", "URI in capitals", "URI in lines", "alone", "lines", "without padding", "for URLs", "in per cents"])
+def test_a_picture_as_base64(given):
+    """As `transformers` takes it, and as browsers write it."""
+    assert any(sign in BASE64 for sign in "+/")
+    assert np.array_equal(load_image(given), np.array(picture(40, 56)))
+    assert SMALL.videos([given]).frames == [[0]]
+    official = pytest.importorskip("transformers.image_utils")
+    if given in (f"data:image/png;base64,{BASE64}", BASE64, LINES):
+        assert np.array_equal(official.load_image(given), load_image(given))
+
+
+def test_a_file_comes_before_what_its_name_encodes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(9, 9).save("abcd", "PNG")
+    assert load_image("abcd").size == (9, 9)
+
+
 def test_transparent_is_white():
     assert load_image(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
     assert load_image(as_file(Image.new("LA", (2, 2), (0, 0)))).getpixel((0, 0)) == (255, 255, 255)
@@ -433,6 +458,15 @@ NOISE = noise(64, 80, 3)
 SENTENCES = [
     ("missing", lambda: load_image("nowhere/a.png"), "There is no file nowhere/a.png."),
     ("a folder", lambda: load_image("."), "There is no file ."),
+    ("nobody's folder", lambda: load_image("~no.body/a.png"), "There is no file ~no.body/a.png."),
+    ("nobody's clip", lambda: SMALL.videos(["~no.body/a.mp4"]), "There is no file ~no.body/a.mp4."),
+    ("no name", lambda: load_image(""), "There is no file without a name."),
+    ("a name that cannot be", lambda: load_image("a\0b.png"), "There is no file a"),
+    ("no base64", lambda: load_image("data:image/svg+xml;utf8,<svg/>"), "holds no base64 behind its comma"),
+    ("nothing encoded", lambda: SMALL.videos(["data:image/png;base64,"]), "The clip holds no base64 behind its comma"),
+    ("base64, cut short", lambda: load_image(f"data:image/png;base64,{BASE64[:2000]}"), "seems cut short or damaged"),
+    ("base64 of no picture", lambda: load_image("photos/cat"), "There is no file photos/cat, and what this"),
+    ("base64 of no clip", lambda: SMALL.videos(["photos/cat"]), "as base64 is neither a picture nor a video"),
     ("an address", lambda: load_image("https://example.com/a.png"), "save https://example.com/a.png as a file"),
     ("empty file", lambda: load_image(b""), "The picture is no picture of a kind that pillow knows."),
     ("text", lambda: load_image(b"ann has a red cup"), "no picture of a kind that pillow knows"),
@@ -488,6 +522,16 @@ def test_what_is_wrong_is_said(mistake, says):
     with pytest.raises(QwenError) as error:
         mistake()
     assert says in sentence(error)
+
+
+@pytest.mark.parametrize("given", [
+    BASE64 + "!", LINES + "!", f"data:image/png;base64,{BASE64}!", f"data:image/png;base64,{LINES[:900]}!",
+    BASE64[:4000], LINES[:4000], 9000 * "x", 9000 * "x" + ".png", f"https://example.com/{BASE64}"])
+def test_no_error_prints_a_whole_picture(given):
+    for use in (load_image, lambda given: SMALL.videos([given])):
+        with pytest.raises(QwenError) as error:
+            use(given)
+        assert len(sentence(error)) < 400
 
 
 def test_a_picture_bomb_is_not_decoded(monkeypatch):
