@@ -473,7 +473,7 @@ def _file(source, name: str) -> tuple[str, object]:
     """What to call a file in errors, and what to open: its path or its bytes. A text is one or the other."""
     if not isinstance(source, str | os.PathLike):
         return name, io.BytesIO(source)
-    text = os.fspath(source)
+    text = os.fsdecode(source)
     path = os.path.expanduser(text)
     if os.path.isfile(path):
         return path, path
@@ -664,11 +664,59 @@ def _open_video(name: str, file) -> _Film:
                     image = frame.to_image()
                     yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
-    with opened() as container:  # what a file says of itself is not always true: the frames are counted
-        track, count, packets = container.streams.video[0], 0, 0
-        for packet in container.demux(track):
-            packets += bool(packet.size)
-            count += len(packet.decode())
-        if packets < track.frames:
-            raise QwenError(f"{name} is cut short: {packets} of its {track.frames} frames are there; fetch it again.")
-        return _Film(count, float(track.average_rate) if track.average_rate else None, read)
+    with opened() as container:
+        count, fps = _count(name, container)
+        if not 0 < container.streams.video[0].frames <= count:
+            _check_whole(name, file)
+        return _Film(count, fps, read)
+
+
+def _count(name: str, container) -> tuple[int, float | None]:
+    """How many frames a video has, and how many make a second: they are counted, for headers may say anything.
+
+    Its average rate, unless by their times the frames would not fit: it counts frames that were left out, as in an AVI
+    of a screen on which nothing moved.
+    """
+    track, times, count, cut = container.streams.video[0], [], 0, False
+    for packet in container.demux(track):
+        cut = packet.is_corrupt if packet.size else cut
+        for frame in packet.decode():
+            count += 1
+            if frame.time is not None:
+                times = [min([*times, frame.time]), max([*times, frame.time])]
+    if cut:
+        raise QwenError(f"{name} is cut short in the middle of its last frame; fetch it again.")
+    fps, span = float(track.average_rate or 0), times[1] - times[0] if times else 0
+    if span and (not fps or span * fps > count):
+        fps = (count - 1) / span
+    return count, fps or None
+
+
+def _check_whole(name: str, file) -> None:
+    """A video file is a row of boxes that say how long they are: do they end where the file does?"""
+    with open(file, "rb") if isinstance(file, str) else io.BytesIO(file.getbuffer()) as file:
+        there, end, size = file.seek(0, io.SEEK_END), 0, 1
+        while size and end < there:
+            file.seek(end)
+            size = _box_size(file.read(16))
+            end += size
+    if end > there:
+        raise QwenError(f"{name} is cut short: {there:,} of its {end:,} bytes are there; fetch it again.")
+
+
+def _box_size(head: bytes) -> int:
+    """The length of a box, in bytes, by the first 16 of them; 0 if it is none that we know, or does not say."""
+    if head[:4] == b"RIFF":  # AVI
+        size = int.from_bytes(head[4:8], "little")
+        return 8 + size if size < 2**32 - 1 else 0
+    if head[:4] in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # Matroska, WebM: the header, and all the rest
+        digits = 9 - head[4].bit_length() if head[4:] else 0  # as many bytes as there are zeros in front
+        size = int.from_bytes(head[4 : 4 + digits], "big") & ~(-1 << 7 * digits)
+        return 4 + digits + size if size < 2 ** (7 * digits) - 1 else 0
+    if head[4:8] in MP4_BOXES:
+        size = int.from_bytes(head[:4], "big")
+        return int.from_bytes(head[8:16], "big") if size == 1 else size
+    return 0
+
+
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"meta", b"udta", b"sidx", b"styp")

@@ -95,8 +95,8 @@ def official(name, old, new, lessons=()):
     return Mutant(name, "minqwen/official.py", old, new, "", ("tests/test_official_tokenizer.py",), lessons)
 
 
-def verify(name, old, new, within=""):
-    return Mutant(name, "minqwen/verify.py", old, new, within, ("tests/test_verify.py",))
+def verify(name, old, new, within="", lessons=()):
+    return Mutant(name, "minqwen/verify.py", old, new, within, ("tests/test_verify.py",), lessons)
 
 
 def media(name, old, new, within="", lessons=()):
@@ -190,6 +190,16 @@ N = -system.tril(-1)
            "scores = q @ k.mT", tests=("tests/test_trace.py",), lessons=(MEMORY,)),
     Mutant("a softmax map with heads tiled", "minqwen/trace.py", "b h s d -> b (h r) s d", "b h s d -> b (r h) s d",
            tests=("tests/test_trace.py",), lessons=(MEMORY,)),
+    Mutant("erased without decay", "minqwen/trace.py", "torch.outer(k, beta * (decayed.T @ k))",
+           "torch.outer(k, beta * (before.T @ k))", tests=("tests/test_trace.py",), lessons=(DELTA,)),
+    Mutant("a trace keeps its pictures twice", "minqwen/trace.py",
+           "            self.media[name] = torch.cat([*before, piece.detach()])\n        self._embedded = {}",
+           "            self.media[name] = torch.cat([*before, piece.detach()])",
+           tests=("tests/test_trace.py",), lessons=(VISION,)),
+    Mutant("a trace repeats its pictures", "minqwen/trace.py", "torch.cat([*before, piece.detach()])",
+           "torch.cat([*before, piece.detach(), piece.detach()])", tests=("tests/test_trace.py",), lessons=(VISION,)),
+    Mutant("the mark one token off", "minqwen/plots.py", "ax.axvspan(len(recall) - 1.5, len(recall) - 0.5, color=INK",
+           "ax.axvspan(len(recall) - 0.5, len(recall) + 0.5, color=INK", tests=("tests/test_plots.py",)),
     Mutant("keys are counted and values are not", "minqwen/info.py", "attention * 2 * t.num_key_value_heads",
            "attention * t.num_key_value_heads", tests=("tests/test_cli.py",), lessons=(MEMORY,)),
     Mutant("a key is counted for each query head", "minqwen/info.py", "attention * 2 * t.num_key_value_heads",
@@ -225,10 +235,15 @@ N = -system.tril(-1)
           "return self.recurrent_state, self.conv_state", lessons=(GENERATION,)),
     model("[5] the convolution is not put back", "self.recurrent_state, self.conv_state = (x.clone() for x in saved)",
           "self.recurrent_state = saved[0].clone()", lessons=(GENERATION,)),
+    model("[5] slots of pads stay pads after going back", "self.valid[:, self.length : end] = True",
+          "self.valid[:, self.length : end] &= True", lessons=(GENERATION,)),
     model("[4] the memory in the model's dtype", "cache.recurrent_state = state",
           "cache.recurrent_state = state.to(x.dtype)", lessons=(GENERATION,)),
     model("[14] every token wipes the memory", "module.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))",
           "module.dt_bias.fill_(1)", lessons=(DECODER,)),
+    model("[14] time steps drawn evenly and not by their size",
+          "dt = 10 ** torch.empty_like(module.dt_bias).uniform_(-3, -1)",
+          "dt = torch.empty_like(module.dt_bias).uniform_(0.001, 0.1)", lessons=(DECODER,)),
     model("decay without softplus", "F.softplus(full_precision(self.in_proj_a(x)) + self.dt_bias)",
           "(full_precision(self.in_proj_a(x)) + self.dt_bias)", lessons=(DELTA, DECODER)),
     model("the bias outside of softplus", "F.softplus(full_precision(self.in_proj_a(x)) + self.dt_bias)",
@@ -283,6 +298,10 @@ N = -system.tril(-1)
            tests=("tests/test_generate.py",), lessons=(GENERATION,)),
     Mutant("prefill in pieces keeps the first piece", "minqwen/generate.py", "input_ids[:, piece]",
            "input_ids[:, :prefill_chunk]", tests=("tests/test_generate.py",), lessons=(GENERATION,)),
+    loop("[6] a stopped row reads on", "real = None if not keep_cache or all(running) else",
+         "real = None if True else"),
+    Mutant("pads of a kept cache fill the context", "minqwen/generate.py",
+           "cache.valid[:, : cache.length].sum(-1).to(device)", "cache.length", tests=("tests/test_generate.py",)),
     loop("temperature multiplied", "scores = logits.float() / temperature", "scores = logits.float() * temperature"),
     loop("cut before the temperature", "p = best.softmax(-1)", "p = (best * temperature).softmax(-1)"),
     loop("top-p drops the token that crosses the mark", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),
@@ -319,7 +338,22 @@ N = -system.tril(-1)
     media("the phone's rotation ignored", "if frame.rotation else image", "if False else image"),
     media("the marks around a clip kept", "if not self.keep_outer_marks:", "if False:", lessons=(VISION,)),
     media("a bomb is decoded", "if image.width * image.height > MOST_PIXELS:", "if False:"),
-    media("a video cut short is taken", "if packets < track.frames:", "if False:"),
+    media("a video cut short is taken", "if end > there:", "if False:"),
+    media("a frame cut short is taken", "cut = packet.is_corrupt if packet.size else cut", "pass"),
+    media("empty chunks are frames", "_check_whole(name, file)\n        return",
+          "raise QwenError('It is cut short.')\n        return"),
+    media("gaps in time take no time", "if span and (not fps or span * fps > count):", "if span and not fps:"),
+    media("an unknown length is a length", "return 8 + size if size < 2**32 - 1 else 0", "return 8 + size"),
+    media("a frame of no time lasts none", 'image.info.get("duration") or 100', 'image.info.get("duration", 0)'),
+    media("floats are cut off and not rounded", "(array * 255.0).round()", "array * 255.0"),
+    media("base64 is a name", "return name, io.BytesIO(_from_base64(encoded))", "raise ValueError"),
+    media("a name is base64 first", "if os.path.isfile(path):", "if os.path.isfile(path) and '.' in path:"),
+    media("a whole picture is printed", "text.partition(\"\\n\")[0][:LONGEST_SAID]", "text.partition(\"\\n\")[0]"),
+    Mutant("a key for nothing counts", "minqwen/messages.py", "for key, x in part.items() if x is not None}",
+           "for key, x in part.items()}", tests=("tests/test_chat_media.py",)),
+    Mutant("a part is what it has a key for", "minqwen/messages.py",
+           'if part.get(kind) is not None or part.get("type") == kind:', "if kind in part:",
+           tests=("tests/test_chat_media.py",)),
 
     # ---- the vision tower, and positions around what it sees
     sight("[18] patches without a bias", "self.proj.weight.flatten(1), self.proj.bias)",
@@ -405,6 +439,11 @@ N = -system.tril(-1)
     verify("what is not a number passes", "return self.error <= self.tolerance",
            "return not self.error > self.tolerance"),
     verify("what is misshapen is stretched", "if ours.shape != theirs.shape:", "if False:", "def error("),
+    verify("gradients may be off by a tenth", "GRADIENTS = {-3.0: 2e-5,", "GRADIENTS = {-3.0: 1e-1,",
+           lessons=(CHUNKS,)),
+    verify("gradients may be off by a tenth where gates are strong", "-50.0: 2e-4}  ", "-50.0: 1e-1}  "),
+    verify("the best gradient counts", "worst = max(off, key=off.get)", "worst = min(off, key=off.get)"),
+    verify("no gradient is too far off", "if not off <= tolerance:", "if off > 100 * tolerance:", lessons=(CHUNKS,)),
     verify("random ids are placeholders", "ids += ids >= id", "pass"),
     verify("the tower is not looked at", "if model.config.vision_config is not None:", "if False:", "def verify("),
     verify("the head is not looked at", "if text.mtp_num_hidden_layers:", "if False:", "def verify("),
