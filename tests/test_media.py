@@ -119,6 +119,9 @@ TABLE = [
     Case("clip beyond the budget", videos=[noise(6, 300, 300, 3)],
          processor=Processor(video=replace(CLIPS, longest_edge=200_000))),
     Case("clip within its tokens per frame", videos=[noise(6, 300, 300, 3)], processor=CAPPED),
+    *(Case(f"clip of {T} frames within its tokens per frame and a budget of {budget}", videos=[noise(T, 150, 170, 3)],
+           processor=Processor(video=replace(CAPPED.video, longest_edge=budget))) for T, budget in
+      [(30, 20_000), (6, 60_000)]),
     Case("clip as pictures", videos=[[picture(48, 70)] * 2 + [Image.fromarray(noise(48, 70, 3, seed=2))]]),
     Case("clip (T, C, H, W)", videos=[torch.from_numpy(noise(5, 3, 48, 70))]),
     Case("grey clip (T, C, H, W)", videos=[torch.from_numpy(noise(5, 1, 48, 70))]),

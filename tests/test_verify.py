@@ -255,6 +255,26 @@ def test_a_gradient_that_is_a_twentieth_off_is_named(qwen, which, name, monkeypa
         check_gradients(rule, "a name")
 
 
+@pytest.mark.parametrize("form", ["recurrent", "chunked"])
+@torch.no_grad()
+def test_a_form_that_is_a_thousandth_off_is_named(form, monkeypatch):
+    """In float32, with ordinary gates and with strong ones."""
+    name = {"recurrent": "recurrent_gated_delta_rule", "chunked": "chunk_gated_delta_rule"}[form]
+    rule = getattr(verification, name)
+    monkeypatch.setattr(verification, name, wraps(rule)(lambda *x, **options: tuple(
+        y if y is None or y.dtype == torch.float64 else 1.001 * y for y in rule(*x, **options))))
+    random = torch.Generator().manual_seed(0)
+    checks = verification.kernel_checks(small_config().text_config, torch.device("cpu"), random)
+    failed = [check.compared for check in checks if not check.ok and check.piece == f"delta rule, {form}, float32"]
+    assert failed == [f"the recurrence in float64, gates to {gates}" for gates in (-3, -50)]
+
+
+def test_angles_the_other_way_round_are_named(qwen, monkeypatch):
+    """Their cosines are the same."""
+    monkeypatch.setattr(verification, "rotary_angles", lambda *x: -architecture.rotary_angles(*x))
+    assert {check.piece for check in verify(qwen).failed} == {"rotary positions"}
+
+
 def test_check_gradients(capsys):
     for rule in (recurrent_gated_delta_rule, chunk_gated_delta_rule):
         check_gradients(rule)
