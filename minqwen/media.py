@@ -10,6 +10,7 @@ Symbols: N patches of all pictures, C = 3 colours, H and W a height and width in
 frames of a slice (temporal_patch_size), P = 16 pixels along a patch (patch_size).
 """
 
+import base64
 import io
 import math
 import os
@@ -21,6 +22,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -420,8 +422,9 @@ def load_image(picture) -> Image.Image:
     official code takes it. What is transparent is laid on white.
 
     Args:
-        picture: a path; the bytes of a file; an image of pillow in any mode; an array or tensor of the shape (H, W),
-            (H, W, C) or (C, H, W) with 1, 3 or 4 channels, which holds whole numbers 0 ... 255 or floats 0 ... 1.
+        picture: a path; the bytes of a file, also as base64, by itself or in a `data:` URI; an image of pillow in any
+            mode; an array or tensor of the shape (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, which holds
+            whole numbers 0 ... 255 or floats 0 ... 1.
 
     Raises:
         QwenError: it is no picture, damaged, empty, or of more than 67 million pixels.
@@ -467,15 +470,37 @@ def _check_pixels(name: str, image) -> None:
 
 
 def _file(source, name: str) -> tuple[str, object]:
-    """What to call a file in errors, and what to open."""
+    """What to call a file in errors, and what to open: its path or its bytes. A text is one or the other."""
     if not isinstance(source, str | os.PathLike):
         return name, io.BytesIO(source)
-    path = Path(source).expanduser()
-    if "://" in str(source):
-        raise QwenError(f"Nothing is fetched here: save {source} as a file and give that.")
-    if not path.is_file():
-        raise QwenError(f"There is no file {path}.")
-    return str(path), path
+    text = os.fsdecode(source)
+    path = os.path.expanduser(text)
+    if os.path.isfile(path):
+        return path, path
+    said = text.partition("\n")[0][:LONGEST_SAID]
+    said += "..." * (len(said) < len(text))
+    if text[:5].lower() == "data:":
+        encoded, missing = text.partition(",")[2], f"{name} holds no base64 behind its comma ({said}); make it again."
+    elif "://" in text:
+        raise QwenError(f"Nothing is fetched here: save {said} as a file and give that.")
+    else:
+        encoded, missing = text, f"There is no file {said if text else 'without a name'}."
+        name = f"There is no file {said}, and what this holds as base64"
+    try:
+        return name, io.BytesIO(_from_base64(encoded))
+    except ValueError:
+        raise QwenError(missing) from None
+
+
+LONGEST_SAID = 200  # characters of a path that errors show: it may be a whole picture
+
+
+def _from_base64(text: str) -> bytes:
+    """Either alphabet of base64, with or without line breaks and padding. Raises ValueError if it is none."""
+    text = "".join(unquote(text).split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    if not text:
+        raise ValueError("nothing is encoded here")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _open(name: str, file) -> Image.Image | None:
@@ -639,11 +664,59 @@ def _open_video(name: str, file) -> _Film:
                     image = frame.to_image()
                     yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
-    with opened() as container:  # what a file says of itself is not always true: the frames are counted
-        track, count, packets = container.streams.video[0], 0, 0
-        for packet in container.demux(track):
-            packets += bool(packet.size)
-            count += len(packet.decode())
-        if packets < track.frames:
-            raise QwenError(f"{name} is cut short: {packets} of its {track.frames} frames are there; fetch it again.")
-        return _Film(count, float(track.average_rate) if track.average_rate else None, read)
+    with opened() as container:
+        count, fps = _count(name, container)
+        if not 0 < container.streams.video[0].frames <= count:
+            _check_whole(name, file)
+        return _Film(count, fps, read)
+
+
+def _count(name: str, container) -> tuple[int, float | None]:
+    """How many frames a video has, and how many make a second: they are counted, for headers may say anything.
+
+    Its average rate, unless by their times the frames would not fit: it counts frames that were left out, as in an AVI
+    of a screen on which nothing moved.
+    """
+    track, times, count, cut = container.streams.video[0], [], 0, False
+    for packet in container.demux(track):
+        cut = packet.is_corrupt if packet.size else cut
+        for frame in packet.decode():
+            count += 1
+            if frame.time is not None:
+                times = [min([*times, frame.time]), max([*times, frame.time])]
+    if cut:
+        raise QwenError(f"{name} is cut short in the middle of its last frame; fetch it again.")
+    fps, span = float(track.average_rate or 0), times[1] - times[0] if times else 0
+    if span and (not fps or span * fps > count):
+        fps = (count - 1) / span
+    return count, fps or None
+
+
+def _check_whole(name: str, file) -> None:
+    """A video file is a row of boxes that say how long they are: do they end where the file does?"""
+    with open(file, "rb") if isinstance(file, str) else io.BytesIO(file.getbuffer()) as file:
+        there, end, size = file.seek(0, io.SEEK_END), 0, 1
+        while size and end < there:
+            file.seek(end)
+            size = _box_size(file.read(16))
+            end += size
+    if end > there:
+        raise QwenError(f"{name} is cut short: {there:,} of its {end:,} bytes are there; fetch it again.")
+
+
+def _box_size(head: bytes) -> int:
+    """The length of a box, in bytes, by the first 16 of them; 0 if it is none that we know, or does not say."""
+    if head[:4] == b"RIFF":  # AVI
+        size = int.from_bytes(head[4:8], "little")
+        return 8 + size if size < 2**32 - 1 else 0
+    if head[:4] in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # Matroska, WebM: the header, and all the rest
+        digits = 9 - head[4].bit_length() if head[4:] else 0  # as many bytes as there are zeros in front
+        size = int.from_bytes(head[4 : 4 + digits], "big") & ~(-1 << 7 * digits)
+        return 4 + digits + size if size < 2 ** (7 * digits) - 1 else 0
+    if head[4:8] in MP4_BOXES:
+        size = int.from_bytes(head[:4], "big")
+        return int.from_bytes(head[8:16], "big") if size == 1 else size
+    return 0
+
+
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"meta", b"udta", b"sidx", b"styp")

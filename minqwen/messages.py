@@ -2,6 +2,7 @@
 
 A message's content is a text, or a list of parts: {"type": "text", "text": ...}, {"type": "image", "image": ...} and
 {"type": "video", "video": ...}. The chat template only looks at the type; the picture itself goes to the processor.
+A key that holds None is as good as none: rows of a table have a column for each key that some row needs.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from .errors import QwenError
 __all__ = ["as_messages", "media_of"]
 
 KINDS = ("image", "video")
+NAMES = ("url", "path", "base64")  # under which `transformers` takes pictures and clips as well
 
 
 def as_messages(messages: "str | list[dict]", system: str | None = None, images: Sequence = (),
@@ -24,7 +26,8 @@ def as_messages(messages: "str | list[dict]", system: str | None = None, images:
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, list | tuple) or not all(isinstance(message, dict) for message in messages):
         raise QwenError("A chat is a text or a list of messages such as {'role': 'user', 'content': 'Hi'}.")
-    messages = _illustrated(list(messages), {"image": _several(images), "video": _several(videos)})
+    given = {"image": _several(images), "video": _several(videos)}
+    messages = _illustrated([_tidy(message) for message in messages], given)
     if system is None:
         return messages
     if messages and messages[0].get("role") == "system":
@@ -52,7 +55,7 @@ def _illustrated(messages: list[dict], given: dict[str, list]) -> list[dict]:
     parts = {kind: _parts(messages, kind) for kind in given}
     if not any(given.values()):
         return messages
-    if any(kind in part for kind in given for part in parts[kind]):
+    if any(part.get(kind) is not None for kind in given for part in parts[kind]):
         raise QwenError("The messages hold pictures or clips, and more are given beside them: put all into the "
                         "messages, or all into images= and videos=.")
     if not any(parts.values()):
@@ -84,12 +87,29 @@ def _parts(messages: list[dict], kind: str) -> list[dict]:
 
 
 def _kind(part) -> str:
-    """What a part of a message is: an "image", a "video" or a "text"."""
-    for kind in (*KINDS, "text") if isinstance(part, dict) else ():
-        if kind in part or part.get("type") == kind:
+    """What a part of a message is: an "image", a "video" or a "text"; by what it holds, its type, its keys."""
+    kinds = (*KINDS, "text") if isinstance(part, dict) else ()
+    for kind in kinds:
+        if part.get(kind) is not None or part.get("type") == kind:
+            return kind
+    for kind in kinds:
+        if kind in part:
             return kind
     raise QwenError("A message's content is a text, or a list of parts such as {'type': 'text', 'text': 'Hi'} and "
                     f"{{'type': 'image', 'image': 'photo.jpg'}}, and this is none: {str(part)[:60]}.")
+
+
+def _tidy(message: dict) -> dict:
+    """The message with parts that say what they are, hold pictures and clips under that name, and hold no None."""
+    if not isinstance(message.get("content"), list):
+        return message
+    return message | {"content": [_tidy_part(part) for part in message["content"]]}
+
+
+def _tidy_part(part) -> dict:
+    kind, held = _kind(part), {key: x for key, x in part.items() if x is not None}
+    named = [held[key] for key in NAMES if key in held]
+    return {"type": kind} | held | ({kind: named[0]} if kind in KINDS and kind not in held and named else {})
 
 
 def _several(things) -> list:

@@ -1,7 +1,9 @@
 """Chats with pictures and clips: what they compute is what `transformers` computes, in whatever pieces and turns."""
 
+import base64
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from minqwen.config import Config
 from minqwen.errors import QwenError
 from minqwen.generate import generate, prefill, stream
 from minqwen.media import Clip, Processor
+from minqwen.messages import as_messages
+from minqwen.tokenizer import Tokenizer
 
 PATCHES = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}                # 8 x 8 pixels are a token
 IMAGES = {"size": {"shortest_edge": 512, "longest_edge": 2304}, **PATCHES}           # 8 to 36 tokens
@@ -360,3 +364,64 @@ def test_a_trace_of_a_chat_with_pictures(qwen):
     assert all(torch.equal(t.media[name], x) for name, x in inputs.media.items())
     with torch.no_grad():
         assert torch.equal(t.logits, qwen.model(torch.tensor([inputs.ids]), **inputs.media))
+
+
+# ------------------------------------------------------------------------------------------- rows of a table
+
+NOTHING = {"type": None, "text": None, "image": None, "video": None, "url": None}
+
+
+def rows(chat):
+    """The chat as a table holds it: each part with a column for every key, None where it has none."""
+    return [message | {"content": [NOTHING | part for part in message["content"]]}
+            if isinstance(message["content"], list) else message for message in chat]
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_key_that_holds_nothing_is_none(qwen, name):
+    chat = CHATS[name]
+    assert inputs_are_equal(qwen.inputs(rows(chat)), qwen.inputs(chat))
+
+
+def inputs_are_equal(ours, theirs):
+    return ours.text == theirs.text and ours.ids == theirs.ids and set(ours.media) == set(theirs.media) and all(
+        torch.equal(ours.media[name], theirs.media[name]) for name in ours.media)
+
+
+def test_parts_that_wait_for_their_pictures_as_rows(qwen):
+    one, two = picture(30, 40), picture(50, 20, 1)
+    filled = qwen.inputs([user(one, "?", two)])
+    for waiting in (rows(WAITING), [{"role": "user", "content": [{"image": None}, {"text": "?", "video": None},
+                                                                 {"type": "image", "text": None}]}]):
+        messages = as_messages(waiting, images=[one, two])
+        assert inputs_are_equal(qwen.inputs(messages), filled)
+        with pytest.raises(QwenError, match="without its image"):
+            qwen.inputs(waiting)
+
+
+@pytest.mark.parametrize("key", ["image", "url", "path", "base64"])
+def test_the_names_of_transformers_for_a_picture(qwen, tmp_path, key):
+    picture(30, 40).save(tmp_path / "a.png")
+    given = str(tmp_path / "a.png")
+    if key == "base64":
+        given = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    part = {"type": "image", "image": None, "text": None, key: given}
+    ask = {"type": "text", "text": "what is it?", "url": None}
+    assert inputs_are_equal(qwen.inputs([{"role": "user", "content": [part, ask]}]),
+                            qwen.inputs([user(picture(30, 40), "what is it?")]))
+
+
+def test_nanos_template_knows_a_part_by_what_it_holds():
+    """By itself, as another program renders it, too."""
+    tokenizer = Tokenizer.from_folder(Path(__file__).parent.parent / "data/nano")
+    seen = {kind: f"<|vision_start|><|{kind}_pad|><|vision_end|>" for kind in ("image", "video")}
+    for part, expected in [
+        ({"type": "text", "text": "x", "image": None}, "x"), ({"text": "x", "video": None, "type": None}, "x"),
+        ({"type": "text", "text": None, "image": None}, ""),
+        ({"type": "image", "image": "a.png", "text": None}, seen["image"]),
+        ({"image": "a.png", "video": None, "text": None}, seen["image"]),
+        ({"type": "image", "image": None, "text": None}, seen["image"]), ({"type": "video"}, seen["video"]),
+        ({"type": "video", "video": np.zeros((2, 8, 8, 3)), "text": None, "image": None}, seen["video"]),
+    ]:
+        chat = [{"role": "user", "content": [part, {"type": "text", "text": " and?"}]}]
+        assert f"<|im_start|>user\n{(expected + ' and?').strip()}<|im_end|>" in tokenizer.render(chat), part

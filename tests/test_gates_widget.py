@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 
 import numpy as np
 import pytest
@@ -145,13 +144,12 @@ def test_pages(model, monkeypatch):
 def test_the_size_of_0_8b():
     """24 layers of up to 16 heads and 300 tokens: a few megabytes are sent at first, further pages are small."""
     t = trace(random_qwen(shape_of_0_8b())).run(tokens(1, 300))
-    start, explorer = time.monotonic(), GateExplorer(t, token=200)
+    explorer = GateExplorer(t, token=200)
     assert [x["heads"] for x in explorer.story["layers"]] == [16, 16, 16, 8] * 6 and not explorer.story["all_here"]
     assert sum(map(len, explorer.pages.values())) + len(json.dumps(explorer.story)) < 3_000_000         # bytes
     assert len(explorer.pages) == 24 + 1 and max(len(explorer.page(f"dims {i} 7")) for i in (0, 3)) < 320_000
     assert 3 * explorer.frame(layer=0).shape[0] < 600 > 2 * explorer.frame(layer=3).shape[0]            # pixels
     assert explorer.frame().shape[1] < 700
-    assert time.monotonic() - start < 60                            # seconds; one, on an idle core
 
 
 def test_position(model):

@@ -205,6 +205,20 @@ def test_generation_ends_where_the_context_ends():
         generate(small, [list(range(41))])
 
 
+def test_a_cache_that_goes_on_ends_where_the_context_ends():
+    """Pads take room in the cache, and none in the context."""
+    small = random_qwen(small_config(max_position_embeddings=40, tie_word_embeddings=False))
+    cache = small.new_cache(2, 100)
+    first = generate(small, PROMPTS[:2], max_new_tokens=2, cache=cache)                 # 5 and 37 tokens, 1 read
+    turns = [[first[0][-1], 1, 2], [first[1][-1]]]
+    rows = generate(small, turns, max_new_tokens=100, cache=cache)
+    assert [len(row) for row in rows] == [40 - 5 - 1 - 3, 40 - 37 - 1 - 1]
+    anew = [prompt + row[:1] + turn for prompt, row, turn in zip(PROMPTS, first, turns)]
+    assert rows == generate(small, anew, max_new_tokens=100)
+    with pytest.raises(QwenError, match="41 tokens, but the model's context holds 40"):
+        generate(small, [[1], [1, 2]], cache=cache)
+
+
 @pytest.mark.parametrize("problem, arguments", [
     ("pad on the left", {"input_ids": torch.ones(2, 3).long(), "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}),
     ("pad on the left", {"input_ids": [[1, 2], []]}),

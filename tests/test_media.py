@@ -4,6 +4,7 @@ Every input of the table goes two ways into a chat: through `transformers`, from
 ids, and through ours. All must be equal, not close.
 """
 
+import base64
 import io
 import json
 import random
@@ -15,6 +16,9 @@ import warnings
 import wave
 import zlib
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,6 +119,9 @@ TABLE = [
     Case("clip beyond the budget", videos=[noise(6, 300, 300, 3)],
          processor=Processor(video=replace(CLIPS, longest_edge=200_000))),
     Case("clip within its tokens per frame", videos=[noise(6, 300, 300, 3)], processor=CAPPED),
+    *(Case(f"clip of {T} frames within its tokens per frame and a budget of {budget}", videos=[noise(T, 150, 170, 3)],
+           processor=Processor(video=replace(CAPPED.video, longest_edge=budget))) for T, budget in
+      [(30, 20_000), (6, 60_000)]),
     Case("clip as pictures", videos=[[picture(48, 70)] * 2 + [Image.fromarray(noise(48, 70, 3, seed=2))]]),
     Case("clip (T, C, H, W)", videos=[torch.from_numpy(noise(5, 3, 48, 70))]),
     Case("grey clip (T, C, H, W)", videos=[torch.from_numpy(noise(5, 1, 48, 70))]),
@@ -287,6 +294,15 @@ def test_trap_20_resized_once_to_whole_tokens_within_the_budget(monkeypatch):
 # ------------------------------------------------------------------------------------------------------- files
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_float_is_the_nearest_byte(dtype):
+    """All bytes come back, though many of them times 1 / 255 times 255 are a little less; a half goes to the even."""
+    levels = torch.arange(256).view(16, 16)
+    assert np.array_equal(np.array(load_image(levels.to(dtype) / 255))[..., 0], levels)
+    halves = torch.tensor([[0.5, 126.5 / 255, 127.4 / 255, 127.6 / 255]])
+    assert np.array(load_image(halves))[0, :, 0].tolist() == [128, 126, 127, 128]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_rotation_that_a_camera_notes(tmp_path, orientation):
     image = picture(40, 56)
@@ -321,6 +337,30 @@ def test_every_way_to_give_a_picture(tmp_path):
     assert np.array_equal(load_image(image), load_image(np.array(image)))
 
 
+LINES = base64.encodebytes(as_file(picture(40, 56))).decode()  # as mails have it, with line breaks
+BASE64 = LINES.replace("\n", "")
+
+
+@pytest.mark.parametrize("given", [
+    f"data:image/png;base64,{BASE64}", f"DATA:image/png;charset=utf-8;base64,{BASE64}", f"data:;base64,{LINES}", BASE64,
+    LINES, BASE64.rstrip("="), BASE64.translate(str.maketrans("+/", "-_")), BASE64.replace("+", "%2B"),
+], ids=["URI", "URI in capitals", "URI in lines", "alone", "lines", "without padding", "for URLs", "in per cents"])
+def test_a_picture_as_base64(given):
+    """As `transformers` takes it, and as browsers write it."""
+    assert any(sign in BASE64 for sign in "+/")
+    assert np.array_equal(load_image(given), np.array(picture(40, 56)))
+    assert SMALL.videos([given]).frames == [[0]]
+    official = pytest.importorskip("transformers.image_utils")
+    if given in (f"data:image/png;base64,{BASE64}", BASE64, LINES):
+        assert np.array_equal(official.load_image(given), load_image(given))
+
+
+def test_a_file_comes_before_what_its_name_encodes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(9, 9).save("abcd", "PNG")
+    assert load_image("abcd").size == (9, 9)
+
+
 def test_transparent_is_white():
     assert load_image(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
     assert load_image(as_file(Image.new("LA", (2, 2), (0, 0)))).getpixel((0, 0)) == (255, 255, 255)
@@ -345,23 +385,29 @@ def test_animations(tmp_path, kind, options):
         assert clip.timestamps == expected.timestamps and clip.frames == expected.frames == [[0, 2, 4, 6]]
 
 
-def test_an_animation_that_does_not_say_how_long_its_frames_last():
-    frames = noise(5, 64, 64, 3)
-    assert media._open_film(animation("GIF", frames)).fps == 10
-    assert media._open_film(as_file(picture(64, 64))).count == 1, "a still picture is a clip of one frame"
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_that_does_not_say_how_long_its_frames_last(kind):
+    film = media._open_film(animation(kind, noise(5, 64, 64, 3)))
+    assert film.count == 5 and film.fps == 10
+    assert media._open_film(animation(kind, noise(2, 64, 64, 3), duration=[0, 300])).fps == 5
+    assert media._open_film(as_file(picture(64, 64), kind)).count == 1, "a still picture is a clip of one frame"
 
 
-def video(frames, kind="mp4", codec="mpeg4", fps=10, **options):
-    """A file made of frames (T, H, W, C), by av."""
+def video(frames, kind="mp4", codec="mpeg4", fps=10, times=None, **options):
+    """A file made of frames (T, H, W, C), by av; `times` are theirs, counted in frames."""
     av = pytest.importorskip("av")
-    file = io.BytesIO()
-    with av.open(file, "w", format=kind, options=options) as container:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this av has no {codec}")
+    with TemporaryDirectory() as folder, av.open(f"{folder}/clip", "w", format=kind, options=options) as container:
         track = container.add_stream(codec, rate=fps)
         track.height, track.width, track.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for frame in frames:
-            container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for time, frame in zip(times or range(len(frames)), frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, fps)
+            container.mux(track.encode(frame))
         container.mux(track.encode())
-    return file.getvalue()
+        container.close()
+        return Path(folder, "clip").read_bytes()
 
 
 def greys(count, height=64, width=80):
@@ -380,9 +426,13 @@ def test_videos(tmp_path, kind, codec):
         assert (brightness - 10 * torch.tensor(clip.frames[0])).abs().max() < 5
 
 
-def test_a_video_as_transformers_reads_it(tmp_path):
+GAPS = [0, 1, 2, 3, 10, 11, 12, 13, 14, 30]  # the times of ten frames, in tenths of a second
+
+
+@pytest.mark.parametrize("times", [None, GAPS + list(range(40, 53))], ids=["even", "uneven"])
+def test_a_video_as_transformers_reads_it(tmp_path, times):
     official = pytest.importorskip("transformers.video_utils")
-    (tmp_path / "clip.mp4").write_bytes(video(noise(23, 64, 80, 3), fps=10))
+    (tmp_path / "clip.mp4").write_bytes(video(noise(23, 64, 80, 3), times=times))
     processor = official_processor(SMALL).video_processor
     frames, metadata = official.load_video(
         str(tmp_path / "clip.mp4"), backend="pyav", sample_indices_fn=processor.sample_frames)
@@ -391,6 +441,84 @@ def test_a_video_as_transformers_reads_it(tmp_path):
     assert clip.frames == [metadata.frames_indices.tolist()]
     assert torch.equal(clip.pixel_values, theirs["pixel_values_videos"])
     assert torch.equal(clip.grid_thw, theirs["video_grid_thw"])
+
+
+def assert_is_greys(film, count):
+    """Its frames are those of `greys`, each as bright as its number says."""
+    brightness = [np.array(image).mean() for image in film.read(range(film.count))]
+    assert film.count == len(brightness) == count
+    assert np.abs(np.array(brightness) - 10 * np.arange(count)).max() < 5
+
+
+@pytest.mark.parametrize("kind, codec", [
+    ("avi", "mpeg4"), ("matroska", "mpeg4"), ("webm", "libvpx"), ("mpegts", "mpeg4")])
+def test_gaps_in_time(kind, codec):
+    """An AVI counts the empty chunks of a gap as frames. Those that decode are the clip, and the last one's time is
+    its own; mp4 says it a little otherwise, as `transformers` has it."""
+    film = media._open_film(video(greys(10), kind, codec, times=GAPS))
+    assert_is_greys(film, 10)
+    assert film.fps == pytest.approx(9 / 3.0)
+    assert media._open_film(video(greys(10), kind, codec)).fps == pytest.approx(10)
+    assert media._open_film(video(greys(10), "mp4", times=GAPS)).fps == pytest.approx(10 / 3.1)
+
+
+def patched(file, after, *numbers, order="<"):
+    """The file with these whole numbers, of four bytes, so many bytes behind each name."""
+    file = bytearray(file)
+    for (name, skip), number in zip(after, numbers, strict=True):
+        start = file.index(name) + 4 + skip
+        file[start : start + 4] = struct.pack(f"{order}I", number)
+    return bytes(file)
+
+
+COUNTS = (b"avih", 20), (b"strh", 36)  # where an AVI says how many frames it has
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (1000, 1000), (0, 0), (10, 1000)], ids=str)
+@pytest.mark.parametrize("times, fps", [(None, 10), (GAPS, 3)], ids=["even", "gaps"])
+def test_a_header_that_miscounts(counts, times, fps):
+    film = media._open_film(patched(video(greys(10), "avi", times=times), COUNTS, *counts))
+    assert_is_greys(film, 10)
+    assert film.fps == pytest.approx(fps)
+
+
+def test_empty_chunks_at_the_end():
+    """As a screen that no longer moves leaves them: the list of frames, and the file, are longer by them."""
+    file = video(greys(10), "avi")
+    film, index = file.index(b"movi"), file.index(b"idx1")
+    spare = 5 * (b"00dc" + bytes(4))
+    longer = file[:index] + spare + file[index:]
+    sizes = [struct.unpack("<I", file[start : start + 4])[0] + len(spare) for start in (4, film - 4)]
+    longer = patched(longer, (*COUNTS, (b"RIFF", 0)), 15, 15, sizes[0])
+    longer = longer[: film - 4] + struct.pack("<I", sizes[1]) + longer[film:]
+    assert_is_greys(media._open_film(longer), 10)
+
+
+def test_frames_of_the_same_time():
+    file = video(greys(10), times=GAPS)
+    film = media._open_film(patched(file, [(b"stts", 12)], 0, order=">"))  # the first four last no time at all
+    assert_is_greys(film, 10)
+    assert film.fps == pytest.approx(10 / 2.8)
+
+
+def test_a_video_that_was_trimmed():
+    """A phone only notes in an mp4 how much is to be shown, and leaves the rest in it."""
+    film = media._open_film(patched(video(greys(10)), [(b"elst", 8)], 400, order=">"))  # milliseconds
+    assert_is_greys(film, 4)
+
+
+def test_a_video_that_does_not_say_how_long_it_is():
+    """As it is written by who cannot go back to its beginning: whole, for all that one can say."""
+    avi, mkv = video(greys(10), "avi", times=GAPS), bytearray(video(greys(10), "matroska"))
+    for size in (0, 2**32 - 1):
+        assert_is_greys(media._open_film(patched(avi, [(b"RIFF", 0)], size)), 10)
+    start = mkv.index(b"\x18S\x80g") + 4
+    assert mkv[start] == 1, "its size has eight bytes"
+    mkv[start : start + 8] = b"\x01" + 7 * b"\xff"
+    assert_is_greys(media._open_film(bytes(mkv)), 10)
+    long = video(greys(10), movflags="faststart")
+    assert_is_greys(media._open_film(long + struct.pack(">I4sQ", 1, b"free", 20) + bytes(4)), 10)
+    assert_is_greys(media._open_film(long + b"SEFT of a phone"), 10)
 
 
 @pytest.mark.parametrize("degrees, matrix", [(90, (0, -1, 1, 0)), (270, (0, 1, -1, 0)), (180, (-1, 0, 0, -1))])
@@ -433,6 +561,15 @@ NOISE = noise(64, 80, 3)
 SENTENCES = [
     ("missing", lambda: load_image("nowhere/a.png"), "There is no file nowhere/a.png."),
     ("a folder", lambda: load_image("."), "There is no file ."),
+    ("nobody's folder", lambda: load_image("~no.body/a.png"), "There is no file ~no.body/a.png."),
+    ("nobody's clip", lambda: SMALL.videos(["~no.body/a.mp4"]), "There is no file ~no.body/a.mp4."),
+    ("no name", lambda: load_image(""), "There is no file without a name."),
+    ("a name that cannot be", lambda: load_image("a\0b.png"), "There is no file a"),
+    ("no base64", lambda: load_image("data:image/svg+xml;utf8,<svg/>"), "holds no base64 behind its comma"),
+    ("nothing encoded", lambda: SMALL.videos(["data:image/png;base64,"]), "The clip holds no base64 behind its comma"),
+    ("base64, cut short", lambda: load_image(f"data:image/png;base64,{BASE64[:2000]}"), "seems cut short or damaged"),
+    ("base64 of no picture", lambda: load_image("photos/cat"), "There is no file photos/cat, and what this"),
+    ("base64 of no clip", lambda: SMALL.videos(["photos/cat"]), "as base64 is neither a picture nor a video"),
     ("an address", lambda: load_image("https://example.com/a.png"), "save https://example.com/a.png as a file"),
     ("empty file", lambda: load_image(b""), "The picture is no picture of a kind that pillow knows."),
     ("text", lambda: load_image(b"ann has a red cup"), "no picture of a kind that pillow knows"),
@@ -490,6 +627,16 @@ def test_what_is_wrong_is_said(mistake, says):
     assert says in sentence(error)
 
 
+@pytest.mark.parametrize("given", [
+    BASE64 + "!", LINES + "!", f"data:image/png;base64,{BASE64}!", f"data:image/png;base64,{LINES[:900]}!",
+    BASE64[:4000], LINES[:4000], 9000 * "x", 9000 * "x" + ".png", f"https://example.com/{BASE64}"])
+def test_no_error_prints_a_whole_picture(given):
+    for use in (load_image, lambda given: SMALL.videos([given])):
+        with pytest.raises(QwenError) as error:
+            use(given)
+        assert len(sentence(error)) < 400
+
+
 def test_a_picture_bomb_is_not_decoded(monkeypatch):
     """A file of a few kilobytes that would fill gigabytes: by our limit, and by pillow's own."""
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
@@ -505,25 +652,33 @@ def test_a_picture_bomb_is_not_decoded(monkeypatch):
             assert re.search("67,108,864.* the most that are read", sentence(error))
 
 
-@pytest.mark.parametrize("kind, codec", [("mp4", "mpeg4"), ("mp4", "libx264")])
-def test_a_video_that_is_cut_short(tmp_path, kind, codec):
-    av = pytest.importorskip("av")
-    if codec not in av.codecs_available:
-        pytest.skip(f"this av has no {codec}")
-    with av.open(str(tmp_path / "clip.mp4"), "w", options={"movflags": "faststart"}) as container:
-        track = container.add_stream(codec, rate=10)
-        track.height, track.width, track.pix_fmt = 64, 80, "yuv420p"
-        for frame in noise(25, 64, 80, 3):
-            container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(track.encode())
-    whole = (tmp_path / "clip.mp4").read_bytes()
-    assert SMALL.videos([whole]).frames == [[0, 6, 12, 18, 24]]
-    for part in (0.9, 0.5):
-        with pytest.raises(QwenError) as error:
-            SMALL.videos([whole[: int(len(whole) * part)]])
-        assert "cut short" in sentence(error)
+@pytest.mark.parametrize("part", [0.97, 0.9, 0.5])
+@pytest.mark.parametrize("kind, codec, times", [
+    ("mp4", "mpeg4", None), ("mp4", "libx264", None), ("avi", "mpeg4", None), ("avi", "mpeg4", GAPS),
+    ("matroska", "mpeg4", None), ("webm", "libvpx", GAPS), ("flv", "flv", None)])
+def test_a_video_that_is_cut_short(kind, codec, times, part):
+    """Wherever the cut falls, within a frame or between two."""
+    options = {"movflags": "faststart"} if kind == "mp4" else {}
+    whole = video(noise(25, 64, 80, 3), kind, codec, times=times and times + list(range(40, 55)), **options)
+    if times is None:
+        assert SMALL.videos([whole]).frames == [[0, 6, 12, 18, 24]]
     with pytest.raises(QwenError) as error:
-        SMALL.videos([video(greys(25))[:2000]])  # the list of its frames stands at the end, and is lost
+        SMALL.videos([whole[: int(len(whole) * part)]])
+    assert "cut short" in sentence(error)
+
+
+def test_a_video_that_is_cut_between_two_frames():
+    """Then no decoder stumbles, but the file is shorter than it says."""
+    whole = video(noise(25, 64, 80, 3), "avi", times=GAPS + list(range(40, 55)))
+    part = whole[: whole.rindex(b"00dc", 0, whole.index(b"idx1"))]
+    with pytest.raises(QwenError) as error:
+        SMALL.videos([part])
+    assert f"is cut short: {len(part):,} of its {len(whole):,} bytes are there; fetch it again." in sentence(error)
+
+
+def test_a_video_that_lost_the_list_of_its_frames():
+    with pytest.raises(QwenError) as error:
+        SMALL.videos([video(greys(25))[:2000]])  # it stands at the end
     assert "neither a picture nor a video of a known kind, or it is damaged" in sentence(error)
 
 

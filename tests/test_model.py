@@ -239,6 +239,23 @@ def test_trap_5_padding_is_rolled_back_too(qwen):
     assert error(qwen(x[:, 10:], cache=cache), qwen(x)[:, 10:]) < EXACT
 
 
+@torch.no_grad()                                          # so that decoding is in place
+@pytest.mark.parametrize("steps", [[1] * 10, [3, 1, 6]], ids=str)
+def test_trap_5_slots_of_pads_that_were_rolled_back_are_slots_again(qwen, steps):
+    """Where there is padding all along, what was a pad on the detour is a token on the way."""
+    x, cache, mask = tokens(2, 30), qwen.new_cache(2, 40), mask_of("0000111111", "1111111111")
+    qwen(x[:, :10], attention_mask=mask, cache=cache)
+    here = cache.snapshot()
+    for detour in (mask_of("0001111111", "1111100000"), mask_of("0000000000", "1000000000")):
+        qwen(x[:, 10:20], attention_mask=detour, cache=cache)
+        cache.restore(here)
+        logits = torch.cat([qwen(piece, cache=cache) for piece in x[:, 20:].split(steps, dim=1)], dim=1)
+        cache.restore(here)
+        for row, real in enumerate(mask.bool()):
+            alone = torch.cat((x[row, :10][real], x[row, 20:]))[None]
+            assert error(logits[row], qwen(alone)[0, -10:]) < PADDED
+
+
 # ----------------------------------------------------------------------------------------------------- the other traps
 
 

@@ -101,6 +101,9 @@ def test_memory(t):
     assert np.array_equal(image(figure, 3), layer.write(6, 1))
     strips = figure.axes[-3:]
     assert heights(strips[2]) == pytest.approx(recall.tolist()) and len(heights(strips[0])) == len(STRANGE)
+    for strip in strips:                                     # the mark is over token 6, as wide as a token
+        [mark] = [patch.get_bbox() for patch in strip.patches if patch.get_width() == pytest.approx(1)]
+        assert (mark.x0, mark.x1) == pytest.approx((5.5, 6.5))
 
 
 def test_bars():

@@ -334,3 +334,23 @@ def test_media_is_what_the_model_looked_at():
         assert t.media == {}
     model(ids, **given)
     assert t.media == {}
+
+
+def test_valid_is_of_the_tokens_and_not_of_those_before(model, ids):
+    """A mask may be of all tokens so far; the record takes the part that is of the new ones."""
+    mask = torch.ones(3, T, dtype=torch.long)
+    mask[0, :4] = mask[1, 8:10] = 0
+    cache = model.new_cache(3, T)
+    with trace(model) as t:
+        for start, end in ((0, 7), (7, T)):
+            model(ids[:, start:end], attention_mask=mask[:, :end], cache=cache)
+    assert t.valid.equal(mask.bool())
+
+
+def test_a_key_of_nothing_is_like_no_other(model, ids):
+    """What a pad should be answered is its own value, nothing, and not that of the first token."""
+    mask = torch.ones(3, T, dtype=torch.long)
+    mask[1, 5:8] = 0
+    with trace(model) as t:
+        model(ids, attention_mask=mask)
+    assert t.delta_layers[0].answers(-1, 0, row=1).latest[5:8].tolist() == [5, 6, 7]

@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from dataclasses import replace
+from functools import wraps
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from minqwen.checkpoint import save_model
 from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
 from minqwen.model import GatedAttention, GatedDeltaNet
-from minqwen.verify import Check, Report, check_close, check_delta_rule, verify
+from minqwen.verify import Check, Report, check_close, check_delta_rule, check_gradients, verify
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,12 @@ def height_and_width_swapped(positions, config):
     return architecture.rotary_angles(positions[[0, 2, 1]], config)
 
 
+@wraps(chunk_gated_delta_rule)
+def learns_too_fast(*x, **options):
+    """Forwards right, and backwards a tenth too much."""
+    return tuple(1.1 * y - 0.1 * y.detach() for y in chunk_gated_delta_rule(*x, **options) if y is not None)
+
+
 append = architecture.AttentionCache.append
 BROKEN = {  # what fails -> how it is broken
     "gated attention": lambda patch: patch.setattr(GatedAttention, "gated", lambda self, o, gate: o),
@@ -170,6 +177,8 @@ BROKEN = {  # what fails -> how it is broken
     "delta rule, chunked, float32": lambda patch: patch.setattr(
         verification, "chunk_gated_delta_rule", lambda *x, **o: tuple(1.01 * t for t in chunk_gated_delta_rule(*x, **o)
                                                                       if t is not None)),
+    "delta rule, gradients, float32": lambda patch: patch.setattr(
+        verification, "chunk_gated_delta_rule", learns_too_fast),
     "effective attention": lambda patch: patch.setattr(
         verification, "effective_attention", scaled(verification.effective_attention)),
 }
@@ -227,6 +236,56 @@ def test_a_broken_piece_is_named(qwen, piece, monkeypatch):
     assert not report.ok and piece in {check.piece for check in report.failed}
     with pytest.raises(AssertionError, match=r"^\d+ of \d+ checks failed: .*\.$"):
         report.raise_if_failed()
+
+
+@pytest.mark.parametrize("which, name", list(enumerate(("q", "k", "v", "g", "beta", "the initial state"))))
+def test_a_gradient_that_is_a_twentieth_off_is_named(qwen, which, name, monkeypatch):
+    """With ordinary gates and with strong ones; no other check may need to notice it."""
+    def rule(*x, initial_state=None, output_final_state=False, cu_seqlens=None):
+        x = [*x, initial_state]
+        if x[which] is not None:
+            x[which] = 1.05 * x[which] - 0.05 * x[which].detach()
+        return chunk_gated_delta_rule(*x[:5], None, x[5], output_final_state, cu_seqlens)
+
+    monkeypatch.setattr(verification, "chunk_gated_delta_rule", rule)
+    report = verify(qwen)
+    assert [check.note for check in report.failed] == 2 * [f"worst for {name}"]
+    assert {check.piece for check in report.failed} == {"delta rule, gradients, float32"}
+    with pytest.raises(AssertionError, match=rf"^a name: [^\n]* -3 that of {name} is off by [^\n]*\.$"):
+        check_gradients(rule, "a name")
+
+
+@pytest.mark.parametrize("form", ["recurrent", "chunked"])
+@torch.no_grad()
+def test_a_form_that_is_a_thousandth_off_is_named(form, monkeypatch):
+    """In float32, with ordinary gates and with strong ones."""
+    name = {"recurrent": "recurrent_gated_delta_rule", "chunked": "chunk_gated_delta_rule"}[form]
+    rule = getattr(verification, name)
+    monkeypatch.setattr(verification, name, wraps(rule)(lambda *x, **options: tuple(
+        y if y is None or y.dtype == torch.float64 else 1.001 * y for y in rule(*x, **options))))
+    random = torch.Generator().manual_seed(0)
+    checks = verification.kernel_checks(small_config().text_config, torch.device("cpu"), random)
+    failed = [check.compared for check in checks if not check.ok and check.piece == f"delta rule, {form}, float32"]
+    assert failed == [f"the recurrence in float64, gates to {gates}" for gates in (-3, -50)]
+
+
+def test_angles_the_other_way_round_are_named(qwen, monkeypatch):
+    """Their cosines are the same."""
+    monkeypatch.setattr(verification, "rotary_angles", lambda *x: -architecture.rotary_angles(*x))
+    assert {check.piece for check in verify(qwen).failed} == {"rotary positions"}
+
+
+def test_check_gradients(capsys):
+    for rule in (recurrent_gated_delta_rule, chunk_gated_delta_rule):
+        check_gradients(rule)
+    assert capsys.readouterr().out == 2 * "✓ the gradients of the gated delta rule\n"
+
+    def without(q, k, v, g, beta, initial_state):
+        return recurrent_gated_delta_rule(q, k, v, g, beta, None, initial_state, True)
+
+    check_gradients(without, "mine")
+    with pytest.raises(AssertionError, match="that of q is off"):
+        check_gradients(learns_too_fast)
 
 
 def test_a_missing_name_is_named(qwen, seeing):

@@ -35,9 +35,11 @@ TEMPLATE = """\
     {%- elif content is iterable %}
         {%- for part in content %}
             {%- if part is string %}{{ part }}
-            {%- elif "text" in part %}{{ part.text }}
-            {%- elif part.type == "image" or "image" in part %}{{ "<|vision_start|><|image_pad|><|vision_end|>" }}
-            {%- elif part.type == "video" or "video" in part %}{{ "<|vision_start|><|video_pad|><|vision_end|>" }}
+            {%- elif part.type == "image" or (part.image | default(none)) is not none %}
+                {{- "<|vision_start|><|image_pad|><|vision_end|>" }}
+            {%- elif part.type == "video" or (part.video | default(none)) is not none %}
+                {{- "<|vision_start|><|video_pad|><|vision_end|>" }}
+            {%- elif "text" in part %}{{ part.text if part.text is not none else "" }}
             {%- else %}{{ raise_exception("A part of a message must be a text, an image or a video.") }}
             {%- endif %}
         {%- endfor %}
