@@ -229,10 +229,9 @@ def _read(part: type, numbers: dict):
     """
     names = {one.name for one in fields(part)}
     numbers = {name: value for name, value in numbers.items() if value is not None}
-    for name, values in ONLY.items():
-        told = " or ".join(map(repr, values)) or "absent"
-        _check_demands([(numbers.get(name, values) in [*values, values], f"{name} must be {told}, not "
-                                                                          f"{_short(numbers.get(name))}")])
+    for name in [name for name in ONLY if name in numbers]:
+        told = " or ".join(map(repr, ONLY[name])) or "absent"
+        _check_demands([(numbers[name] in ONLY[name], f"{name} must be {told}, not {_short(numbers[name])}")])
     _remark(numbers.keys() - names - ONLY.keys() - HARMLESS - ROTARY)
     return part(**{name: value for name, value in numbers.items() if name in names})
 
@@ -279,6 +278,7 @@ class Config:
 
         Raises:
             ValueError: another model type or another model's settings, or numbers that do not fit together; says which.
+            KeyError, TypeError: this is not laid out like an official file.
         """
         kind = official.get("model_type")
         if kind not in ("qwen3_5", "qwen3_5_text"):
@@ -295,7 +295,7 @@ class Config:
         if official.get("language_model_only"):
             vision = None
         if not isinstance(text, dict) or not isinstance(vision, dict | None):
-            raise ValueError("text_config and vision_config must be objects.")
+            raise TypeError("text_config and vision_config must be objects")
         text = _from_old_places(text, official)
         text = _read(TextConfig, {name: value for name, value in text.items() if name not in ids})
         return cls(text, None if vision is None else _read_vision(vision), **ids)

@@ -9,10 +9,8 @@ and nothing grows. One layer in four attends: that is what the hybrid saves.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from .checkpoint import without_memory
 from .config import Config
-from .model import Qwen
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -23,10 +21,9 @@ def parameter_counts(config: Config) -> dict[str, int]:
     Counted on a model without memory, of which nothing is allocated. 0 where the configuration has none.
     """
     counts = {"text": 0, "vision": 0, "mtp": 0}
-    with torch.device("meta"):
-        for name, p in Qwen(config).named_parameters():
-            part = "vision" if name.startswith("model.visual.") else "mtp" if name.startswith("mtp.") else "text"
-            counts[part] += p.numel()
+    for name, p in without_memory(config).named_parameters():
+        part = "vision" if name.startswith("model.visual.") else "mtp" if name.startswith("mtp.") else "text"
+        counts[part] += p.numel()
     return counts
 
 
