@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import warnings
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import torch
@@ -137,17 +138,8 @@ def _find_tensors(folder):
 
     Of a tensor that is there twice the copy counts that the index speaks of, and then the one with the official name.
     """
-    index = {}
-    if (folder / WEIGHTS).exists():
-        files = [WEIGHTS]
-    elif (folder / INDEX).exists():
-        index = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(index, dict):
-            raise QwenError(f"{folder / INDEX} has no weight_map; fetch or write it again.")
-        files = sorted(set(index.values()))
-    else:
-        raise QwenError(f"{folder} is no checkpoint folder: it has neither {WEIGHTS} nor {INDEX}.")
-
+    files = _weight_files(folder)
+    index = {} if files == [WEIGHTS] else read_json(folder / INDEX)["weight_map"]
     found = []
     for path in (folder / file for file in files):
         if not path.exists():
@@ -164,6 +156,24 @@ def _find_tensors(folder):
                 f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {error}); fetch it again."
             ) from None
     return {official: where for *_, official, where in sorted(found, key=lambda one: one[:2])}  # the last one counts
+
+
+def _weight_files(folder):
+    """The names of the files that hold a checkpoint's weights: the one, or those that the index names."""
+    if (folder / WEIGHTS).exists():
+        return [WEIGHTS]
+    if not (folder / INDEX).exists():
+        raise QwenError(f"{folder} is no checkpoint folder: it has neither {WEIGHTS} nor {INDEX}.")
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise QwenError(f"{folder / INDEX} has no weight_map; fetch or write it again.")
+    for name, file in weight_map.items():
+        # not even looked for elsewhere: an index is a stranger's, and the rest of the disk is none of its business
+        path = PureWindowsPath(file) if isinstance(file, str) else None  # which knows both kinds of slashes
+        if path is None or path.anchor or ".." in path.parts or path.suffix != ".safetensors":
+            raise QwenError(f"{folder / INDEX} says that {name} lies in {file!r}, which is no name of a safetensors "
+                            "file in this folder; fetch or write it again.")
+    return sorted(set(weight_map.values()))
 
 
 def _refuse_quantized(folder, stored):
@@ -315,8 +325,8 @@ def _first_line(error):
 def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokenizer_from=None):
     """Writes `config.json` and the weights, so that `load_model` and `transformers` read them.
 
-    All is written aside first and put in place at the end; a save that is interrupted leaves what was there.
-    Other files in the folder stay.
+    All is written aside first and put in place at the end; a save that is interrupted or fails leaves what was
+    there. Other files in the folder stay.
 
     Args:
         model: a `Qwen`.
@@ -327,7 +337,8 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
             generation and of the processor are put beside the weights.
 
     Raises:
-        QwenError: there is a checkpoint and it may not be overwritten, or there is no tokenizer to take along.
+        QwenError: there is a checkpoint and it may not be overwritten, or cannot be (Windows does not let a file go
+            that a loaded model lies in); there is no tokenizer to take along.
     """
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -342,9 +353,10 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
             raise QwenError(f"{source} has no tokenizer.json to take along.")
 
     # Inside the folder, because only within one file system is renaming a file a single step.
-    aside = folder / ".saving"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".saving*"):                     # by a save that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:
         _write_weights(model.state_dict(), aside, max_shard_size)
         config = replace(model.config.text_config, dtype=str(model.head_weight.dtype).removeprefix("torch."))
@@ -382,22 +394,34 @@ def _write_weights(state, folder, max_shard_size):
 
 
 def _put_in_place(aside, folder):
-    """Moves the files of a checkpoint from `aside` to `folder`, and removes weights that were there before.
+    """Moves the files of a checkpoint from `aside` to `folder`, and removes those of the one that was there before.
 
-    One file is put in place at one stroke (and counts more than shards that are there still), several are not:
-    then config.json goes first and comes last, and whoever looks in between finds no checkpoint rather than a
-    mixture of two.
+    One file of weights is put in place at one stroke, several are not: then config.json goes first and comes last,
+    and whoever looks in between finds no checkpoint rather than a mixture of two. A step that fails undoes those
+    before it.
     """
-    new, old = {path.name for path in aside.iterdir()}, _weights_in(folder)
-    same_config = (folder / CONFIG).exists() and (folder / CONFIG).read_bytes() == (aside / CONFIG).read_bytes()
-    if not (same_config and _weights_in(aside) == {WEIGHTS}):
-        (folder / CONFIG).unlink(missing_ok=True)
-    for name in new - {CONFIG}:
-        os.replace(aside / name, folder / name)
-    for name in old - new:
-        (folder / name).unlink()
-    os.replace(aside / CONFIG, folder / CONFIG)
-    aside.rmdir()
+    new, before = {path.name for path in aside.iterdir()}, aside / "before"
+    there = {name for name in new | _weights_in(folder) if (folder / name).exists()}
+    same_config = CONFIG in there and (folder / CONFIG).read_bytes() == (aside / CONFIG).read_bytes()
+    one_stroke = same_config and _weights_in(aside) == _weights_in(folder) == {WEIGHTS}
+    stay = {CONFIG, WEIGHTS} if one_stroke else set()
+    come = sorted(new - stay) + [WEIGHTS] if one_stroke else [*sorted(new - {CONFIG}), CONFIG]
+    go = sorted(there - stay, key=lambda name: name != CONFIG)
+    before.mkdir()
+    done = []
+    try:
+        for step in [(folder / name, before / name) for name in go] + [(aside / name, folder / name) for name in come]:
+            os.replace(*step)
+            done.append(step)
+    except BaseException as error:
+        for start, end in reversed(done):
+            os.replace(end, start)
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise QwenError(f"{folder} was left as it was, because a file in it cannot be replaced ({error}): save to "
+                            f"another folder, or let go first of the model that was loaded from it.") from None
+        raise
+    shutil.rmtree(aside, ignore_errors=True)             # what Windows does not let go of stays until the next save
 
 
 def _weights_in(folder):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from .checkpoint import without_memory
 from .config import Config
+from .errors import QwenError
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def parameter_counts(config: Config) -> dict[str, int]:
@@ -39,6 +40,8 @@ class Memory:
 
 def memory(config: Config, context: int, dtype: str = "bfloat16") -> Memory:
     """What `context` tokens take in the cache, with keys and values in `dtype`."""
+    if dtype not in BYTES:
+        raise QwenError(f"There is no dtype {dtype!r}; there are {', '.join(BYTES)}.")
     t, size = config.text_config, BYTES[dtype]
     attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
     per_token = attention * 2 * t.num_key_value_heads * t.head_dim * size
