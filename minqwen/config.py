@@ -206,7 +206,8 @@ def _rope_parameters(numbers: dict) -> dict:
     beside = {name: numbers[name] for name in ("rope_theta", "partial_rotary_factor") if name in numbers}
     rope = {"rope_theta": 10_000.0, "partial_rotary_factor": 0.25} | beside | rope
     rope["rope_type"] = rope.get("rope_type", rope.get("type", "default"))
-    if rope["rope_type"] == "default":                   # another one is refused, with all that is its own
+    refused = rope["rope_type"] != "default" or any(isinstance(value, dict) for value in rope.values())
+    if not refused:                                      # by `_rope_demands`, with all that is its own
         _remark(rope.keys() - ROPE)
     return {name: value for name, value in rope.items() if name in ROPE - {"type"} or isinstance(value, dict)}
 

@@ -554,7 +554,8 @@ def test_sampling_is_the_checkpoints_unless_told_otherwise(qwen, tmp_path, monke
 
 
 @pytest.mark.parametrize("stored, says", [
-    ({"top_k": "20"}, "top_k must be a whole number, not '20'"), ({"temperature": "0.5"}, "temperature must be a number"),
+    ({"top_k": "20"}, "top_k must be a whole number, not '20'"),
+    ({"temperature": "0.5"}, "temperature must be a number, not '0.5'"),
     ({"top_p": 7}, "top_p must be above 0"), ({"do_sample": "yes"}, "do_sample must be true or false, not 'yes'"),
 ])
 def test_settings_of_the_checkpoint_that_cannot_be_are_one_sentence(qwen, tmp_path, stored, says):

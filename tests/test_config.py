@@ -177,7 +177,7 @@ def test_sections_are_read_as_the_official_code_reads_them(section):
 ROPE = SMALL["rope_parameters"]
 BESIDE = {name: value for name, value in SMALL.items() if name != "rope_parameters"}
 PLACES = {
-    "theta beside": {"rope_parameters": {"mrope_section": [3, 3, 2], "partial_rotary_factor": 0.5}, "rope_theta": 500.0},
+    "theta beside": {"rope_parameters": {"mrope_section": [3, 3, 2], "partial_rotary_factor": 0.5}, "rope_theta": 500},
     "theta in both": {"rope_parameters": ROPE, "rope_theta": 500.0},
     "factor beside": {"rope_parameters": {"mrope_section": [3, 3, 2]}, "rope_theta": 500, "partial_rotary_factor": 0.5},
     "all beside": {"rope_theta": 500.0, "partial_rotary_factor": 0.75},
@@ -213,8 +213,8 @@ OF_3_6 = {  # what Qwen3.6-27B says beside numbers, and what `transformers` and 
              "model_type": "qwen3_5_text"},
     "vision": {"initializer_range": 0.02, "model_type": "qwen3_5", "rope_parameters": {"rope_type": "axial",
                                                                                       "rope_theta": 10000.0}},
-    "architectures": ["Qwen3_5ForConditionalGeneration"], "language_model_only": False, "transformers_version": "4.57.1",
-    "tie_word_embeddings": True, "_name_or_path": "", "unsloth_fixed": True,
+    "architectures": ["Qwen3_5ForConditionalGeneration"], "transformers_version": "4.57.1",
+    "language_model_only": False, "tie_word_embeddings": True, "_name_or_path": "", "unsloth_fixed": True,
 }  # fmt: skip
 
 
@@ -225,7 +225,8 @@ def test_what_changes_nothing_is_read_without_a_word(recwarn):
 
 @pytest.mark.parametrize("key, given", [
     ("who_knows", whole({"who_knows": 1})), ("who_knows", whole(vision={"who_knows": [1]})),
-    ("who_knows", whole(who_knows="x")), ("rope_theta", whole(rope_theta=500.0)), ("hidden_size", whole(hidden_size=64)),
+    ("who_knows", whole(who_knows="x")), ("rope_theta", whole(rope_theta=500.0)),
+    ("hidden_size", whole(hidden_size=64)),
     ("factor", whole({"rope_parameters": ROPE | {"factor": 2.0}})),
     ("vision_config", {"model_type": "qwen3_5_text", **SMALL, "vision_config": SMALL_VISION}),
 ])
@@ -252,7 +253,8 @@ def test_a_key_that_nobody_knows_is_remarked_on(key, given):
     ("mrope_section must be three whole numbers", whole({"rope_parameters": ROPE | {"mrope_section": [3, 3]}})),
     ("rope_theta must be a number above 0, not None", whole({"rope_parameters": ROPE | {"rope_theta": None}})),
     ("at most 1, not 2", whole({"rope_parameters": ROPE | {"partial_rotary_factor": 2}})),
-    ("an even number of a head's 32 dimensions, not 3", whole({"rope_parameters": ROPE | {"partial_rotary_factor": .1}})),
+    ("an even number of a head's 32 dimensions, not 3",
+     whole({"rope_parameters": ROPE | {"partial_rotary_factor": 0.1}})),
     ("'axial' of base 10000", whole(vision={"rope_theta": 500.0})),
     ("hidden_size must be a whole number from 1 to 2147483647, not '64'", whole({"hidden_size": "64"})),
     ("hidden_size must be a whole number from 1 to 2147483647, not True", whole({"hidden_size": True})),
@@ -300,8 +302,10 @@ def test_a_whole_model_may_be_the_language_model_only():
     assert Config.from_dict(whole(language_model_only=True)).vision_config is None
 
 
-@pytest.mark.parametrize("kind, says", [("qwen4_exp", "whose layers are others"), ("qwen3_5_moe", "mixture of experts"),
-                                        ("qwen3_5_moe_text", "mixture of experts"), (["qwen3_5"], "reads dense")])
+@pytest.mark.parametrize("kind, says", [
+    ("qwen4_exp", "whose layers are others"), ("qwen3_5_moe", "mixture of experts"),
+    ("qwen3_5_moe_text", "mixture of experts"), (["qwen3_5"], "reads dense"),
+])
 def test_models_that_are_easily_taken_for_this_one_are_refused_by_name(kind, says):
     with pytest.raises(ValueError, match=re.escape(repr(kind)) + f".*{says}"):
         Config.from_dict({**whole(), "model_type": kind})
