@@ -286,7 +286,7 @@ def test_numbers_are_taken_where_they_are_unmistakable():
     config = Config.from_dict(whole(sizes, {"patch_size": [4, 4], "temporal_patch_size": [2], "depth": 3.0}))
     assert config == Config.from_dict(whole())
     assert all(type(getattr(config.text_config, name)) is int for name in sizes)
-    assert Config.from_dict(whole({"hidden_act": "swish"})).text_config.hidden_act == "swish"    # silu by its other name
+    assert Config.from_dict(whole({"hidden_act": "swish"})).text_config.hidden_act == "swish"          # which is silu
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
