@@ -272,7 +272,7 @@ N = -system.tril(-1)
     loading("int8 without scales is taken for weights", CHECKPOINT, "if settings or odd:", "if settings:"),
     loading("to build a model a compiler is imported", CHECKPOINT,
             'fills = name.endswith("_") and not name.endswith("__")', "fills = False"),
-    loading("a save that fails is not undone", CHECKPOINT, "for start, end in reversed(done):", "for start, end in ():"),
+    loading("a save that fails is not undone", CHECKPOINT, "in reversed(done):", "in ():"),
     Mutant("what is not a number is a token", "minqwen/generate.py", "            _check_logits(logits, model)",
            "            pass", tests=("tests/test_generate.py",)),
     Mutant("sampling without top_k is from all tokens", "minqwen/chat.py", '"top_k": 50', '"top_k": 0',
