@@ -106,6 +106,7 @@ def stream(
     input_ids = input_ids.to(device)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
     _check_prompt(model, input_ids, mask)
+    input_ids = input_ids.long()
     pictures = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw,
                 "pixel_values_videos": pixel_values_videos, "video_grid_thw": video_grid_thw}
     pictures = {name: x for name, x in pictures.items() if x is not None}
@@ -308,7 +309,7 @@ def interrupts_held_back():
 
 NUMBERS = {  # the numbers that `stream` takes: whole or not, which are allowed, and that in words
     "max_new_tokens": (int, lambda n: n >= 0, "0 or more"),
-    "temperature": (float, lambda t: t == 0 or t >= 1e-6, "0 (the likeliest token) or more"),
+    "temperature": (float, lambda t: t == 0 or t >= 1e-6, "0 (the likeliest token), or 0.000001 or more"),
     "top_k": (int, lambda k: k >= 0, "1 or more, or 0 for all tokens"),
     "top_p": (float, lambda p: 0 < p <= 1, "above 0 and at most 1"),
     "min_p": (float, lambda p: 0 <= p <= 1, "from 0 to 1"),

@@ -232,7 +232,7 @@ def test_bad_input_is_refused_before_the_first_step(qwen, problem, arguments):
 @pytest.mark.parametrize("says, arguments", [
     ("temperature must be a number, not '0.5'", {"temperature": "0.5"}),
     ("temperature must be a number, not nan", {"temperature": float("nan")}),
-    ("temperature must be 0 .* or more, not 1e-40", {"temperature": 1e-40}),
+    ("temperature must be 0 .* or 0.000001 or more, not 1e-40", {"temperature": 1e-40}),
     ("temperature must be a number, not None", {"temperature": None}),
     ("top_k must be a whole number, not 2.5", {"top_k": 2.5}),
     ("top_k must be a whole number, not True", {"top_k": True}),
@@ -263,7 +263,8 @@ def test_numbers_are_taken_where_they_are_unmistakable(qwen):
     odd = {"max_new_tokens": 4.0, "temperature": 1, "top_k": 20.0, "seed": 3.0}
     (row,) = generate(qwen, PROMPTS[:1], **plain)
     assert generate(qwen, PROMPTS[:1], **odd) == [row]
-    assert generate(qwen, torch.tensor(PROMPTS[:1], dtype=torch.int32), **odd) == [row]
+    assert generate(qwen, torch.tensor(PROMPTS[:1], dtype=torch.int32), **odd, presence_penalty=1) == \
+        generate(qwen, PROMPTS[:1], **plain, presence_penalty=1.0)
     assert generate(qwen, PROMPTS[:1], stop_ids=torch.tensor(row[1:2]), **plain) == [row[:2]]
 
 
