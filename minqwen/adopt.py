@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from .chat import Assistant
+from .checkpoint import without_memory
 from .config import Config
 from .errors import QwenError
 from .model import Qwen
@@ -84,8 +85,7 @@ def on_the_same_parameters(model: nn.Module) -> Qwen:
     if tied:
         del theirs["lm_head.weight"]
 
-    with torch.device("meta"):
-        ours = Qwen(config)
+    ours = without_memory(config)
     expected = dict(ours.named_parameters())
     for name in expected.keys() ^ theirs.keys():
         if getattr(model.config, "quantization_config", None) is not None:

@@ -55,7 +55,7 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
     Args:
         path_or_name: a folder, "Qwen/Qwen3.5-0.8B" (Hugging Face Hub), "modelscope:Qwen/Qwen3.5-0.8B", or None for the
             small trained model that is shipped.
-        dtype: of the weights, such as torch.float32; None keeps them as stored.
+        dtype: of the weights, such as torch.float32 or "bfloat16"; None keeps them as stored.
         device: "cpu", "cuda", ...
         revision: branch, tag or commit of a checkpoint fetched by name.
         kernel: how the delta rule is computed. "auto" takes chunks for many tokens and the recurrence for one;
@@ -64,7 +64,7 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
     Raises:
         QwenError: no such checkpoint or a damaged one, no such kernel.
     """
-    if kernel not in KERNELS:
+    if not isinstance(kernel, str) or kernel not in KERNELS:
         raise QwenError(f"There is no kernel {kernel!r}; there are {', '.join(KERNELS)}.")
     if path_or_name is None:
         path_or_name = NANO
@@ -239,6 +239,7 @@ class Assistant:
             if name not in OPTIONS:
                 raise QwenError(f"chat has no option {name!r}; it has {', '.join(OPTIONS)}.")
         options = OPTIONS | self.defaults | {name: value for name, value in given.items() if value is not None}
+        options = {name: generation.number(name, value) for name, value in options.items()}
         options["stop_ids"] = self.tokenizer.stop_ids
         if options["thinking_budget"] is not None:
             options["think_ids"] = tuple(map(self.tokenizer.id_of, ("<think>", "</think>")))
@@ -449,10 +450,16 @@ def _rest(media: dict[str, Tensor], seen: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def _sampling_defaults(folder: Path | None) -> dict:
-    """What `generation_config.json` says of sampling; without `do_sample` the likeliest token is taken."""
+    """What `generation_config.json` says of sampling; without `do_sample` the likeliest token is taken.
+
+    With it, what the file leaves open is as in `transformers`: one of the 50 likeliest tokens, at temperature 1.
+    """
     if folder is None or not (folder / "generation_config.json").exists():
         return {}
-    stored = read_json(folder / "generation_config.json")
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    defaults = {name: stored[name] for name in names if stored.get(name) is not None}
-    return {"temperature": 1.0} | defaults if stored.get("do_sample") else defaults | {"temperature": 0.0}
+    path = folder / "generation_config.json"
+    stored, names = read_json(path), ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    numbers = {name: generation.number(name, stored[name], path) for name in names if stored.get(name) is not None}
+    draw = stored.get("do_sample")
+    if not isinstance(draw, bool | None):
+        raise QwenError(f"{path}: do_sample must be true or false, not {draw!r:.60}.")
+    return {"temperature": 1.0, "top_k": 50} | numbers if draw else numbers | {"temperature": 0.0}

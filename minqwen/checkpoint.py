@@ -10,13 +10,16 @@ import json
 import os
 import re
 import shutil
+import tempfile
+import warnings
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from .config import Config
@@ -33,6 +36,8 @@ COMPANIONS = (  # files that may lie beside config and weights and belong to the
     "processor_config.json",
 )  # fmt: skip
 
+EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: float32 among bfloat16
 
 # ------------------------------------------------------------------------------------------------------ loading
@@ -61,29 +66,33 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     Args:
         path_or_name: a folder, a name on the Hugging Face Hub ("Qwen/Qwen3.5-0.8B"), or one on ModelScope
             ("modelscope:Qwen/Qwen3.5-0.8B").
-        dtype: a torch dtype or its name; None keeps every tensor as it is stored. `A_log` and the norm of the
-            delta rule stay float32 if they are stored so: the model is another one without.
+        dtype: a torch dtype or its name; None, or "auto", keeps every tensor as it is stored. `A_log` and the norm
+            of the delta rule stay float32 if they are stored so: the model is another one without.
         device: where the weights go.
         revision: branch, tag or commit of a checkpoint fetched by name.
         progress: show a progress bar, unless all is done within a second (or TQDM_DISABLE is set).
 
     Raises:
         QwenError: what is missing, damaged or misshapen, by name; or why the checkpoint cannot be fetched.
+
+    Tensors that the model has no place for are left alone, with a warning that names them.
     """
     dtype, device = _dtype(dtype), _device(device)
     folder = resolve(path_or_name, revision, progress)
     config, stored = load_config(folder), _find_tensors(folder)
-    if not any(name.startswith("mtp.") for name in stored):  # `transformers` drops this head, and leaves its number
-        config.text_config.mtp_num_hidden_layers = 0
-    with torch.device("meta"):
-        model = Qwen(config)
+    _refuse_quantized(folder, stored)
+    _fit(config, stored, folder)
+    try:
+        model = without_memory(config)
+    except RuntimeError as error:                            # sizes that are possible alone, and not together
+        raise QwenError(f"{folder / CONFIG}: no model can be built of these sizes ({_first_line(error)}).") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check_tensors(folder, expected, stored, tied=config.tie_word_embeddings)
 
     tensors, opened = {}, {}
     bar = {"desc": "loading", "unit": " tensors", "leave": False, "delay": 1} if progress else {"disable": True}
     for name in tqdm(expected, **bar):
-        path, name_in_file, _ = stored[name]
+        path, name_in_file, *_ = stored[name]
         if path not in opened:
             opened[path] = safe_open(path, framework="pt")
         tensor = opened[path].get_tensor(name_in_file)
@@ -95,40 +104,102 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     return model.eval().requires_grad_(False)
 
 
+def without_memory(config):
+    """The model of a configuration with all of its shapes and none of its numbers: on the meta device, in no time."""
+    with torch.device("meta"), Unfilled():
+        return Qwen(config)
+
+
+class Unfilled(TorchFunctionMode):
+    """Leaves out what fills a tensor, such as `normal_`: there is nothing to fill, and the meta device would import a
+    compiler for it, which takes a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name, kwargs = function.__name__, kwargs or {}
+        fills = name.endswith("_") and not name.endswith("__")
+        return (*args, *kwargs.values())[0] if fills else function(*args, **kwargs)
+
+
 class Stored(NamedTuple):
     """Where a tensor lies."""
 
     path: Path
     name: str
     shape: tuple
+    dtype: str                                               # in the format's own words, such as "BF16"
+
+    def read(self):
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor(self.name)
 
 
 def _find_tensors(folder):
-    """{official name: Stored} for every tensor in the folder's weights. Reads the files' headers only."""
-    if (folder / WEIGHTS).exists():
-        files = [WEIGHTS]
-    elif (folder / INDEX).exists():
-        weight_map = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise QwenError(f"{folder / INDEX} has no weight_map; fetch or write it again.")
-        files = sorted(set(weight_map.values()))
-    else:
-        raise QwenError(f"{folder} is no checkpoint folder: it has neither {WEIGHTS} nor {INDEX}.")
+    """{official name: Stored} for every tensor in the folder's weights. Reads the files' headers only.
 
-    stored = {}
+    Of a tensor that is there twice the copy counts that the index speaks of, and then the one with the official name.
+    """
+    files = _weight_files(folder)
+    index = {} if files == [WEIGHTS] else read_json(folder / INDEX)["weight_map"]
+    found = []
     for path in (folder / file for file in files):
         if not path.exists():
             raise QwenError(f"{folder} lacks {path.name}, one of its {len(files)} files of weights; fetch it again.")
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():
-                    shape = tuple(file.get_slice(name).get_shape())
-                    stored[_official_name(name)] = Stored(path, name, shape)
+                    lies, official = file.get_slice(name), _official_name(name)
+                    where = Stored(path, name, tuple(lies.get_shape()), lies.get_dtype())
+                    if index.get(name, path.name) == path.name:
+                        found.append((name in index, name == official, official, where))
         except SafetensorError as error:
             raise QwenError(
                 f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {error}); fetch it again."
             ) from None
-    return stored
+    return {official: where for *_, official, where in sorted(found, key=lambda one: one[:2])}  # the last one counts
+
+
+def _weight_files(folder):
+    """The names of the files that hold a checkpoint's weights: the one, or those that the index names."""
+    if (folder / WEIGHTS).exists():
+        return [WEIGHTS]
+    if not (folder / INDEX).exists():
+        raise QwenError(f"{folder} is no checkpoint folder: it has neither {WEIGHTS} nor {INDEX}.")
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise QwenError(f"{folder / INDEX} has no weight_map; fetch or write it again.")
+    for name, file in weight_map.items():
+        # not even looked for elsewhere: an index is a stranger's, and the rest of the disk is none of its business
+        path = PureWindowsPath(file) if isinstance(file, str) else None  # which knows both kinds of slashes
+        if path is None or path.anchor or ".." in path.parts or path.suffix != ".safetensors":
+            raise QwenError(f"{folder / INDEX} says that {name} lies in {file!r}, which is no name of a safetensors "
+                            "file in this folder; fetch or write it again.")
+    return sorted(set(weight_map.values()))
+
+
+def _refuse_quantized(folder, stored):
+    """Raises for weights that are numbers only together with their scales."""
+    config = read_json(folder / CONFIG)
+    settings = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    odd = [name for name, where in stored.items()
+           if where.dtype not in PLAIN and re.search("weight|bias|A_log", name.rpartition(".")[2])]
+    if settings or odd:
+        method = settings.get("quant_method") if isinstance(settings, dict) else None
+        how = f"stores {_some(odd)} as {stored[odd[0]].dtype}" if odd else f"says so in {CONFIG}"
+        raise QwenError(f"{folder} is quantized{f' ({method})' if method else ''}: it {how}. Quantized weights cannot "
+                        f"be loaded yet; take the checkpoint in bfloat16.")
+
+
+def _fit(config, stored, folder):
+    """Let a configuration say what is stored, where `transformers` leaves it to the tensors."""
+    text = config.text_config
+    if not any(name.startswith("mtp.") for name in stored):  # `transformers` drops this head, and leaves its number
+        text.mtp_num_hidden_layers = 0
+    if text.tie_word_embeddings and HEAD in stored:
+        head, embedding = stored[HEAD], stored.setdefault(EMBEDDING, stored[HEAD])
+        if head.shape != embedding.shape or not torch.equal(head.read(), embedding.read().to(PLAIN[head.dtype])):
+            text.tie_word_embeddings = False
+            warnings.warn(f"{CONFIG} of {folder} says that the embedding is the head, but a head of its own is stored "
+                          f"beside it: that one is used (tie_word_embeddings is false).", stacklevel=3)
 
 
 def _official_name(name):
@@ -143,10 +214,11 @@ def _check_tensors(folder, expected, stored, tied):
     missing = [name for name in expected if name not in stored]
     if missing:
         raise QwenError(f"{folder} lacks {_some(missing)}; fetch it again, or see whether {CONFIG} fits.")
-    copies = ("lm_head.",) if tied else ()  # a tied head may be stored beside the embedding
-    unknown = [name for name in stored if name not in expected and not name.startswith(copies)]
+    copies = {HEAD} if tied else set()  # a tied head may be stored beside the embedding
+    unknown = [name for name in stored if name not in expected and name not in copies]
     if unknown:
-        raise QwenError(f"{folder} holds {_some(unknown)}, which no Qwen3.5 model of its {CONFIG} has.")
+        warnings.warn(f"{folder} holds {_some(unknown)}, which the model of its {CONFIG} has no place for: not read.",
+                      stacklevel=3)
     for name, shape in expected.items():
         if stored[name].shape != shape:
             raise QwenError(
@@ -163,18 +235,21 @@ def _some(names):
 
 def _dtype(dtype):
     """A torch dtype from itself or from its name; None stays None."""
-    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    if found is None or (isinstance(found, torch.dtype) and found.is_floating_point):
+    if dtype is None or (isinstance(dtype, str) and dtype == "auto"):
+        return None
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if isinstance(found, torch.dtype) and found in PLAIN.values():
         return found
-    raise QwenError(f"There is no dtype {dtype!r} for weights; try 'float32' or 'bfloat16'.")
+    raise QwenError(f"There is no dtype {str(dtype)!r} for weights; try 'float32' or 'bfloat16'.")
 
 
 def _device(device):
     """A torch device that can be used."""
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
-        raise QwenError(f"The device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError, TypeError) as error:  # the second from a torch without CUDA
+        why = "name one, such as 'cpu' or 'cuda:0'" if isinstance(error, TypeError) else _first_line(error)
+        raise QwenError(f"The device {str(device)!r} cannot be used: {why}.") from None
 
 
 # ----------------------------------------------------------------------------------------------------- fetching
@@ -250,8 +325,8 @@ def _first_line(error):
 def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokenizer_from=None):
     """Writes `config.json` and the weights, so that `load_model` and `transformers` read them.
 
-    All is written aside first and put in place at the end; a save that is interrupted leaves what was there.
-    Other files in the folder stay.
+    All is written aside first and put in place at the end; a save that is interrupted or fails leaves what was
+    there. Other files in the folder stay.
 
     Args:
         model: a `Qwen`.
@@ -262,7 +337,8 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
             generation and of the processor are put beside the weights.
 
     Raises:
-        QwenError: there is a checkpoint and it may not be overwritten, or there is no tokenizer to take along.
+        QwenError: there is a checkpoint and it may not be overwritten, or cannot be (Windows does not let a file go
+            that a loaded model lies in); there is no tokenizer to take along.
     """
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -277,9 +353,10 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
             raise QwenError(f"{source} has no tokenizer.json to take along.")
 
     # Inside the folder, because only within one file system is renaming a file a single step.
-    aside = folder / ".saving"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".saving*"):                     # by a save that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:
         _write_weights(model.state_dict(), aside, max_shard_size)
         config = replace(model.config.text_config, dtype=str(model.head_weight.dtype).removeprefix("torch."))
@@ -317,22 +394,34 @@ def _write_weights(state, folder, max_shard_size):
 
 
 def _put_in_place(aside, folder):
-    """Moves the files of a checkpoint from `aside` to `folder`, and removes weights that were there before.
+    """Moves the files of a checkpoint from `aside` to `folder`, and removes those of the one that was there before.
 
-    One file is put in place at one stroke (and counts more than shards that are there still), several are not:
-    then config.json goes first and comes last, and whoever looks in between finds no checkpoint rather than a
-    mixture of two.
+    One file of weights is put in place at one stroke, several are not: then config.json goes first and comes last,
+    and whoever looks in between finds no checkpoint rather than a mixture of two. A step that fails undoes those
+    before it.
     """
-    new, old = {path.name for path in aside.iterdir()}, _weights_in(folder)
-    same_config = (folder / CONFIG).exists() and (folder / CONFIG).read_bytes() == (aside / CONFIG).read_bytes()
-    if not (same_config and _weights_in(aside) == {WEIGHTS}):
-        (folder / CONFIG).unlink(missing_ok=True)
-    for name in new - {CONFIG}:
-        os.replace(aside / name, folder / name)
-    for name in old - new:
-        (folder / name).unlink()
-    os.replace(aside / CONFIG, folder / CONFIG)
-    aside.rmdir()
+    new, before = {path.name for path in aside.iterdir()}, aside / "before"
+    there = {name for name in new | _weights_in(folder) if (folder / name).exists()}
+    same_config = CONFIG in there and (folder / CONFIG).read_bytes() == (aside / CONFIG).read_bytes()
+    one_stroke = same_config and _weights_in(aside) == _weights_in(folder) == {WEIGHTS}
+    stay = {CONFIG, WEIGHTS} if one_stroke else set()
+    come = sorted(new - stay) + [WEIGHTS] if one_stroke else [*sorted(new - {CONFIG}), CONFIG]
+    go = sorted(there - stay, key=lambda name: name != CONFIG)
+    before.mkdir()
+    done = []
+    try:
+        for step in [(folder / name, before / name) for name in go] + [(aside / name, folder / name) for name in come]:
+            os.replace(*step)
+            done.append(step)
+    except BaseException as error:
+        for start, end in reversed(done):
+            os.replace(end, start)
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise QwenError(f"{folder} was left as it was, because a file in it cannot be replaced ({error}): save to "
+                            f"another folder, or let go first of the model that was loaded from it.") from None
+        raise
+    shutil.rmtree(aside, ignore_errors=True)             # what Windows does not let go of stays until the next save
 
 
 def _weights_in(folder):

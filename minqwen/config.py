@@ -3,9 +3,38 @@
     Config.named("Qwen3.5-4B")                  # official numbers, no download
     Config.from_dict(json)                      # an official config.json
     config.to_dict()                            # and back
+
+Whatever a file says is understood, known to change nothing, or refused. Of a key that nobody here knows there is a
+warning.
 """
 
+import math
+import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+MOST, MOST_LAYERS = 2**31 - 1, 1000                      # of any size; of layers, which are built one by one
+
+ONLY = {  # keys in which this architecture leaves no choice, with the values that mean it; null is as good as no key
+    "attn_output_gate": [True], "output_gate_type": ["swish", "silu"], "mlp_only_layers": [[]], "num_experts": [0],
+    "mtp_use_dedicated_embeddings": [False], "mamba_ssm_dtype": ["float32"], "use_sliding_window": [False],
+    "sliding_window": [], "per_layer_config": [{}, []],
+}  # fmt: skip
+HARMLESS = {  # keys that change nothing of what is computed here, or that somebody else reads
+    "architectures", "model_type", "transformers_version", "_name_or_path", "initializer_range", "attention_dropout",
+    "use_cache", "pad_token_id", "bos_token_id", "return_dict", "output_hidden_states", "output_attentions",
+    "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type", "unsloth_fixed",
+    "unsloth_version", "torch_dtype", "dtype", "tie_word_embeddings", "language_model_only", "quantization_config",
+}  # fmt: skip
+ROTARY = {"rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor"}     # where their settings may be
+ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved"}
+OTHERS = {  # models that are easily taken for this one
+    "qwen3_5_moe": ", the mixture of experts, which is not read yet",
+    "qwen3_5_moe_text": ", the mixture of experts, which is not read yet",
+    "qwen4_exp": ", whose layers are others",
+}
 
 
 @dataclass
@@ -40,6 +69,7 @@ class TextConfig:
     dtype: str = "bfloat16"
 
     def __post_init__(self):
+        _settle(self)
         if self.layer_types is None:
             self.layer_types = ["full_attention" if (i + 1) % self.full_attention_interval == 0 else "linear_attention"
                                 for i in range(self.num_hidden_layers)]
@@ -55,11 +85,14 @@ class TextConfig:
             (value_heads % self.linear_num_key_heads == 0,
              f"linear_num_value_heads ({value_heads}) must be a multiple of linear_num_key_heads "
              f"({self.linear_num_key_heads})"),
-            (self.hidden_act == "silu", f"hidden_act must be 'silu', not {self.hidden_act!r}"),
-            (rope.get("rope_type", "default") == "default",
-             f"rope_type must be 'default', not {rope.get('rope_type')!r}"),
+            (self.hidden_act in ("silu", "swish"), f"hidden_act must be 'silu', not {self.hidden_act!r}"),  # two names
+            (self.dtype in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}"),
+            *_rope_demands(rope),
         ]
         _check_demands(demands)
+        _check_demands([(self.rotary_dim % 2 == 0,
+                         f"partial_rotary_factor ({rope.get('partial_rotary_factor')}) must turn an even number of a "
+                         f"head's {self.head_dim} dimensions, not {self.rotary_dim}")])
 
     @property
     def rotary_dim(self) -> int:
@@ -85,6 +118,11 @@ class VisionConfig:
     deepstack_visual_indexes: list[int] = field(default_factory=list)
 
     def __post_init__(self):
+        for name in ("patch_size", "temporal_patch_size"):
+            sides = getattr(self, name)
+            if isinstance(sides, list) and sides and sides.count(sides[0]) == len(sides):   # [16, 16] is 16
+                setattr(self, name, sides[0])
+        _settle(self)
         side = round(self.num_position_embeddings ** 0.5)
         _check_demands([
             (self.hidden_size % (4 * self.num_heads) == 0,
@@ -104,6 +142,113 @@ def _check_demands(demands: list[tuple[bool, str]]) -> None:
             raise ValueError(f"This configuration cannot be built: {demand}.")
 
 
+def _is_number(x) -> bool:
+    return isinstance(x, Real) and not isinstance(x, bool) and math.isfinite(x)
+
+
+def _is_list(x, kind: type) -> bool:
+    return isinstance(x, list) and all(isinstance(one, kind) and not isinstance(one, bool) for one in x)
+
+
+def _settle(part) -> None:
+    """Make every number of a part what its field is declared to be - 128 of 128.0 - or say which one cannot be."""
+    for one in fields(part):
+        name, x = one.name, getattr(part, one.name)
+        least = 0 if name.endswith(("_token_id", "mtp_num_hidden_layers")) else 1
+        most = MOST_LAYERS if name.endswith(("num_hidden_layers", "depth")) else MOST
+        kinds = {
+            int: (_is_number(x) and x == int(x) and least <= x <= most, f"a whole number from {least} to {most}"),
+            float: (_is_number(x) and x >= 0, "a number, 0 or more"),
+            bool: (isinstance(x, bool), "true or false"),
+            str: (isinstance(x, str), "a text"),
+            dict: (isinstance(x, dict), "an object"),
+            list[int]: (_is_list(x, int), "a list of whole numbers"),
+            list[str] | None: (x is None or _is_list(x, str), "a list of texts"),
+            int | list[int] | None: (x is None or _is_list([x], int) or _is_list(x, int), "a whole number or several"),
+        }
+        if one.type in kinds:
+            fits, wanted = kinds[one.type]
+            _check_demands([(fits, f"{name} must be {wanted}, not {_short(x)}")])
+        if one.type is int:
+            setattr(part, name, int(x))
+
+
+def _short(x) -> str:
+    """A value for a sentence: its beginning, if it is long."""
+    return text if len(text := repr(x)) <= 60 else f"{text[:60]} ..."
+
+
+def _rope_demands(rope: dict) -> list[tuple[bool, str]]:
+    kind, section = rope.get("rope_type", "default"), rope.get("mrope_section", [11, 11, 10])
+    theta, part = rope.get("rope_theta", 1), rope.get("partial_rotary_factor", 1)
+    interleaved = rope.get("mrope_interleaved", True)
+    return [
+        (not any(isinstance(x, dict) for x in rope.values()), "rope_parameters must be one object for all layers"),
+        (kind == "default",
+         f"rope_type must be 'default', not {_short(kind)} (YaRN and other longer contexts are not computed yet)"),
+        (_is_number(theta) and theta > 0, f"rope_theta must be a number above 0, not {_short(theta)}"),
+        (_is_number(part) and 0 < part <= 1,
+         f"partial_rotary_factor must be above 0 and at most 1, not {_short(part)}"),
+        (_is_list(section, int) and len(section) == 3,
+         f"mrope_section must be three whole numbers, not {_short(section)}"),
+        (interleaved in (True, None), f"mrope_interleaved must be true, not {_short(interleaved)}"),
+    ]
+
+
+def _rope_parameters(numbers: dict) -> dict:
+    """The settings of rotary positions, from all the places in which they were ever written.
+
+    As `transformers` reads them: `rope_scaling` stands for `rope_parameters`; what neither holds may lie beside them.
+    """
+    rope = numbers.get("rope_scaling") or numbers.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise ValueError(f"rope_parameters must be an object, not {_short(rope)}.")
+    beside = {name: numbers[name] for name in ("rope_theta", "partial_rotary_factor") if name in numbers}
+    rope = {"rope_theta": 10_000.0, "partial_rotary_factor": 0.25} | beside | rope
+    rope["rope_type"] = rope.get("rope_type", rope.get("type", "default"))
+    refused = rope["rope_type"] != "default" or any(isinstance(value, dict) for value in rope.values())
+    if not refused:                                      # by `_rope_demands`, with all that is its own
+        _remark(rope.keys() - ROPE)
+    return {name: value for name, value in rope.items() if name in ROPE - {"type"} or isinstance(value, dict)}
+
+
+def _from_old_places(text: dict, official: dict) -> dict:
+    """A `text_config` with its dtype, its tying and its rotary positions where they belong."""
+    dtypes = (part.get(name) for part in (text, official) for name in ("dtype", "torch_dtype"))
+    dtype = next((dtype for dtype in dtypes if dtype is not None), None)
+    # a file may hold the tying inside, outside, or in both places: the whole model's word counts
+    tied = next((part[name] for part in (official, text) if part.get(name := "tie_word_embeddings") is not None), None)
+    return text | {"dtype": dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype,
+                   "tie_word_embeddings": tied, "rope_parameters": _rope_parameters(text)}
+
+
+def _read(part: type, numbers: dict):
+    """A part of a configuration from its object in the file.
+
+    Raises:
+        ValueError: a value that means another model.
+    """
+    names = {one.name for one in fields(part)}
+    numbers = {name: value for name, value in numbers.items() if value is not None}
+    for name in [name for name in ONLY if name in numbers]:
+        told = " or ".join(map(repr, ONLY[name])) or "absent"
+        _check_demands([(numbers[name] in ONLY[name], f"{name} must be {told}, not {_short(numbers[name])}")])
+    _remark(numbers.keys() - names - ONLY.keys() - HARMLESS - ROTARY)
+    return part(**{name: value for name, value in numbers.items() if name in names})
+
+
+def _read_vision(numbers: dict) -> VisionConfig:
+    rope = _rope_parameters(numbers)
+    _check_demands([(rope["rope_theta"] == 10_000 and rope["rope_type"] in ("default", "axial"),
+                     f"the vision tower's rotary positions must be 'axial' of base 10000, not {_short(rope)}")])
+    return _read(VisionConfig, numbers)
+
+
+def _remark(unknown: Iterable[str]) -> None:
+    if names := ", ".join(sorted(unknown)):
+        warnings.warn(f"The configuration holds what is not known here and was not read: {names}.", stacklevel=2)
+
+
 @dataclass
 class Config:
     """A whole `config.json`: the language model, the vision tower if there is one, special tokens."""
@@ -116,6 +261,7 @@ class Config:
     vision_end_token_id: int = 248054
 
     def __post_init__(self):
+        _settle(self)
         text, vision = self.text_config, self.vision_config
         _check_demands([(vision is None or vision.out_hidden_size == text.hidden_size,
                          f"out_hidden_size ({vision and vision.out_hidden_size}) must be the language model's "
@@ -129,24 +275,31 @@ class Config:
     def from_dict(cls, official: dict) -> "Config":
         """Read an official `config.json`: a whole model's (`qwen3_5`) or a language model's alone (`qwen3_5_text`).
 
+        Settings in the places where `transformers` 4 wrote them are found there, too.
+
         Raises:
-            ValueError: another model type, or numbers that do not fit together; says which.
+            ValueError: another model type or another model's settings, or numbers that do not fit together; says which.
+            KeyError, TypeError: this is not laid out like an official file.
         """
         kind = official.get("model_type")
         if kind not in ("qwen3_5", "qwen3_5_text"):
-            raise ValueError(f"The model type is {kind!r}, but this package reads dense Qwen3.5: 'qwen3_5' and "
-                             f"'qwen3_5_text'.")
-        text = dict(official["text_config"] if kind == "qwen3_5" else official)
-        # a file may hold the tying inside, outside, or in both places: the whole model's word counts
-        text["tie_word_embeddings"] = official.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-
-        def known(numbers, config):
-            names = {f.name for f in fields(config)}
-            return config(**{name: value for name, value in numbers.items() if name in names and value is not None})
-
-        vision = official.get("vision_config")
-        ids = {f.name: official[f.name] for f in fields(cls) if f.name.endswith("_token_id") and f.name in official}
-        return cls(known(text, TextConfig), None if vision is None else known(vision, VisionConfig), **ids)
+            what = OTHERS.get(kind, "") if isinstance(kind, str) else ""
+            raise ValueError(f"The model type is {_short(kind)}{what}, but this package reads dense Qwen3.5: 'qwen3_5' "
+                             f"and 'qwen3_5_text'.")
+        ids = {one.name: official[one.name] for one in fields(cls) if one.name.endswith("_token_id")
+               and official.get(one.name) is not None}
+        text, vision = official, None
+        if kind == "qwen3_5":
+            text, vision = official["text_config"], official.get("vision_config")
+            misplaced = official.keys() & ROTARY         # beside the parts these are nobody's
+            _remark(official.keys() - HARMLESS - {one.name for one in fields(cls)} | misplaced)
+        if official.get("language_model_only"):
+            vision = None
+        if not isinstance(text, dict) or not isinstance(vision, dict | None):
+            raise TypeError("text_config and vision_config must be objects")
+        text = _from_old_places(text, official)
+        text = _read(TextConfig, {name: value for name, value in text.items() if name not in ids})
+        return cls(text, None if vision is None else _read_vision(vision), **ids)
 
     @classmethod
     def named(cls, name: str) -> "Config":
@@ -195,4 +348,6 @@ OFFICIAL_SIZES = {  #    hidden    mlp  layers  Hq Hkv  Hv   tied   vision: dept
     "Qwen3.5-4B":   _size(2560,  9216,    32,  16,  4, 32,  True,            24,   1024, 4096,    16),
     "Qwen3.5-9B":   _size(4096, 12288,    32,  16,  4, 32, False,            27,   1152, 4304,    16),
     "Qwen3.5-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
+    "Qwen3.6-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
+    "Qwen3.8-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
 }  # fmt: skip

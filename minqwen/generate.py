@@ -13,10 +13,12 @@ given but not read: to go on with the same cache, begin the next `input_ids` wit
 Symbols: B rows of the batch, T tokens of the prompt (pads included), V tokens of the vocabulary.
 """
 
+import math
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -30,8 +32,9 @@ __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "s
 def generate(model: Qwen, input_ids: "Tensor | Sequence[Sequence[int]]", attention_mask: Tensor | None = None,
              **options) -> list[list[int]]:
     """The new tokens of each row, the one it stopped at among them. Arguments and errors are those of `stream`."""
+    steps = stream(model, input_ids, attention_mask, **options)
     rows = [[] for _ in input_ids]
-    for step in stream(model, input_ids, attention_mask, **options):
+    for step in steps:
         for row, id in zip(rows, step, strict=True):
             if id is not None:
                 row.append(id)
@@ -85,29 +88,25 @@ def stream(
     Raises:
         QwenError: a prompt, its pictures or a number that cannot be; raised here, before the first step.
     """
-    budget, chunk = thinking_budget, prefill_chunk
-    demands = [
-        (max_new_tokens >= 0, f"max_new_tokens must be 0 or more, not {max_new_tokens}"),
-        (temperature >= 0, f"temperature must be 0 (the likeliest token) or more, not {temperature}"),
-        (top_k >= 0, f"top_k must be 1 or more, or 0 for all tokens, not {top_k}"),
-        (0 < top_p <= 1, f"top_p must be above 0 and at most 1, not {top_p}"),
-        (0 <= min_p <= 1, f"min_p must be from 0 to 1, not {min_p}"),
-        (repetition_penalty > 0, f"repetition_penalty must be above 0, and is 1 for none, not {repetition_penalty}"),
-        (budget is None or budget >= 0, f"thinking_budget must be 0 or more, not {budget}"),
-        (budget is None or think_ids, "a thinking_budget needs think_ids, the ids of <think> and </think>"),
-        (chunk is None or chunk >= 1, f"prefill_chunk must be 1 or more, not {chunk}"),
-    ]
-    for met, demand in demands:
-        if not met:
-            raise QwenError(f"This cannot be generated: {demand}.")
+    max_new_tokens, top_k = number("max_new_tokens", max_new_tokens), number("top_k", top_k)
+    temperature, top_p, min_p = number("temperature", temperature), number("top_p", top_p), number("min_p", min_p)
+    presence_penalty = number("presence_penalty", presence_penalty)
+    repetition_penalty = number("repetition_penalty", repetition_penalty)
+    seed, prefill_chunk = number("seed", seed), number("prefill_chunk", prefill_chunk)
+    budget, stops = number("thinking_budget", thinking_budget), set(_ids("stop_ids", stop_ids))
+    end_think_ids, think_ids = _ids("end_think_ids", end_think_ids), tuple(_ids("think_ids", think_ids or ()))
+    if budget is not None and len(think_ids) != 2:
+        raise QwenError("This cannot be generated: a thinking_budget needs think_ids, the ids of <think> and </think>.")
     if not isinstance(input_ids, Tensor):
         if attention_mask is not None:
             raise QwenError("An attention_mask goes with a tensor of input_ids; lists of ids are padded for you.")
-        input_ids, attention_mask = left_pad(input_ids)
+        rows = list(input_ids) if isinstance(input_ids, Iterable) else [input_ids]
+        input_ids, attention_mask = left_pad([_ids("each row of input_ids", row) for row in rows])
     device = model.head_weight.device
     input_ids = input_ids.to(device)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
     _check_prompt(model, input_ids, mask)
+    input_ids = input_ids.long()
     pictures = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw,
                 "pixel_values_videos": pixel_values_videos, "video_grid_thw": video_grid_thw}
     pictures = {name: x for name, x in pictures.items() if x is not None}
@@ -138,7 +137,7 @@ def stream(
             generator.seed()
         else:
             generator.manual_seed(seed)
-        stops, running = set(stop_ids), [limit > 0 for limit in limits]
+        running = [limit > 0 for limit in limits]
         logits = prefill(model, input_ids, cache, mask, prefill_chunk, **pictures)                  # (B, V)
         penalties = presence_penalty != 0 or repetition_penalty != 1
         if penalties:
@@ -146,6 +145,7 @@ def stream(
             in_output = torch.zeros_like(in_prompt)
 
         for step in range(1, max(limits) + 1):
+            _check_logits(logits, model)
             if penalties:
                 logits = penalize(logits, in_prompt, in_output, presence_penalty, repetition_penalty)
             next_ids = sample(logits, temperature, top_k, top_p, min_p, generator)                  # (B,)
@@ -307,7 +307,56 @@ def interrupts_held_back():
             signal.raise_signal(signal.SIGINT)
 
 
+NUMBERS = {  # the numbers that `stream` takes: whole or not, which are allowed, and that in words
+    "max_new_tokens": (int, lambda n: n >= 0, "0 or more"),
+    "temperature": (float, lambda t: t == 0 or t >= 1e-6, "0 (the likeliest token), or 0.000001 or more"),
+    "top_k": (int, lambda k: k >= 0, "1 or more, or 0 for all tokens"),
+    "top_p": (float, lambda p: 0 < p <= 1, "above 0 and at most 1"),
+    "min_p": (float, lambda p: 0 <= p <= 1, "from 0 to 1"),
+    "presence_penalty": (float, lambda x: True, "any number"),
+    "repetition_penalty": (float, lambda x: x > 0, "above 0, and is 1 for none"),
+    "seed": (int | None, lambda n: -2**63 <= n < 2**64, "from -2**63 to 2**64 - 1"),
+    "thinking_budget": (int | None, lambda n: n >= 0, "0 or more"),
+    "prefill_chunk": (int | None, lambda n: n >= 1, "1 or more"),
+}  # fmt: skip
+
+
+def number(name: str, x, where: str = "This cannot be generated"):
+    """An option of `stream` as the number that it must be: 20 of 20.0.
+
+    Raises:
+        QwenError: it is none, or out of its range. `where` says what it was for, or which file it is from.
+    """
+    kind, allowed, wanted = NUMBERS[name]
+    if x is None and kind == int | None:
+        return None
+    whole = kind is not float
+    if not isinstance(x, Real) or isinstance(x, bool) or not math.isfinite(x) or (whole and x != int(x)):
+        raise QwenError(f"{where}: {name} must be a {'whole ' * whole}number, not {x!r:.60}.")
+    if not allowed(x):
+        raise QwenError(f"{where}: {name} must be {wanted}, not {x}.")
+    return int(x) if whole else float(x)
+
+
+def _ids(name: str, ids) -> list[int]:
+    ids = ids.tolist() if isinstance(ids, Tensor) else ids
+    ids = list(ids) if isinstance(ids, Iterable) else [None]
+    if not all(isinstance(id, Integral) for id in ids):
+        raise QwenError(f"This cannot be generated: {name} must be a list of token ids (whole numbers).")
+    return list(map(int, ids))
+
+
+def _check_logits(logits: Tensor, model: Qwen) -> None:
+    if logits.amax(-1).isfinite().all():                 # what is not a number counts as the largest
+        return
+    why = ("float16 holds nothing beyond 65504, and this model needs more: load it with dtype='bfloat16' or 'float32'"
+           if model.head_weight.dtype == torch.float16 else "its weights are damaged, or an edit of them goes too far")
+    raise QwenError(f"What the model computes is not a number any more: {why}.")
+
+
 def _check_prompt(model: Qwen, input_ids: Tensor, mask: Tensor) -> None:
+    if input_ids.dtype not in (torch.int64, torch.int32):
+        raise QwenError(f"A prompt is input_ids, whole numbers (int64), but these are {input_ids.dtype}.")
     if input_ids.dim() != 2 or input_ids.numel() == 0:
         raise QwenError(f"A prompt is input_ids (B, T), at least one token, but its shape is {tuple(input_ids.shape)}.")
     if mask.shape != input_ids.shape:

@@ -9,12 +9,11 @@ and nothing grows. One layer in four attends: that is what the hybrid saves.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from .checkpoint import without_memory
 from .config import Config
-from .model import Qwen
+from .errors import QwenError
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def parameter_counts(config: Config) -> dict[str, int]:
@@ -23,10 +22,9 @@ def parameter_counts(config: Config) -> dict[str, int]:
     Counted on a model without memory, of which nothing is allocated. 0 where the configuration has none.
     """
     counts = {"text": 0, "vision": 0, "mtp": 0}
-    with torch.device("meta"):
-        for name, p in Qwen(config).named_parameters():
-            part = "vision" if name.startswith("model.visual.") else "mtp" if name.startswith("mtp.") else "text"
-            counts[part] += p.numel()
+    for name, p in without_memory(config).named_parameters():
+        part = "vision" if name.startswith("model.visual.") else "mtp" if name.startswith("mtp.") else "text"
+        counts[part] += p.numel()
     return counts
 
 
@@ -42,6 +40,8 @@ class Memory:
 
 def memory(config: Config, context: int, dtype: str = "bfloat16") -> Memory:
     """What `context` tokens take in the cache, with keys and values in `dtype`."""
+    if dtype not in BYTES:
+        raise QwenError(f"There is no dtype {dtype!r}; there are {', '.join(BYTES)}.")
     t, size = config.text_config, BYTES[dtype]
     attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
     per_token = attention * 2 * t.num_key_value_heads * t.head_dim * size

@@ -550,7 +550,8 @@ class Qwen(nn.Module):
             self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         if config.text_config.mtp_num_hidden_layers:
             self.mtp = MultiTokenPrediction(config.text_config)
-        self.init_weights()
+        if not self.head_weight.is_meta:                 # there is nothing to fill, and trying takes a second
+            self.init_weights()
 
     def forward(
         self,

@@ -56,6 +56,7 @@ def block(text, opening):
     return start, after.start() if after else len(text)
 
 
+CONFIG, CHECKPOINT = "minqwen/config.py", "minqwen/checkpoint.py"
 RULE, MODEL = "minqwen/delta_rule.py", "minqwen/model.py"
 RULE_TESTS, MODEL_TESTS = ("tests/test_delta_rule.py",), ("tests/test_model.py",)
 START, DELTA, VISION = "00_start_here", "03_delta_rule", "08_vision"
@@ -73,6 +74,11 @@ def rule(name, old, new, within="", lessons=()):
 
 def model(name, old, new, within="", lessons=()):
     return Mutant(name, MODEL, old, new, within, MODEL_TESTS, lessons)
+
+
+def loading(name, file, old, new):
+    tests = {CONFIG: "tests/test_config.py", CHECKPOINT: "tests/test_checkpoint.py"}[file]
+    return Mutant(name, file, old, new, tests=(tests,))
 
 
 def sight(name, old, new, within="", tests=("tests/test_vision.py",), lessons=()):
@@ -254,9 +260,8 @@ N = -system.tril(-1)
           "(F.softplus(full_precision(self.in_proj_a(x))) + self.dt_bias)", lessons=(DELTA, DECODER)),
     model("A without its exponential", "-full_precision(self.A_log).exp()", "-full_precision(self.A_log).abs()",
           lessons=(DECODER,)),
-    Mutant("attention first and not last of four", "minqwen/config.py",
-           "if (i + 1) % self.full_attention_interval == 0", "if i % self.full_attention_interval == 0",
-           tests=MODEL_TESTS, lessons=(DECODER,)),
+    Mutant("attention first and not last of four", CONFIG, "if (i + 1) % self.full_attention_interval == 0",
+           "if i % self.full_attention_interval == 0", tests=("tests/test_config.py",), lessons=(DECODER,)),
     model("gate and up swapped", "F.silu(self.gate_proj(x)) * self.up_proj(x)",
           "F.silu(self.up_proj(x)) * self.gate_proj(x)", lessons=(DECODER,)),
     model("MLP after the wrong norm",
@@ -274,6 +279,23 @@ N = -system.tril(-1)
     # ---- checkpoints, text, generation
     Mutant("[7] A_log and the gated norm cast with the rest", "minqwen/checkpoint.py",
            "name.endswith(KEPT_FLOAT32) and", "False and", tests=("tests/test_checkpoint.py",)),
+    loading("[32] what lies beside the rotary settings is dropped", CONFIG, "0.25} | beside | rope", "0.25} | rope"),
+    loading("[32] rope_scaling is dropped", CONFIG, 'numbers.get("rope_scaling") or numbers', "numbers"),
+    loading("another model's settings are dropped", CONFIG, "numbers[name] in ONLY[name],", "True,"),
+    loading("a dtype under its old name is dropped", CONFIG, 'for name in ("dtype", "torch_dtype")',
+            'for name in ("dtype",)'),
+    loading("[33] a head that was trained apart is tied", CHECKPOINT, "text.tie_word_embeddings = False", "pass"),
+    loading("of two copies the last one counts", CHECKPOINT, "sorted(found, key=lambda one: one[:2])", "found"),
+    loading("a copy counts of which the index does not speak", CHECKPOINT,
+            "if index.get(name, path.name) == path.name:", "if True:"),
+    loading("int8 without scales is taken for weights", CHECKPOINT, "if settings or odd:", "if settings:"),
+    loading("to build a model a compiler is imported", CHECKPOINT,
+            'fills = name.endswith("_") and not name.endswith("__")', "fills = False"),
+    loading("a save that fails is not undone", CHECKPOINT, "in reversed(done):", "in ():"),
+    Mutant("what is not a number is a token", "minqwen/generate.py", "            _check_logits(logits, model)",
+           "            pass", tests=("tests/test_generate.py",)),
+    Mutant("sampling without top_k is from all tokens", "minqwen/chat.py", '"top_k": 50', '"top_k": 0',
+           tests=("tests/test_chat.py",)),
     Mutant("[23] special tokens encoded as text", "minqwen/tokenizer.py", "(self.fast if special else self._plain)",
            "self._plain", tests=("tests/test_tokenizer.py",), lessons=(TOKENS,)),
     Mutant("[24] thinking asked for always", "minqwen/tokenizer.py", 'options["enable_thinking"] = bool(thinking)',

@@ -537,7 +537,7 @@ def test_kernels_compute_the_same_and_are_the_ones_asked_for(folder, qwen, monke
     (None, {}),
     ({"eos_token_id": 1}, {"temperature": 0.0}),
     ({"do_sample": False, "temperature": 0.6, "top_k": 20}, {"temperature": 0.0, "top_k": 20}),
-    ({"do_sample": True, "top_p": 0.95}, {"temperature": 1.0, "top_p": 0.95}),
+    ({"do_sample": True, "top_p": 0.95}, {"temperature": 1.0, "top_k": 50, "top_p": 0.95}),
     ({"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": None},
      {"temperature": 0.6, "top_k": 20, "top_p": 0.95}),
 ])
@@ -551,6 +551,23 @@ def test_sampling_is_the_checkpoints_unless_told_otherwise(qwen, tmp_path, monke
     assert used.items() >= ({"temperature": 0.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 1024} | defaults).items()
     assistant.chat("Hi", temperature=0.3, top_k=5)
     assert used.items() >= ({"top_p": 1.0} | defaults | {"temperature": 0.3, "top_k": 5}).items()
+
+
+@pytest.mark.parametrize("stored, says", [
+    ({"top_k": "20"}, "top_k must be a whole number, not '20'"),
+    ({"temperature": "0.5"}, "temperature must be a number, not '0.5'"),
+    ({"top_p": 7}, "top_p must be above 0"), ({"do_sample": "yes"}, "do_sample must be true or false, not 'yes'"),
+])
+def test_settings_of_the_checkpoint_that_cannot_be_are_one_sentence(qwen, tmp_path, stored, says):
+    (tmp_path / "generation_config.json").write_text(json.dumps(stored))
+    with pytest.raises(QwenError, match=f"generation_config.json: {says}"):
+        Assistant(qwen.model, qwen.tokenizer, tmp_path)
+
+
+def test_a_whole_number_may_be_written_as_a_float(qwen, tmp_path):
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "top_k": 20.0}')
+    assert Assistant(qwen.model, qwen.tokenizer, tmp_path).defaults == {"temperature": 1.0, "top_k": 20}
+    assert len(qwen.conversation()("Hi", max_new_tokens=3.0).ids) <= 3
 
 
 # ----------------------------------------------------------------------------------------------------- clear sentences

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -17,11 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from minqwen import checkpoint
-from minqwen.checkpoint import load_config, load_model, resolve, save_model
+from minqwen.checkpoint import load_config, load_model, resolve, save_model, without_memory
 from minqwen.config import Config, TextConfig, VisionConfig
 from minqwen.errors import QwenError
 from minqwen.model import Qwen
 
+EMBEDDING = "model.language_model.embed_tokens.weight"
 IDS = torch.tensor([[5, 17, 2, 250, 33, 91, 4, 4, 120]])
 
 
@@ -91,6 +93,13 @@ def rewrite(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
+
+
+def set_config(folder, outside=(), inside=()):
+    """Changes config.json, and its text_config."""
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"].update(inside)
+    (folder / "config.json").write_text(json.dumps(config | dict(outside)))
 
 
 def names(folder):
@@ -185,11 +194,38 @@ def test_we_load_what_transformers_saves(tmp_path, tied, dtype, size, kind):
             assert_close(loaded(IDS), theirs(IDS).logits)
 
 
-def test_a_tied_head_is_stored_once_and_may_be_stored_twice(folder):
+def test_a_tied_head_is_stored_once_and_may_be_stored_twice(folder, recwarn):
     model = load_model(folder)
     assert model.head_weight is model.model.language_model.embed_tokens.weight
-    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(256, 32)}))
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[EMBEDDING].clone()}))
+    loaded = load_model(folder)
+    assert loaded.head_weight is loaded.model.language_model.embed_tokens.weight
+    assert_same(loaded, tiny_model())
+    rewrite(folder, lambda tensors: tensors.pop(EMBEDDING))  # either of the two is both
     assert_same(load_model(folder), tiny_model())
+    assert not recwarn
+
+
+@pytest.mark.parametrize("tied", [{}, {"tie_word_embeddings": None}], ids=["said twice", "said inside"])
+def test_trap_33_a_head_that_was_trained_apart_is_not_tied(folder, tmp_path, tied):
+    transformers = pytest.importorskip("transformers")
+    head = torch.randn(256, 32, generator=torch.Generator().manual_seed(1))
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    set_config(folder, tied)
+    with pytest.warns(UserWarning, match="a head of its own is stored beside it"):
+        loaded = load_model(folder)
+    with torch.no_grad():
+        assert_close(loaded(IDS), theirs.eval()(IDS).logits)
+    save_model(loaded, tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert_same(load_model(tmp_path / "again"), loaded)
+
+
+def test_a_tied_head_of_another_dtype_is_the_same_head(folder):
+    rewrite(folder, lambda tensors: tensors.update({
+        EMBEDDING: tensors[EMBEDDING].bfloat16().float(), "lm_head.weight": tensors[EMBEDDING].bfloat16()}))
+    assert load_model(folder).config.tie_word_embeddings
 
 
 # ---------------------------------------------------------------------------------------------------- dtypes
@@ -214,6 +250,12 @@ def test_casting_is_what_torch_does(folder):
     for name, tensor in load_model(folder, "bfloat16").state_dict().items():
         stored = tiny_model().state_dict()[name]
         assert torch.equal(tensor, stored.to(tensor.dtype)), name
+
+
+def test_dtypes_by_other_names(folder):
+    for dtype in ("torch.bfloat16", "bfloat16", torch.bfloat16):
+        assert load_model(folder, dtype).head_weight.dtype == torch.bfloat16
+    assert_same(load_model(folder, "auto"), tiny_model())
 
 
 # ---------------------------------------------------------------------------------------------------- memory
@@ -248,6 +290,49 @@ def test_memory_holds_the_weights_once(tmp_path, folder):
     cast, as_stored = map(float, subprocess.run(process, capture_output=True, text=True, check=True).stdout.split())
     assert 0.9 < as_stored < 1.1
     assert 0.9 < cast < 1.3
+
+
+MAPPED = """
+import re, sys, torch
+from pathlib import Path
+from minqwen.checkpoint import load_model
+
+def anonymous():                                   # bytes of memory that are no file's
+    return 1024 * int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+load_model(sys.argv[1])                            # whatever is needed once
+before = anonymous()
+model = load_model(sys.argv[2], "auto" if len(sys.argv) < 4 else sys.argv[3])
+for tensor in model.parameters():
+    tensor.view(torch.uint8).amax()                # so that every page is read
+print((anonymous() - before) / sum(tensor.nbytes for tensor in model.parameters()))
+with torch.no_grad():
+    for tensor in model.parameters():
+        tensor.zero_()
+print((anonymous() - before) / sum(tensor.nbytes for tensor in model.parameters()))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux")
+@pytest.mark.parametrize("asked", [[], ["float32"]], ids=["as stored", "asked for by name"])
+def test_parameters_are_views_of_the_file_until_they_are_written_to(tmp_path, folder, asked):
+    """And to build the model that they go into, no compiler is imported."""
+    with torch.device("meta"):
+        big = Qwen(tiny(hidden_size=256, intermediate_size=8192))
+    save_model(big.to_empty(device="cpu"), tmp_path / "big", max_shard_size=30_000_000)
+    process = [sys.executable, "-c", MAPPED, folder, tmp_path / "big", *asked]
+    read, written, compiler = subprocess.run(process, capture_output=True, text=True, check=True).stdout.split()
+    assert float(read) < 0.1 and 0.9 < float(written) < 1.2 and compiler == "False"
+
+
+def test_a_model_without_memory_has_every_shape_and_leaves_the_world_as_it_was():
+    model = without_memory(tiny())
+    state = model.state_dict()
+    assert all(tensor.is_meta for tensor in state.values())
+    assert {name: tensor.shape for name, tensor in state.items()} == \
+        {name: tensor.shape for name, tensor in tiny_model().state_dict().items()}
+    assert torch.zeros(2).uniform_(1, 2).min() >= 1           # what fills tensors fills them again
 
 
 def test_changing_a_loaded_model_leaves_the_file_alone(folder):
@@ -358,7 +443,69 @@ def test_at_no_moment_is_there_a_mixture(tmp_path, monkeypatch, first, then, num
     if first == then == ONE and not numbers:
         assert "none" not in outcomes  # the common case, one file, is replaced at one stroke
     save_model(new, folder, max_shard_size=then, overwrite=True)
-    assert ".saving" not in names(folder)
+    assert not any(name.startswith(".saving") for name in names(folder))
+
+
+@pytest.mark.parametrize("first, then", [(FEW, FEW), (FEW, ONE), (ONE, FEW), (ONE, ONE)])
+@pytest.mark.parametrize("numbers", [{}, {"intermediate_size": 64}])
+@pytest.mark.parametrize("error", [PermissionError("is in use"), KeyboardInterrupt()])
+def test_a_step_that_fails_is_undone_with_all_before_it(tmp_path, monkeypatch, first, then, numbers, error):
+    """Each step of putting a checkpoint in place fails in turn: the folder is what it was, and loads."""
+    old, new, replace_file = tiny_model(), tiny_model(**numbers), os.replace
+    source = tmp_path / "source"
+    save_model(old, source, max_shard_size=first)
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        (source / name).write_text("old")
+    for step in range(200):
+        folder, steps = tmp_path / f"{step}", iter(range(200))
+        shutil.copytree(source, folder)
+        (folder / "tokenizer.json").write_text("there")
+
+        def fails_once(start, end, steps=steps, step=step):
+            if next(steps) == step:
+                raise error
+            replace_file(start, end)
+
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", fails_once)
+            try:
+                save_model(new, folder, max_shard_size=then, overwrite=True, tokenizer_from=source)
+                break
+            except KeyboardInterrupt:
+                assert isinstance(error, KeyboardInterrupt)
+            except QwenError as told:
+                assert "was left as it was" in str(told) and "(is in use): save to another folder" in str(told)
+                assert isinstance(error, PermissionError)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert_same(load_model(folder), old)
+    assert step >= 3 and next(steps) == step
+    assert_same(load_model(folder), new)
+
+
+def test_saving_over_the_folder_that_is_loaded_on_windows(folder, monkeypatch):
+    """Where a file that is mapped cannot be replaced, moved or removed: nothing happens, and the sentence says so."""
+    replace_file = os.replace
+
+    def of_windows(start, end):
+        mapped = [path for path in map(Path, (start, end)) if path.parent == folder and path.suffix == ".safetensors"]
+        if any(path.exists() for path in mapped):
+            raise PermissionError(13, "Access is denied")
+        replace_file(start, end)
+
+    model, before = load_model(folder), names(folder)
+    monkeypatch.setattr(os, "replace", of_windows)
+    for saved in (model, tiny_model(tied=False)):
+        assert "let go first of the model" in sentence(save_model, saved, folder, overwrite=True)
+        assert names(folder) == before
+        assert_same(load_model(folder), tiny_model())
+
+
+def test_what_a_killed_save_left_is_cleaned_up(folder):
+    (folder / ".saving-killed" / "before").mkdir(parents=True)
+    (folder / ".saving").mkdir()
+    save_model(tiny_model(), folder, overwrite=True)
+    assert names(folder) == ["config.json", "model.safetensors"]
 
 
 def test_the_tokenizer_is_taken_along(tmp_path, folder):
@@ -443,13 +590,102 @@ def test_misshapen_tensor(folder):
     )
 
 
-def test_unknown_tensors_are_named(folder):
-    for name in ("model.language_model.layers.4.mlp.weight", "model.visual.blocks.1.norm1.weight",
-                 "mtp.layers.1.mlp.up_proj.weight"):
-        rewrite(folder, lambda tensors, name=name: tensors.update({name: torch.zeros(1)}))
-        assert f"holds the tensor {name}, which no" in sentence(load_model, folder)
-        rewrite(folder, lambda tensors, name=name: tensors.pop(name))
+@pytest.mark.parametrize("name", [
+    "model.language_model.layers.4.mlp.weight", "model.visual.blocks.1.norm1.weight", "mtp.layers.1.mlp.up_proj.weight",
+    "model.language_model.layers.3.self_attn.rotary_emb.inv_freq", "lm_head.bias",
+])
+def test_tensors_that_have_no_place_are_named_and_left_alone(folder, name):
+    rewrite(folder, lambda tensors: tensors.update({name: torch.zeros(1)}))
+    with pytest.warns(UserWarning, match=f"holds the tensor {re.escape(name)}, which .* no place for: not read[.]$"):
+        assert_same(load_model(folder), tiny_model())
+
+
+def test_a_head_for_multi_token_prediction_that_config_json_does_not_speak_of(folder):
+    set_config(folder, inside={"mtp_num_hidden_layers": 0})
+    with pytest.warns(UserWarning, match="the tensor mtp.* and [0-9]+ others, which"):
+        loaded = load_model(folder)
+    assert not hasattr(loaded, "mtp") and torch.equal(loaded(IDS), tiny_model()(IDS))
+
+
+def test_the_language_models_config_beside_the_whole_models_weights(folder):
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    (folder / "config.json").write_text(json.dumps(text))
+    assert text["model_type"] == "qwen3_5_text"
+    with pytest.warns(UserWarning, match="the tensor model.visual"):
+        loaded = load_model(folder)
+    assert loaded.config.vision_config is None and torch.equal(loaded(IDS), tiny_model()(IDS))
+
+
+def test_a_tensor_under_two_names_is_the_one_with_the_official_name(folder):
+    """Both before and behind it in the file, which is in order of size and name."""
+    for alias in ("model.embed_tokens.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight"):
+        official = load_file(folder / "model.safetensors")[in_the_whole(alias)]
+        rewrite(folder, lambda tensors, alias=alias, x=official: tensors.update({alias: torch.full_like(x, 9)}))
     assert_same(load_model(folder), tiny_model())
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_a_second_copy_that_the_index_does_not_name_is_not_read(shards, which):
+    index = json.loads((shards / "model.safetensors.index.json").read_text())["weight_map"]
+    other = sorted(set(index.values()) - {index[NORM]})[which]
+    tensors = load_file(shards / other)
+    alias = NORM.replace("language_model.", "")
+    for name in (NORM, alias):
+        save_file(tensors | {name: torch.full((32,), 9.0)}, shards / other)
+        assert_same(load_model(shards), tiny_model())
+
+
+def test_where_the_index_names_a_file_without_the_tensor_it_is_missing(shards):
+    path = shards / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"][NORM] = next(file for file in index["weight_map"].values() if file != index["weight_map"][NORM])
+    path.write_text(json.dumps(index))
+    assert f"lacks the tensor {NORM}" in sentence(load_model, shards)
+
+
+QUANTIZED = "model.language_model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize("dtype, called", [(torch.float8_e4m3fn, "F8_E4M3"), (torch.int8, "I8")])
+@pytest.mark.parametrize("asked", [None, "float32"])
+def test_weights_without_their_scales_are_no_weights(folder, dtype, called, asked):
+    rewrite(folder, lambda tensors: tensors.update({QUANTIZED: tensors[QUANTIZED].to(dtype)}))
+    told = sentence(load_model, folder, asked)
+    assert "is quantized" in told and f"the tensor {QUANTIZED} as {called}" in told and "in bfloat16" in told
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("method", ["fp8", "gptq"])
+def test_a_quantized_checkpoint_is_told_to_be_one(folder, method, inside):
+    """Whatever else is missing, or there too many: it need not be fetched again."""
+    def quantize(tensors):
+        weight = tensors.pop(QUANTIZED)
+        tensors |= {"gptq": {f"{QUANTIZED[:-6]}qweight": weight.int(), f"{QUANTIZED[:-6]}scales": weight[:1].clone()},
+                    "fp8": {QUANTIZED: weight.to(torch.float8_e4m3fn), f"{QUANTIZED}_scale_inv": weight[:1].clone()},
+                    }[method]
+    rewrite(folder, quantize)
+    settings = {"quantization_config": {"quant_method": method}}
+    set_config(folder, *([(), settings] if inside else [settings]))
+    told = sentence(load_model, folder)
+    assert f"is quantized ({method})" in told and "fetch it again" not in told
+    assert load_config(folder).text_config.num_hidden_layers == 4     # its numbers can be read
+
+
+def test_a_config_that_speaks_of_quantization_is_believed(folder):
+    set_config(folder, {"quantization_config": None})
+    assert_same(load_model(folder), tiny_model())
+    set_config(folder, {"quantization_config": {"quant_method": "awq"}})
+    assert "is quantized (awq): it says so in config.json" in sentence(load_model, folder)
+
+
+def test_a_tensor_in_a_dtype_of_counts_is_refused(folder):
+    rewrite(folder, lambda tensors: tensors.update({NORM: tensors[NORM].long()}))
+    assert f"the tensor {NORM} as I64" in sentence(load_model, folder)
+
+
+def test_sizes_that_are_possible_only_alone(folder):
+    set_config(folder, inside={"head_dim": 2**30, "num_attention_heads": 2**30, "num_key_value_heads": 2**30})
+    assert "no model can be built of these sizes" in sentence(load_model, folder)
 
 
 def test_a_tower_or_a_head_that_is_there_in_part_is_an_error(folder):
@@ -520,8 +756,12 @@ def test_index_that_cannot_be_read(shards):
 def test_dtypes_and_devices_that_are_not_there(folder):
     for dtype in ("float99", "int8", torch.int64, 16, "nn"):
         assert "no dtype" in sentence(load_model, folder, dtype)
+    for dtype in ("float8_e4m3fn", "torch.int8", torch.float8_e5m2, ["float32"]):
+        assert f"There is no dtype {str(dtype)!r} for weights" in sentence(load_model, folder, dtype)
     for device in ("nowhere", "cuda:99"):
         assert f"The device '{device}' cannot be used" in sentence(load_model, folder, device=device)
+    for device in ({"": 0}, ["cpu"], 1.5):
+        assert "cannot be used: name one, such as 'cpu' or 'cuda:0'" in sentence(load_model, folder, device=device)
 
 
 # ---------------------------------------------------------------------------------------------------- fetching

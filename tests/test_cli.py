@@ -72,6 +72,26 @@ def test_info_of_a_folder(folder, capsys):
     assert "vision" not in page and "MTP" not in page
 
 
+def test_info_knows_the_dtype_by_its_old_name(folder, tmp_path, capsys):
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_config"]["dtype"]
+    (tmp_path / "config.json").write_text(json.dumps(config | {"torch_dtype": "torch.float32"}))
+    assert cli.main(["info", str(tmp_path)]) == 0
+    parameters = sum(p.numel() for p in random_qwen().parameters())
+    assert f"weights       {readable(4 * parameters)} in float32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["Qwen3.6-27B", "Qwen/Qwen3.8-27B"])
+def test_info_of_later_models_of_this_architecture(name, capsys):
+    assert cli.main(["info", name]) == 0
+    assert "27,781,427,952" in capsys.readouterr().out
+
+
+def test_memory_in_a_dtype_that_is_none():
+    with pytest.raises(QwenError, match="no dtype 'int3'; there are float64, float32"):
+        memory(small_config(), 100, "int3")
+
+
 def test_readable():
     assert [readable(n) for n in (0, 999, 12345, 999_499, 999_600, 1.5e6, 55.6e9, 2e12)] == \
         ["0 bytes", "999 bytes", "12.3 kB", "999 kB", "1 MB", "1.5 MB", "55.6 GB", "2 TB"]

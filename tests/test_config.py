@@ -174,6 +174,148 @@ def test_sections_are_read_as_the_official_code_reads_them(section):
     torch.testing.assert_close(torch.cat((angles, angles), dim=-1).squeeze(2).cos(), cos)
 
 
+ROPE = SMALL["rope_parameters"]
+BESIDE = {name: value for name, value in SMALL.items() if name != "rope_parameters"}
+PLACES = {
+    "theta beside": {"rope_parameters": {"mrope_section": [3, 3, 2], "partial_rotary_factor": 0.5}, "rope_theta": 500},
+    "theta in both": {"rope_parameters": ROPE, "rope_theta": 500.0},
+    "factor beside": {"rope_parameters": {"mrope_section": [3, 3, 2]}, "rope_theta": 500, "partial_rotary_factor": 0.5},
+    "all beside": {"rope_theta": 500.0, "partial_rotary_factor": 0.75},
+    "theta alone": {"rope_theta": 500.0},
+    "nowhere": {}, "null": {"rope_parameters": None},
+    "rope_scaling": {"rope_scaling": ROPE | {"rope_theta": 77.0}},
+    "rope_scaling before rope_parameters": {"rope_scaling": {"rope_theta": 77.0, "type": "default"},
+                                            "rope_parameters": ROPE},
+    "rope_scaling null": {"rope_scaling": None, "rope_parameters": ROPE},
+    "the old name of the type": {"rope_parameters": ROPE | {"rope_type": "default", "type": "linear"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_trap_32_rotary_settings_are_found_wherever_they_are(place):
+    official = pytest.importorskip("transformers.models.qwen3_5.modeling_qwen3_5")
+    text, positions = BESIDE | PLACES[place], torch.arange(30).view(3, 1, 10)
+    angles = rotary_angles(positions, Config.from_dict({"model_type": "qwen3_5_text", **text}).text_config)
+    rotary = official.Qwen3_5TextRotaryEmbedding(official.Qwen3_5TextConfig(**json.loads(json.dumps(text))))
+    cos, _ = rotary(torch.zeros(()), positions)
+    torch.testing.assert_close(torch.cat((angles, angles), dim=-1).squeeze(2).cos(), cos)
+
+
+def whole(text=(), vision=(), **outside):
+    return {"model_type": "qwen3_5", "text_config": SMALL | dict(text), "vision_config": SMALL_VISION | dict(vision),
+            **outside}
+
+
+OF_3_6 = {  # what Qwen3.6-27B says beside numbers, and what `transformers` and others add
+    "text": {"attention_dropout": 0.0, "attn_output_gate": True, "bos_token_id": 248044, "initializer_range": 0.02,
+             "mamba_ssm_dtype": "float32", "mlp_only_layers": [], "mtp_use_dedicated_embeddings": False,
+             "output_gate_type": "swish", "pad_token_id": None, "partial_rotary_factor": 0.5, "use_cache": True,
+             "model_type": "qwen3_5_text"},
+    "vision": {"initializer_range": 0.02, "model_type": "qwen3_5", "rope_parameters": {"rope_type": "axial",
+                                                                                      "rope_theta": 10000.0}},
+    "architectures": ["Qwen3_5ForConditionalGeneration"], "transformers_version": "4.57.1",
+    "language_model_only": False, "tie_word_embeddings": True, "_name_or_path": "", "unsloth_fixed": True,
+}  # fmt: skip
+
+
+def test_what_changes_nothing_is_read_without_a_word(recwarn):
+    assert Config.from_dict(whole(**OF_3_6)) == Config.from_dict(whole(tie_word_embeddings=True))
+    assert not recwarn
+
+
+@pytest.mark.parametrize("key, given", [
+    ("who_knows", whole({"who_knows": 1})), ("who_knows", whole(vision={"who_knows": [1]})),
+    ("who_knows", whole(who_knows="x")), ("rope_theta", whole(rope_theta=500.0)),
+    ("hidden_size", whole(hidden_size=64)),
+    ("factor", whole({"rope_parameters": ROPE | {"factor": 2.0}})),
+    ("vision_config", {"model_type": "qwen3_5_text", **SMALL, "vision_config": SMALL_VISION}),
+])
+def test_a_key_that_nobody_knows_is_remarked_on(key, given):
+    with pytest.warns(UserWarning, match=f"not known here and was not read: {key}[.]$"):
+        assert Config.from_dict(given).text_config == Config.from_dict(whole()).text_config
+
+
+@pytest.mark.parametrize("says, given", [
+    ("attn_output_gate must be True, not False", whole({"attn_output_gate": False})),
+    ("output_gate_type must be 'swish' or 'silu', not 'sigmoid'", whole({"output_gate_type": "sigmoid"})),
+    ("mlp_only_layers must be [], not [1]", whole({"mlp_only_layers": [1]})),
+    ("num_experts must be 0, not 8", whole({"num_experts": 8})),
+    ("use_sliding_window must be False, not True", whole({"use_sliding_window": True})),
+    ("sliding_window must be absent, not 4096", whole({"sliding_window": 4096})),
+    ("mtp_use_dedicated_embeddings must be False", whole({"mtp_use_dedicated_embeddings": True})),
+    ("mamba_ssm_dtype must be 'float32', not 'bfloat16'", whole({"mamba_ssm_dtype": "bfloat16"})),
+    ("hidden_act must be 'silu', not 'gelu'", whole({"hidden_act": "gelu"})),
+    ("rope_type must be 'default', not 'yarn' (YaRN", whole({"rope_scaling": {"type": "yarn", "factor": 4.0}})),
+    ("rope_type must be 'default', not 'mrope'", whole({"rope_parameters": {"type": "mrope"}})),
+    ("rope_parameters must be one object", whole({"rope_parameters": {"full_attention": ROPE}})),
+    ("rope_parameters must be an object, not 'x'", whole({"rope_parameters": "x"})),
+    ("mrope_interleaved must be true, not False", whole({"rope_parameters": ROPE | {"mrope_interleaved": False}})),
+    ("mrope_section must be three whole numbers", whole({"rope_parameters": ROPE | {"mrope_section": [3, 3]}})),
+    ("rope_theta must be a number above 0, not None", whole({"rope_parameters": ROPE | {"rope_theta": None}})),
+    ("at most 1, not 2", whole({"rope_parameters": ROPE | {"partial_rotary_factor": 2}})),
+    ("an even number of a head's 32 dimensions, not 3",
+     whole({"rope_parameters": ROPE | {"partial_rotary_factor": 0.1}})),
+    ("'axial' of base 10000", whole(vision={"rope_theta": 500.0})),
+    ("hidden_size must be a whole number from 1 to 2147483647, not '64'", whole({"hidden_size": "64"})),
+    ("hidden_size must be a whole number from 1 to 2147483647, not True", whole({"hidden_size": True})),
+    ("hidden_size must be a whole number from 1 to 2147483647, not 64.5", whole({"hidden_size": 64.5})),
+    ("hidden_size must be a whole number from 1 to 2147483647, not -64", whole({"hidden_size": -64})),
+    ("vocab_size must be a whole number from 1", whole({"vocab_size": 10**30})),
+    ("num_hidden_layers must be a whole number from 1 to 1000", whole({"num_hidden_layers": 10**9})),
+    ("depth must be a whole number from 1 to 1000", whole(vision={"depth": 10**9})),
+    ("full_attention_interval must be", whole({"full_attention_interval": 0})),
+    ("rms_norm_eps must be a number, 0 or more, not '1e-6'", whole({"rms_norm_eps": "1e-6"})),
+    ("rms_norm_eps must be a number, 0 or more, not nan", whole({"rms_norm_eps": float("nan")})),
+    ("attention_bias must be true or false, not 'no'", whole({"attention_bias": "no"})),
+    ("tie_word_embeddings must be true or false", whole(tie_word_embeddings="yes")),
+    ("layer_types must be a list of texts", whole({"layer_types": "full_attention"})),
+    ("eos_token_id must be", whole({"eos_token_id": "x"})),
+    ("image_token_id must be", whole(image_token_id=-1)),
+    ("patch_size must be", whole(vision={"patch_size": [4, 8]})),
+    ("dtype must be one of float32,", whole({"dtype": "int8"})),
+])  # fmt: skip
+def test_what_means_another_model_or_nothing_is_refused_by_name(says, given):
+    with pytest.raises(ValueError) as error:
+        Config.from_dict(given)
+    message = str(error.value)
+    assert says in message and "\n" not in message and len(message) < 250
+
+
+def test_numbers_are_taken_where_they_are_unmistakable():
+    sizes = {"hidden_size": 64.0, "num_hidden_layers": 4.0, "vocab_size": 300.0}
+    config = Config.from_dict(whole(sizes, {"patch_size": [4, 4], "temporal_patch_size": [2], "depth": 3.0}))
+    assert config == Config.from_dict(whole())
+    assert all(type(getattr(config.text_config, name)) is int for name in sizes)
+    assert Config.from_dict(whole({"hidden_act": "swish"})).text_config.hidden_act == "swish"          # which is silu
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("outside, name, prefix", [(False, "dtype", "torch."), (False, "torch_dtype", ""),
+                                                   (True, "dtype", ""), (True, "torch_dtype", "torch.")])
+def test_the_dtype_is_found_under_its_old_name_and_outside(dtype, outside, name, prefix):
+    given = {**whole(), "text_config": {key: value for key, value in SMALL.items() if key != "dtype"}}
+    (given if outside else given["text_config"])[name] = prefix + dtype
+    assert Config.from_dict(given).text_config.dtype == dtype
+
+
+def test_a_whole_model_may_be_the_language_model_only():
+    assert Config.from_dict(whole(language_model_only=True)).vision_config is None
+
+
+@pytest.mark.parametrize("kind, says", [
+    ("qwen4_exp", "whose layers are others"), ("qwen3_5_moe", "mixture of experts"),
+    ("qwen3_5_moe_text", "mixture of experts"), (["qwen3_5"], "reads dense"),
+])
+def test_models_that_are_easily_taken_for_this_one_are_refused_by_name(kind, says):
+    with pytest.raises(ValueError, match=re.escape(repr(kind)) + f".*{says}"):
+        Config.from_dict({**whole(), "model_type": kind})
+
+
+@pytest.mark.parametrize("name", ["Qwen3.6-27B", "Qwen/Qwen3.8-27B"])
+def test_later_models_of_this_architecture_have_names(name):
+    assert Config.named(name) == Config.named("Qwen3.5-27B")
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="Qwen3.5-0.8B, .*Qwen3.5-27B"):
         Config.named("Qwen3.5-1T")

@@ -243,6 +243,57 @@ def test_bad_input_is_refused_before_the_first_step(qwen, problem, arguments):
         stream(qwen, **({"input_ids": [[1, 2, 3]]} | arguments))
 
 
+@pytest.mark.parametrize("says, arguments", [
+    ("temperature must be a number, not '0.5'", {"temperature": "0.5"}),
+    ("temperature must be a number, not nan", {"temperature": float("nan")}),
+    ("temperature must be 0 .* or 0.000001 or more, not 1e-40", {"temperature": 1e-40}),
+    ("temperature must be a number, not None", {"temperature": None}),
+    ("top_k must be a whole number, not 2.5", {"top_k": 2.5}),
+    ("top_k must be a whole number, not True", {"top_k": True}),
+    ("top_p must be a number, not \\[0.9\\]", {"top_p": [0.9]}),
+    ("max_new_tokens must be a whole number, not '10'", {"max_new_tokens": "10"}),
+    ("max_new_tokens must be a whole number, not inf", {"max_new_tokens": float("inf")}),
+    ("seed must be a whole number, not 1.5", {"seed": 1.5}),
+    ("seed must be from -2", {"seed": 2**64}),
+    ("presence_penalty must be a number, not 'x'", {"presence_penalty": "x"}),
+    ("prefill_chunk must be a whole number", {"prefill_chunk": "all"}),
+    ("thinking_budget must be a whole number", {"thinking_budget": 2.5, "think_ids": (1, 2)}),
+    ("needs think_ids", {"thinking_budget": 2, "think_ids": (1,)}),
+    ("stop_ids must be a list of token ids", {"stop_ids": 5}),
+    ("stop_ids must be a list of token ids", {"stop_ids": "<|im_end|>"}),
+    ("each row of input_ids must be a list of token ids", {"input_ids": [1, 2, 3]}),
+    ("each row of input_ids must be a list of token ids", {"input_ids": "hi"}),
+    ("each row of input_ids must be a list of token ids", {"input_ids": 5}),
+    ("whole numbers .int64., but these are torch.float32", {"input_ids": torch.ones(1, 3)}),
+])
+def test_what_is_no_number_is_refused_in_one_sentence(qwen, says, arguments):
+    for function in (stream, generate):
+        with pytest.raises(QwenError, match=f"^[^\n]*{says}[^\n]*[.]$"):
+            function(qwen, **({"input_ids": [[1, 2, 3]]} | arguments))
+
+
+def test_numbers_are_taken_where_they_are_unmistakable(qwen):
+    plain = {"max_new_tokens": 4, "temperature": 1.0, "top_k": 20, "seed": 3}
+    odd = {"max_new_tokens": 4.0, "temperature": 1, "top_k": 20.0, "seed": 3.0}
+    (row,) = generate(qwen, PROMPTS[:1], **plain)
+    assert generate(qwen, PROMPTS[:1], **odd) == [row]
+    assert generate(qwen, torch.tensor(PROMPTS[:1], dtype=torch.int32), **odd, presence_penalty=1) == \
+        generate(qwen, PROMPTS[:1], **plain, presence_penalty=1.0)
+    assert generate(qwen, PROMPTS[:1], stop_ids=torch.tensor(row[1:2]), **plain) == [row[:2]]
+
+
+@pytest.mark.parametrize("dtype, says", [(torch.float16, "load it with dtype='bfloat16' or 'float32'"),
+                                         (torch.float32, "weights are damaged")])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_logits_that_are_no_numbers_end_it_with_a_sentence(dtype, says, temperature):
+    """A float16 that overflows gave the token 0 for ever."""
+    small = random_qwen().to(dtype)
+    small.model.language_model.norm.weight.fill_(6e4)
+    small.model.language_model.embed_tokens.weight.mul_(100 if dtype == torch.float16 else torch.nan)
+    with pytest.raises(QwenError, match=says):
+        generate(small, PROMPTS[:1], max_new_tokens=3, temperature=temperature)
+
+
 def test_a_cache_too_short_is_refused_before_the_first_step(qwen):
     cache = qwen.new_cache(1, 12)
     with pytest.raises(QwenError, match="0 of 12 tokens.*5 of the prompt.*9 new"):
