@@ -23,6 +23,7 @@ Layout and names of the arguments are those of `flash-linear-attention` and of `
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = ["chunk_gated_delta_rule", "effective_attention", "l2norm", "recurrent_gated_delta_rule"]
 
@@ -110,10 +111,14 @@ def chunk_gated_delta_rule(
         o_i  =  exp(c_i) S^T q_i  +  sum_{j<=i} (q_i . k_j) D_ij u_j,
         S   <-  exp(c_C) S        +  sum_j exp(c_C - c_j) k_j u_j^T.
 
-    Everything a chunk needs is computed inside the loop, so that it stays in the processor's cache; on a CPU chunks of
-    32 tokens were the fastest. The decay is always the exponential of a difference that is masked first: exp(-c) alone
-    overflows. The system is solved by substitution: doubling the Neumann series of its inverse is unstable on
-    correlated keys.
+    Let M be the inverse of the system's matrix, I + tril(beta k k^T . D, -1). Then
+
+        u  =  M (beta v)  -  M (beta exp(c) k) S,
+
+    and of all this only four products know of S. What does not is computed for a few chunks at once, as many as stay in
+    the processor's cache; on a CPU chunks of 32 tokens were the fastest. The decay is always the exponential of a
+    difference that is masked first: exp(-c) alone overflows. M comes from substitution: doubling the Neumann series of
+    the inverse is unstable on correlated keys.
     """
     _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
     if cu_seqlens is not None:
@@ -121,52 +126,43 @@ def chunk_gated_delta_rule(
             chunk_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
             use_qk_l2norm_in_kernel=use_qk_l2norm_in_kernel, chunk_size=chunk_size,
         )
-    dtype, (B, T, Hk, Dk), (Hv, Dv) = v.dtype, k.shape, v.shape[2:]
-    R = Hv // Hk
-    q, k, v, g, beta = _prepare(q, k, v, g, beta, scale, use_qk_l2norm_in_kernel)
-
-    # The R value heads of a key head share its keys and queries, so their memories lie side by side in one wide matrix
-    # (Dk, R Dv): products with k and q serve all R at once and nothing is repeated. N = B Hk.
-    q, k = (rearrange(x, "b t h d -> (b h) t d") for x in (q, k))                        # (N, T, Dk)
-    v = rearrange(v, "b t (h r) d -> (b h) r t d", h=Hk)                                 # (N, R, T, Dv)
-    g, beta = (rearrange(x, "b t (h r) -> (b h) r t", h=Hk) for x in (g, beta))          # (N, R, T)
-    if initial_state is None:
-        state = v.new_zeros(B * Hk, Dk, R * Dv)
-    else:
-        state = rearrange(initial_state.to(v.dtype), "b (h r) k v -> (b h) k (r v)", h=Hk)
+    (B, T, Hk, Dk), (Hv, Dv), scale = k.shape, v.shape[2:], k.shape[-1] ** -0.5 if scale is None else scale
+    N = B * Hv                                           # one memory per row of the batch and value head
+    state = full_precision(v.new_zeros(N, Dk, Dv) if initial_state is None else initial_state.reshape(N, Dk, Dv))
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
-    if not needs_grad and initial_state is not None and state.data_ptr() == initial_state.data_ptr():
+    if initial_state is not None and not needs_grad:
         state = state.clone()                                                            # updated in place below
 
-    future = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device).triu(1)
     outputs = []
-    for start in range(0, T, chunk_size):
-        here = slice(start, min(start + chunk_size, T))
-        C = here.stop - start
-        q_c, k_c, v_c, beta_c = q[:, here], k[:, here], v[:, :, here], beta[:, :, here, None]
-        c = g[:, :, here].cumsum(-1)                                                     # (N, R, C)
-        D = (c[..., :, None] - c[..., None, :]).masked_fill(future[:C, :C], -torch.inf).exp()
-        from_start, to_end = c.exp()[..., None], D[..., -1, :, None]                     # (N, R, C, 1)
+    for here, C in _groups_of_chunks(T, chunk_size):
+        # G chunks at once; r counts the value heads of a key head, which share its keys and queries
+        k_c, q_c = (rearrange(x[:, here], "b (g c) h d -> g b h 1 c d", c=C) for x in (k, q))
+        kq = full_precision(torch.cat((k_c, q_c), dim=4))                                # (G, B, Hk, 1, 2C, Dk)
+        kq = l2norm(kq) if use_qk_l2norm_in_kernel else kq
+        k_c, q_c = kq.chunk(2, dim=4)
+        v_c = rearrange(v[:, here], "b (g c) (h r) d -> g b h r c d", c=C, h=Hk)         # (G, B, Hk, R, C, Dv)
+        g_c, beta_c = (rearrange(full_precision(x[:, here]), "b (g c) (h r) -> g b h r c", c=C, h=Hk)
+                       for x in (g, beta))
+        c, beta_c = g_c.cumsum(-1), beta_c[..., None]                                    # (G, B, Hk, R, C)
+        D = _decay(c[..., :, None] - c[..., None, :] + _future(C, c))                    # (G, B, Hk, R, C, C)
+        from_start, to_end = _decay(c)[..., None], D[..., -1, :, None]                   # (G, B, Hk, R, C, 1)
 
-        kq = torch.cat((k_c, q_c), dim=1)                                                # (N, 2C, Dk)
-        kk, qk = (kq @ k_c.mT).unsqueeze(1).chunk(2, dim=2)                              # (N, 1, C, C)
-        answer, read = from_start * rearrange(kq @ state, "n (two c) (r d) -> two n r c d", two=2, r=R)   # S^T k, S^T q
-
+        kk, qk = (kq @ k_c.mT).chunk(2, dim=4)                                           # (G, B, Hk, 1, C, C)
         # only what is below the diagonal is read, and the diagonal taken for ones; transposed, nothing is copied
-        system, error = beta_c * kk * D, beta_c * (v_c - answer)
-        u = torch.linalg.solve_triangular(system.mT, error.mT, upper=True, left=False, unitriangular=True).mT
-        outputs.append(read + (qk * D) @ u)
+        system, one = beta_c * kk * D, torch.eye(C, dtype=c.dtype, device=c.device)
+        M = torch.linalg.solve_triangular(system.mT, one, upper=True, left=False, unitriangular=True).mT
+        by_memory = [beta_c * v_c, beta_c * from_start * k_c, M, from_start * scale * q_c, qk * D * scale,
+                     to_end * k_c, from_start[..., -1:, :]]
+        for told, ask, M, read, look, write, decay in zip(*(x.flatten(1, 3) for x in by_memory), strict=True):
+            u = M @ torch.baddbmm(told, ask, state, alpha=-1)                            # (N, C, Dv)
+            outputs.append((read @ state).baddbmm_(look, u).view(B, Hv, C, Dv))
+            if needs_grad:
+                state = torch.baddbmm(state * decay, write.mT, u)                        # (N, Dk, Dv)
+            else:
+                state.mul_(decay).baddbmm_(write.mT, u)
 
-        decay = repeat(from_start[:, :, -1], "n r 1 -> n 1 (r d)", d=Dv)
-        written = rearrange(to_end * u, "n r c d -> n c (r d)")
-        if needs_grad:
-            state = torch.baddbmm(state * decay, k_c.mT, written)
-        else:
-            state.mul_(decay).baddbmm_(k_c.mT, written)
-
-    o = rearrange(torch.cat(outputs, dim=2), "(b h) r t d -> b t (h r) d", b=B).to(dtype)
-    state = rearrange(state, "(b h) k (r v) -> b (h r) k v", b=B, r=R) if output_final_state else None
-    return o, state
+    o = torch.cat([x.transpose(1, 2) for x in outputs], dim=1).to(v.dtype)                 # (B, T, Hv, Dv)
+    return o, (state.view(B, Hv, Dk, Dv) if output_final_state else None)
 
 
 def effective_attention(
@@ -211,6 +207,30 @@ def _prepare(q, k, v, g, beta, scale, normalise):
     if normalise:
         q, k = l2norm(torch.stack((q, k))).unbind()
     return q * (k.shape[-1] ** -0.5 if scale is None else scale), k, v, g, beta
+
+
+CHUNKS_AT_ONCE = 8
+FAINT = -40.0
+
+
+def _groups_of_chunks(T, chunk_size):
+    """(slice of tokens, tokens in each chunk) of a few whole chunks at a time, and at the end of what is left over."""
+    whole = T - T % chunk_size
+    for start in range(0, whole, CHUNKS_AT_ONCE * chunk_size):
+        yield slice(start, min(start + CHUNKS_AT_ONCE * chunk_size, whole)), chunk_size
+    if whole < T:
+        yield slice(whole, T), T - whole
+
+
+def _decay(c):
+    """exp(c), and 0 where that is fainter than a float32 can tell beside 1 by ten digits (4e-18): the product of two
+    such numbers is next to underflowing, and arithmetic with denormal numbers is many times slower on a CPU."""
+    return F.threshold(c, FAINT, -torch.inf).exp()
+
+
+def _future(C, like):
+    """(C, C): -inf above the diagonal, 0 elsewhere."""
+    return like.new_full((C, C), -torch.inf).triu(1)
 
 
 def _sequence_by_sequence(rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, **options):

@@ -59,7 +59,7 @@ def stream(
     thinking_budget: int | None = None,
     think_ids: tuple[int, int] | None = None,
     end_think_ids: Sequence[int] = (),
-    prefill_chunk: int | None = None,
+    prefill_chunk: int = 512,
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
@@ -186,11 +186,12 @@ def prefill(model: Qwen, input_ids: Tensor, cache: Cache, attention_mask: Tensor
     for start in range(0, T, prefill_chunk or T):
         piece = slice(start, start + (prefill_chunk or T))
         with interrupts_held_back():
-            logits = model(input_ids[:, piece], cache=cache, logits_to_keep=1,
-                           attention_mask=None if attention_mask is None else attention_mask[:, piece],
-                           position_ids=None if positions is None else positions[..., piece],
-                           inputs_embeds=None if x is None else x[:, piece])
-    return logits[:, -1]
+            hidden = model.hidden_states(
+                input_ids[:, piece], cache=cache,
+                attention_mask=None if attention_mask is None else attention_mask[:, piece],
+                position_ids=None if positions is None else positions[..., piece],
+                inputs_embeds=None if x is None else x[:, piece])
+    return model.head(hidden[:, -1:])[:, 0]
 
 
 @torch.no_grad()
@@ -207,9 +208,10 @@ def sample(logits: Tensor, temperature: float = 0.0, top_k: int = 0, top_p: floa
            generator: torch.Generator | None = None) -> Tensor:
     """Draw one token of each row from its logits: (B, V) -> (B,). Temperature 0 draws the likeliest."""
     if temperature == 0:
-        return logits.argmax(-1)
-    p = warp(logits, temperature, top_k, top_p, min_p).softmax(-1)
-    return torch.multinomial(p, 1, generator=generator)[:, 0]
+        return logits.float().argmax(-1)                 # in bfloat16 the same, only slower
+    scores, ids = _candidates(logits, temperature, top_k, top_p, min_p)
+    drawn = torch.multinomial(scores.softmax(-1), 1, generator=generator)
+    return (drawn if ids is None else ids.gather(1, drawn))[:, 0]
 
 
 def warp(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Tensor:
@@ -221,16 +223,23 @@ def warp(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float 
         top_p: of these, only the fewest that make up this probability. Holtzman et al. 2020 (arXiv 1904.09751).
         min_p: and only those at least this fraction as likely as the likeliest. Nguyen et al. 2024 (arXiv 2407.01082).
     """
+    scores, ids = _candidates(logits, temperature, top_k, top_p, min_p)
+    return scores if ids is None else scores.new_full(logits.shape, -torch.inf).scatter(1, ids, scores)
+
+
+def _candidates(logits, temperature, top_k, top_p, min_p):
+    """The warped scores of the top_k likeliest tokens, from the likeliest down, and which these are, both (B, top_k);
+    or the scores of all, (B, V), in their own order, and None. Drawing from 20 is quicker than from 248,320."""
     scores = logits.float() / temperature
     if not top_k and top_p == 1 and min_p == 0:
-        return scores
+        return scores, None
     V = scores.shape[-1]
-    best, ids = scores.topk(min(top_k or V, V))                                             # from the likeliest down
+    best, ids = scores.topk(min(top_k or V, V))
     p = best.softmax(-1)
     out = p < min_p * p[:, :1]
     if top_p < 1:
         out |= p.cumsum(-1) - p >= top_p                                                    # the likelier ones suffice
-    return torch.full_like(scores, -torch.inf).scatter(1, ids, best.masked_fill(out, -torch.inf))
+    return best.masked_fill(out, -torch.inf), ids
 
 
 def penalize(logits: Tensor, in_prompt: Tensor, in_output: Tensor, presence_penalty: float = 0.0,
@@ -243,8 +252,10 @@ def penalize(logits: Tensor, in_prompt: Tensor, in_output: Tensor, presence_pena
         presence_penalty: is subtracted, once, from the logit of a token in the output, as in OpenAI's API and in vLLM.
     """
     logits = logits.float()
-    repeated = torch.where(logits < 0, logits * repetition_penalty, logits / repetition_penalty)
-    return torch.where(in_prompt | in_output, repeated, logits) - presence_penalty * in_output
+    if repetition_penalty != 1:
+        repeated = torch.where(logits < 0, logits * repetition_penalty, logits / repetition_penalty)
+        logits = torch.where(in_prompt | in_output, repeated, logits)
+    return logits - presence_penalty * in_output
 
 
 def seen(input_ids: Tensor, mask: Tensor, vocab_size: int) -> Tensor:
