@@ -111,14 +111,13 @@ def chunk_gated_delta_rule(
         o_i  =  exp(c_i) S^T q_i  +  sum_{j<=i} (q_i . k_j) D_ij u_j,
         S   <-  exp(c_C) S        +  sum_j exp(c_C - c_j) k_j u_j^T.
 
-    Let M be the inverse of the system's matrix, I + tril(beta k k^T . D, -1). Then
+    With M the inverse of the system's matrix, I + tril(beta k k^T . D, -1), they are u = M (beta v - beta exp(c) k S).
 
-        u  =  M (beta v)  -  M (beta exp(c) k) S,
-
-    and of all this only four products know of S. What does not is computed for a few chunks at once, as many as stay in
-    the processor's cache; on a CPU chunks of 32 tokens were the fastest. The decay is always the exponential of a
-    difference that is masked first: exp(-c) alone overflows. M comes from substitution: doubling the Neumann series of
-    the inverse is unstable on correlated keys.
+    What does not depend on S is made for a few chunks at once, as many as stay in the processor's cache, and laid out
+    as the products want it: five products and one decay are all that the walk from chunk to chunk has to do. On a CPU
+    chunks of 32 tokens were the fastest. The decay is always the exponential of a difference that is masked first:
+    exp(-c) alone overflows. M comes from substitution: doubling the Neumann series of the inverse is unstable on
+    correlated keys.
     """
     _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
     if cu_seqlens is not None:
@@ -126,42 +125,40 @@ def chunk_gated_delta_rule(
             chunk_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
             use_qk_l2norm_in_kernel=use_qk_l2norm_in_kernel, chunk_size=chunk_size,
         )
-    (B, T, Hk, Dk), (Hv, Dv), scale = k.shape, v.shape[2:], k.shape[-1] ** -0.5 if scale is None else scale
+    (B, T, Hk, Dk), (Hv, Dv), dtype = k.shape, v.shape[2:], torch.promote_types(v.dtype, torch.float32)
     N = B * Hv                                           # one memory per row of the batch and value head
-    state = full_precision(v.new_zeros(N, Dk, Dv) if initial_state is None else initial_state.reshape(N, Dk, Dv))
+    state = v.new_zeros(N, Dk, Dv) if initial_state is None else initial_state.reshape(N, Dk, Dv)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
-    if initial_state is not None and not needs_grad:
-        state = state.clone()                                                            # updated in place below
+    state = state.to(dtype, copy=initial_state is not None and not needs_grad)           # updated in place, then
+    scale = Dk ** -0.5 if scale is None else scale
 
     outputs = []
-    for here, C in _groups_of_chunks(T, chunk_size):
-        # G chunks at once; r counts the value heads of a key head, which share its keys and queries
+    for here, C in _groups_of_chunks(T, chunk_size):     # G chunks; R value heads share a key head's keys and queries
         k_c, q_c = (rearrange(x[:, here], "b (g c) h d -> g b h 1 c d", c=C) for x in (k, q))
-        kq = full_precision(torch.cat((k_c, q_c), dim=4))                                # (G, B, Hk, 1, 2C, Dk)
-        kq = l2norm(kq) if use_qk_l2norm_in_kernel else kq
-        k_c, q_c = kq.chunk(2, dim=4)
-        v_c = rearrange(v[:, here], "b (g c) (h r) d -> g b h r c d", c=C, h=Hk)         # (G, B, Hk, R, C, Dv)
-        g_c, beta_c = (rearrange(full_precision(x[:, here]), "b (g c) (h r) -> g b h r c", c=C, h=Hk)
-                       for x in (g, beta))
-        c, beta_c = g_c.cumsum(-1), beta_c[..., None]                                    # (G, B, Hk, R, C)
-        D = _decay(c[..., :, None] - c[..., None, :] + _future(C, c))                    # (G, B, Hk, R, C, C)
+        kq = torch.cat((k_c, q_c), dim=-2).to(dtype)                                     # (G, B, Hk, 1, 2C, Dk)
+        k_c, q_c = (kq := l2norm(kq) if use_qk_l2norm_in_kernel else kq).chunk(2, dim=-2)
+        v_c, g_c, beta_c = (rearrange(x[:, here].to(dtype), "b (g c) (h r) ... -> g b h r c ...", c=C, h=Hk)
+                            for x in (v, g, beta.unsqueeze(-1)))                         # (G, B, Hk, R, C, ...)
+        c = g_c.cumsum(-1)
+        future = c.new_full((C, C), -torch.inf).triu(1)
+        D = _decay(c[..., :, None] - c[..., None, :] + future)                           # (G, B, Hk, R, C, C)
         from_start, to_end = _decay(c)[..., None], D[..., -1, :, None]                   # (G, B, Hk, R, C, 1)
 
-        kk, qk = (kq @ k_c.mT).chunk(2, dim=4)                                           # (G, B, Hk, 1, C, C)
+        kk, qk = (kq @ k_c.mT).chunk(2, dim=-2)                                          # (G, B, Hk, 1, C, C)
         # only what is below the diagonal is read, and the diagonal taken for ones; transposed, nothing is copied
-        system, one = beta_c * kk * D, torch.eye(C, dtype=c.dtype, device=c.device)
-        M = torch.linalg.solve_triangular(system.mT, one, upper=True, left=False, unitriangular=True).mT
-        by_memory = [beta_c * v_c, beta_c * from_start * k_c, M, from_start * scale * q_c, qk * D * scale,
-                     to_end * k_c, from_start[..., -1:, :]]
-        for told, ask, M, read, look, write, decay in zip(*(x.flatten(1, 3) for x in by_memory), strict=True):
-            u = M @ torch.baddbmm(told, ask, state, alpha=-1)                            # (N, C, Dv)
+        system, identity = beta_c * kk * D, torch.eye(C, dtype=dtype, device=c.device)
+        M = torch.linalg.solve_triangular(system.mT, identity, upper=True, left=False, unitriangular=True).mT
+        chunks = (M, beta_c * v_c, beta_c * from_start * k_c, scale * from_start * q_c, scale * qk * D, to_end * k_c,
+                  from_start[..., -1:, :])
+        for M, value, erase, read, look, write, decay in zip(*(x.flatten(1, 3) for x in chunks), strict=True):
+            u = M @ torch.baddbmm(value, erase, state, alpha=-1)                         # (N, C, Dv)
             outputs.append((read @ state).baddbmm_(look, u).view(B, Hv, C, Dv))
             if needs_grad:
                 state = torch.baddbmm(state * decay, write.mT, u)                        # (N, Dk, Dv)
             else:
                 state.mul_(decay).baddbmm_(write.mT, u)
 
-    o = torch.cat([x.transpose(1, 2) for x in outputs], dim=1).to(v.dtype)                 # (B, T, Hv, Dv)
+    o = torch.cat([x.transpose(1, 2) for x in outputs], dim=1).to(v.dtype)               # (B, T, Hv, Dv)
     return o, (state.view(B, Hv, Dk, Dv) if output_final_state else None)
 
 
@@ -210,27 +207,21 @@ def _prepare(q, k, v, g, beta, scale, normalise):
 
 
 CHUNKS_AT_ONCE = 8
-FAINT = -40.0
+FAINT = -40.0                                            # exp(-40) is 4e-18: ten digits below what float32 tells from 1
 
 
 def _groups_of_chunks(T, chunk_size):
-    """(slice of tokens, tokens in each chunk) of a few whole chunks at a time, and at the end of what is left over."""
-    whole = T - T % chunk_size
-    for start in range(0, whole, CHUNKS_AT_ONCE * chunk_size):
-        yield slice(start, min(start + CHUNKS_AT_ONCE * chunk_size, whole)), chunk_size
+    """(slice of tokens, tokens in each chunk) for a few whole chunks at a time, and in the end for what is left over."""
+    whole, step = T - T % chunk_size, CHUNKS_AT_ONCE * chunk_size
+    for start in range(0, whole, step):
+        yield slice(start, min(start + step, whole)), chunk_size
     if whole < T:
         yield slice(whole, T), T - whole
 
 
 def _decay(c):
-    """exp(c), and 0 where that is fainter than a float32 can tell beside 1 by ten digits (4e-18): the product of two
-    such numbers is next to underflowing, and arithmetic with denormal numbers is many times slower on a CPU."""
+    """exp(c), and 0 below exp(FAINT): products of fainter numbers are denormal, and many times slower on a CPU."""
     return F.threshold(c, FAINT, -torch.inf).exp()
-
-
-def _future(C, like):
-    """(C, C): -inf above the diagonal, 0 elsewhere."""
-    return like.new_full((C, C), -torch.inf).triu(1)
 
 
 def _sequence_by_sequence(rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, **options):
