@@ -206,7 +206,7 @@ def _prepare(q, k, v, g, beta, scale, normalise):
     return q * (k.shape[-1] ** -0.5 if scale is None else scale), k, v, g, beta
 
 
-CHUNKS_AT_ONCE = 8
+CHUNKS_AT_ONCE = 4
 FAINT = -40.0                                            # exp(-40) is 4e-18: ten digits below what float32 tells from 1
 
 
