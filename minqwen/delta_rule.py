@@ -211,7 +211,7 @@ FAINT = -40.0                                            # exp(-40) is 4e-18: te
 
 
 def _groups_of_chunks(T, chunk_size):
-    """(slice of tokens, tokens in each chunk) for a few whole chunks at a time, and in the end for what is left over."""
+    """(slice of tokens, tokens in each chunk): a few whole chunks at a time, and in the end what is left over."""
     whole, step = T - T % chunk_size, CHUNKS_AT_ONCE * chunk_size
     for start in range(0, whole, step):
         yield slice(start, min(start + step, whole)), chunk_size

@@ -96,8 +96,8 @@ class GatedRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        weight = full_precision(self.weight)
-        return (F.rms_norm(full_precision(x), weight.shape, weight, self.eps) * F.silu(full_precision(z))).to(z.dtype)
+        normed = F.rms_norm(full_precision(x), self.weight.shape, eps=self.eps).to(x.dtype)
+        return (self.weight * normed * F.silu(full_precision(z))).to(x.dtype)
 
 
 # --------------------------------------------------------------------------------------------- rotary positions
@@ -261,8 +261,8 @@ class GatedDeltaNet(nn.Module):
         if T == 1:
             return F.silu((full_precision(window) * weight.mT).sum(1, keepdim=True).to(x.dtype))
         if cu_seqlens is None:
-            # as a picture one pixel high, whose channels lie side by side as they come: a conv1d would first reorder them
-            picture = window.mT.unsqueeze(2)                                                # (B, channels, 1, K - 1 + T)
+            # as a picture one pixel high: there channels may lie side by side, and a conv1d would reorder them first
+            picture = window.mT.unsqueeze(2)                                                # (B, channels, 1, S)
             return F.silu(F.conv2d(picture, self.conv1d.weight.unsqueeze(2), groups=channels).squeeze(2).mT)
         sequence = sequence_of_tokens(cu_seqlens, T)
         taps = []

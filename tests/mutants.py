@@ -179,8 +179,8 @@ N = -system.tril(-1)
     # ---- the model
     model("[12] norm with a plain weight", "1 + full_precision(self.weight)", "full_precision(self.weight)",
           lessons=(ATTENTION, DECODER)),
-    model("[12] gated norm with 1 + weight", "full_precision(self.weight)", "1 + full_precision(self.weight)",
-          "class GatedRMSNorm", lessons=(DECODER,)),
+    model("[12] gated norm with 1 + weight", "(self.weight * normed", "((1 + self.weight) * normed",
+          lessons=(DECODER,)),
     model("[13] query and gate split in halves", "b t (h two d) -> two b t h d", "b t (two h d) -> two b t h d",
           lessons=(ATTENTION,)),
     model("attention's gate skipped", "return o * torch.sigmoid(gate)", "return o", lessons=(START, ATTENTION)),

@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from support import error, random_qwen, small_config, tokens
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from minqwen.model import GatedDeltaNet, Qwen
+from minqwen.model import GatedDeltaNet, Qwen, linear
 from minqwen.verify import official_twin
 
 EXACT = 2e-5                                              # largest error over largest logit
@@ -58,6 +60,39 @@ def test_logits_of_an_untied_model_with_biased_attention():
 def test_logits_to_keep(qwen):
     x = tokens(2, 20)
     assert error(qwen(x, logits_to_keep=3), qwen(x)[:, -3:]) < 1e-6
+
+
+@pytest.mark.parametrize("tokens_now", [1, 2, 4, 5, 16, 17])
+@pytest.mark.parametrize("bias", [False, True])
+def test_few_tokens_by_all_cores_are_the_same_product(tokens_now, bias):
+    x, weight = torch.randn(1, tokens_now, 512), torch.randn(2048, 512)
+    b = torch.randn(2048) if bias else None
+    assert error(linear(x, weight, b), F.linear(x.double(), weight.double(), b if b is None else b.double())) < 1e-6
+    assert linear(x, weight, b).shape == (1, tokens_now, 2048)
+
+
+class Operations(TorchDispatchMode):
+    """The operations that were called, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.add(operation.__name__.partition(".")[0])
+        return operation(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_trap_30_the_head_is_one_product_for_the_last_token_of_a_prompt(dtype):
+    """A loaded model's weights need no gradient: then `F.linear` of a slice becomes `bmm`, which copies the matrix."""
+    model = random_qwen().to(dtype).requires_grad_(False)
+    hidden = torch.randn(2, 30, model.config.text_config.hidden_size, dtype=dtype)
+    with Operations() as ours:
+        assert model.head(hidden[:, -1:]).shape == (2, 1, model.config.text_config.vocab_size)
+    with Operations() as copying:
+        F.linear(hidden[:, -1:], model.head_weight)
+    assert "mm" in ours.names and "bmm" not in ours.names and "bmm" in copying.names
 
 
 def test_positions_in_three_rows(qwen, twin):
