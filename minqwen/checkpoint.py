@@ -100,6 +100,9 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
         tensors[name] = tensor.to(device, tensor.dtype if as_stored else dtype)
         if tensors[name] is not tensor:  # a copy: map the file anew, so that the pages read so far are let go
             del opened[path]
+    # glibc hands freed memory back at once until a block of this size was freed, and prefill would fetch it anew layer
+    # by layer, which took it a sixth of its time
+    torch.empty(31 << 20, dtype=torch.uint8)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
 

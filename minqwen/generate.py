@@ -81,7 +81,8 @@ def stream(
         thinking_budget: after so many tokens inside of a think block ...
         end_think_ids: ... these are written, and then the answer goes on. Only `</think>` if not given.
         think_ids: the ids of `<think>` and `</think>`.
-        prefill_chunk: read the prompt in pieces of so many tokens: less memory, and Ctrl-C works between them.
+        prefill_chunk: read the prompt in pieces of so many tokens: less memory, and Ctrl-C works between them; None: at
+            once.
         pixel_values, image_grid_thw: the prompt's pictures, those of the first row first; see `Qwen.embed`.
         pixel_values_videos, video_grid_thw: its clips, likewise.
 
