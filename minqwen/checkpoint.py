@@ -6,12 +6,16 @@ of names. What it needs is care: that every tensor is there and fits before the 
 holds the weights once, and that saving never leaves half a checkpoint behind.
 """
 
+import glob
+import io
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import warnings
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -45,7 +49,7 @@ KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: flo
 
 def load_config(path_or_name, revision=None):
     """The `Config` of a checkpoint. By name, this fetches no weights. Arguments and errors as in `load_model`."""
-    folder = resolve(path_or_name, revision, files=(CONFIG,))
+    folder = resolve(path_or_name, revision, progress=False, files=(CONFIG,))
     if not (folder / CONFIG).exists():
         raise QwenError(f"{folder} is no checkpoint folder: {CONFIG} is missing.")
     official = read_json(folder / CONFIG)
@@ -254,7 +258,7 @@ def _device(device):
 
 # ----------------------------------------------------------------------------------------------------- fetching
 
-TO_FETCH = (CONFIG, "model*.safetensors*", *COMPANIONS)
+TO_FETCH = (CONFIG, WEIGHTS, INDEX, *COMPANIONS)  # and the shards that the index names
 
 
 def resolve(path_or_name, revision=None, progress=True, files=TO_FETCH):
@@ -262,13 +266,15 @@ def resolve(path_or_name, revision=None, progress=True, files=TO_FETCH):
 
     Args:
         path_or_name, revision, progress: as in `load_model`.
-        files: which files of a repository to fetch, by name or pattern.
+        files: which files of a repository to fetch, if it has them.
 
     Raises:
         QwenError: there is no such folder and no such name, or it cannot be fetched.
     """
     folder = Path(path_or_name).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise QwenError(f"{folder} is a folder here, which has no revisions: leave out {revision!r}.")
         return folder
     if folder.exists():
         raise QwenError(f"{folder} is a file; a checkpoint is the folder with {CONFIG} and {WEIGHTS} in it.")
@@ -276,21 +282,24 @@ def resolve(path_or_name, revision=None, progress=True, files=TO_FETCH):
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         raise QwenError(f"There is no folder {name}; and a name to fetch looks like Qwen/Qwen3.5-0.8B.")
     fetch = _from_hugging_face if name == str(path_or_name) else _from_modelscope
-    return Path(fetch(name, revision, list(files), progress))
+    folder = fetch(name, revision, files, progress)
+    if INDEX in files and (folder / INDEX).exists() and not (folder / WEIGHTS).exists():
+        folder = fetch(name, revision, (*files, *_weight_files(folder)), progress)
+    return folder
 
 
 def _from_hugging_face(name, revision, files, progress):
     from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils import tqdm as bar
 
-    class NoBar(bar):
+    class Bar(bar):
         def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs | {"disable": True})
+            hidden = kwargs.get("disable") or not progress or None  # None: unless somebody looks
+            super().__init__(*args, **kwargs | {"disable": hidden})
 
+    patterns = [glob.escape(file) for file in files]
     try:
-        return snapshot_download(
-            name, revision=revision, allow_patterns=files, tqdm_class=bar if progress else NoBar
-        )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=Bar))
     except errors.GatedRepoError:
         problem = "asks you to accept its terms on its page and to run `hf auth login`"
     except errors.RepositoryNotFoundError:
@@ -298,21 +307,49 @@ def _from_hugging_face(name, revision, files, progress):
     except errors.RevisionNotFoundError:
         problem = f"has no revision {revision!r}"
     except errors.LocalEntryNotFoundError:
-        problem = "cannot be reached (no network, or HF_HUB_OFFLINE is set), nor was all of it fetched before"
+        problem = (
+            "cannot be reached (no network, the Hub is down, or HF_HUB_OFFLINE is set), "
+            "nor was all of it fetched before"
+        )
     except Exception as error:  # the disk, the proxy, the server ...
-        problem = f"could not be fetched ({_first_line(error)})"
+        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+            problem = "cannot be asked for with your token, which the Hub does not know: run `hf auth login`"
+        else:
+            problem = f"could not be fetched ({_first_line(error)}); try again: files that have come are kept"
     raise QwenError(f"There is no folder {name}, and the Hugging Face Hub's repository of that name {problem}.")
 
 
 def _from_modelscope(name, revision, files, progress):
     try:
         from modelscope import snapshot_download
+        from requests import ConnectionError as NoConnection
+        from requests import Timeout
     except ImportError:
         raise QwenError("Names that begin with modelscope: need `pip install modelscope`.") from None
-    try:
-        return snapshot_download(name, revision=revision, allow_patterns=files)
-    except Exception as error:
-        raise QwenError(f"{name} could not be fetched from ModelScope: {_first_line(error)}") from None
+
+    patterns = [glob.escape(file) for file in files]
+    shown = progress and sys.stderr.isatty()  # its bars cannot be turned off, but what they write can be caught
+    with nullcontext() if shown else redirect_stderr(io.StringIO()):
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        except (ConnectionError, NoConnection, Timeout):
+            problem = "cannot be reached (no network, or it is down), nor was all of it fetched before"
+            try:
+                folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+                if _is_whole(folder, files):
+                    return folder
+            except Exception:  # nothing was fetched before
+                pass
+        except Exception as error:
+            problem = f"could not be fetched ({_first_line(error)}); try again: files that have come are kept"
+    raise QwenError(f"There is no folder {name}, and ModelScope's repository of that name {problem}.")
+
+
+def _is_whole(folder, files):
+    """Whether a folder holds all of these files that every checkpoint has: config, weights or index, shards."""
+    needed = [file for file in files if file not in (WEIGHTS, INDEX, *COMPANIONS)]
+    weights = WEIGHTS not in files or (folder / WEIGHTS).exists() or (folder / INDEX).exists()
+    return weights and all((folder / file).exists() for file in needed)
 
 
 def _first_line(error):
