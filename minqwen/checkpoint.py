@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from .config import Config
-from .errors import QwenError, read_json
+from .errors import QwenError, read_json, short
 from .model import Qwen
 
 CONFIG = "config.json"
@@ -57,7 +57,7 @@ def load_config(path_or_name, revision=None):
         return Config.from_dict(official)
     except ValueError as error:
         raise QwenError(f"{folder / CONFIG}: {error}") from None
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise QwenError(f"{folder / CONFIG} is not laid out like an official one ({error}).") from None
 
 
@@ -146,7 +146,7 @@ def _find_tensors(folder):
     index = {} if files == [WEIGHTS] else read_json(folder / INDEX)["weight_map"]
     found = []
     for path in (folder / file for file in files):
-        if not path.exists():
+        if not path.is_file():
             raise QwenError(f"{folder} lacks {path.name}, one of its {len(files)} files of weights; fetch it again.")
         try:
             with safe_open(path, framework="pt") as file:
@@ -157,7 +157,7 @@ def _find_tensors(folder):
                         found.append((name in index, name == official, official, where))
         except SafetensorError as error:
             raise QwenError(
-                f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {error}); fetch it again."
+                f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {short(error)}); fetch it again."
             ) from None
     return {official: where for *_, official, where in sorted(found, key=lambda one: one[:2])}  # the last one counts
 
@@ -175,7 +175,7 @@ def _weight_files(folder):
         # not even looked for elsewhere: an index is a stranger's, and the rest of the disk is none of its business
         path = PureWindowsPath(file) if isinstance(file, str) else None  # which knows both kinds of slashes
         if path is None or path.anchor or ".." in path.parts or path.suffix != ".safetensors":
-            raise QwenError(f"{folder / INDEX} says that {name} lies in {file!r}, which is no name of a safetensors "
+            raise QwenError(f"{folder / INDEX} says that {short(name)} lies in {short(repr(file))}, which is no name of a safetensors "
                             "file in this folder; fetch or write it again.")
     return sorted(set(weight_map.values()))
 
@@ -234,7 +234,7 @@ def _check_tensors(folder, expected, stored, tied):
 def _some(names):
     """'the tensor a', or 'the tensor a and 3 others'."""
     others = len(names) - 1
-    return f"the tensor {names[0]}" + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
+    return f"the tensor {short(names[0])}" + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
 
 
 def _dtype(dtype):
@@ -353,7 +353,7 @@ def _is_whole(folder, files):
 
 
 def _first_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return short((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 # ------------------------------------------------------------------------------------------------------- saving
