@@ -175,8 +175,8 @@ def _weight_files(folder):
         # not even looked for elsewhere: an index is a stranger's, and the rest of the disk is none of its business
         path = PureWindowsPath(file) if isinstance(file, str) else None  # which knows both kinds of slashes
         if path is None or path.anchor or ".." in path.parts or path.suffix != ".safetensors":
-            raise QwenError(f"{folder / INDEX} says that {short(name)} lies in {short(repr(file))}, which is no name of a safetensors "
-                            "file in this folder; fetch or write it again.")
+            raise QwenError(f"{folder / INDEX} says that {short(name)} lies in {short(repr(file))}, which is no name "
+                            "of a safetensors file in this folder; fetch or write it again.")
     return sorted(set(weight_map.values()))
 
 

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 
 from .errors import QwenError, read_json, short
+from .sandbox import Sandbox
 
 BREAK = "\ufdd0"  # a Unicode noncharacter, meant for use inside a program: see `Tokenizer.write_chat`
 OWN_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")  # which an assistant writes in its messages
@@ -139,7 +139,7 @@ class Tokenizer:
         try:
             return template.render(self.named_tokens | options, add_generation_prompt=add_generation_prompt)
         except Exception as error:  # a template is a program from elsewhere: it may fail in any way
-            raise QwenError(f"The checkpoint's chat template refuses these messages: {error}") from None
+            raise QwenError(f"The checkpoint's chat template refuses these messages: {_reason(error)}") from None
 
     def encode_chat(self, messages, expand=None, **options):
         """The ids of a chat: `encode(render(messages, **options))`, but nobody can speak for others.
@@ -223,16 +223,14 @@ class Tokenizer:
                 "tokenizer_config.json): it can complete text, but not chat."
             )
         # The sandbox matters: a template is code that came with a download.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
+        environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
         try:
             return environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise QwenError(f"The checkpoint's chat template is not valid jinja: {error}") from None
+        except Exception as error:  # also what Python says of loops that are nested too deeply
+            raise QwenError(f"The checkpoint's chat template is not valid jinja: {short(error)}") from None
 
     @cached_property
     def supports_tools(self):
@@ -321,6 +319,10 @@ def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=F
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+
+
+def _reason(error):
+    return short(error) or type(error).__name__
 
 
 def _raise_exception(message):
