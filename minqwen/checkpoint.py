@@ -100,6 +100,8 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
         if path not in opened:
             opened[path] = safe_open(path, framework="pt")
         tensor = opened[path].get_tensor(name_in_file)
+        if not tensor.is_floating_point():
+            raise QwenError(f"The tensor {name} in {path} is stored as {tensor.dtype}, which is no dtype of weights.")
         as_stored = dtype is None or (name.endswith(KEPT_FLOAT32) and tensor.dtype == torch.float32)
         tensors[name] = tensor.to(device, tensor.dtype if as_stored else dtype)
         if tensors[name] is not tensor:  # a copy: map the file anew, so that the pages read so far are let go

@@ -49,12 +49,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """The characters and entries of a value, with all that is in it: as many times as it is in it."""
         if isinstance(value, str | range):
             return len(value)
-        if isinstance(value, Namespace):                 # which changes, and must not be remembered
-            return sum(map(self.size, value._Namespace__attrs.values()))
         if not isinstance(value, list | tuple | dict | set | frozenset):
             return value.bit_length() // 4 if isinstance(value, int) else 1
         if id(value) not in self.sizes:
             inside = [*value, *value.values()] if isinstance(value, dict) else value
+            if any(isinstance(x, Namespace) for x in inside):
+                raise SecurityError("it puts a namespace into a list, where it could grow unseen")
             self.sizes[id(value)] = value, 1 + sum(map(self.size, inside))  # kept, so that its id stays its own
         return self.sizes[id(value)][1]
 
@@ -96,6 +96,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if getattr(function, "__name__", "") == "join":
             args = list(map(whole, args))
         self.foresee(getattr(function, "__name__", ""), getattr(method, "__self__", None), [*args, *kwargs.values()])
+        if function is Namespace:
+            self.size(kwargs)
         return self.measured(super().call(context, function, *args, **kwargs))
 
     def call_binop(self, context, operator, left, right):

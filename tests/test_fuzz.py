@@ -1,10 +1,11 @@
-"""Files that lie. Whatever is wrong with a checkpoint's files, it loads and answers as before, or one sentence says why.
+"""Files that lie. Whatever is wrong with a checkpoint's files, it loads, or one sentence says why.
 
-Each case is drawn from its own seed, which its failure names: `python -m pytest "tests/test_fuzz.py" -k ...` runs it
-again. A case may take ten seconds of the processor and one gigabyte, and nothing may be written.
+Each case is drawn from a seed of its own, which a failure names. A case may take ten seconds of the processor and one
+gigabyte, and nothing may be written.
 """
 
 import json
+import os
 import random
 import re
 import shutil
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from chat_support import TEMPLATE, byte_tokenizer
 from PIL import Image
-from support import random_qwen
+from support import random_qwen, seeing_config
 
 import minqwen
+from minqwen import sandbox
 from minqwen.chat import NANO
 from minqwen.checkpoint import load_model, save_model
 from minqwen.cli import _is_ours
@@ -33,6 +36,15 @@ PICTURE = Image.new("RGB", (32, 32), "red")
 
 class TooLong(BaseException):
     """Not an Exception, so that nobody takes it for an error of their own."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Many small models are built here, and threads would only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -174,30 +186,37 @@ def lied_header(draw, data):
         return packed((text[:-1] + f", {json.dumps(name)}: {json.dumps(header[list(header)[2]])}}}").encode(), rest)
     if kind == "bytes":
         text = json.dumps(header).encode()
-        return packed(draw.choice([b"[" * 100_000, b"{" * 50_000, b'{"a":' * 50_000, text[:-1], text + b"x", b"", b"\xff",
-                                   text.decode().encode("utf-16"), b"\xef\xbb\xbf" + text, b" " * 64 + text]), rest)
+        odd = [b"[" * 100_000, b"{" * 50_000, b'{"a":' * 50_000, text[:-1], text + b"x", b"", b"\xff",
+               text.decode().encode("utf-16"), b"\xef\xbb\xbf" + text, b" " * 64 + text]  # fmt: skip
+        return packed(draw.choice(odd), rest)
     return packed(changed_header(draw, header, len(rest)), rest)
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_headers_of_weights(small, part):
     """Whatever loads is the very model that was saved: bit for bit."""
-    data, original, case = (small / WEIGHTS).read_bytes(), random_qwen().state_dict(), Case(small)
+    original = random_qwen().state_dict()
+
+    def the_same(folder):
+        loaded = load_model(folder).state_dict()
+        for name, tensor in original.items():
+            assert torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype, f"another {name}"
+        return True
+
+    data, case = (small / WEIGHTS).read_bytes(), Case(small)
     for seed in range(100 * part, 100 * part + 100):
-        model, _ = case.run(seed, WEIGHTS, lied_header(random.Random(f"header {seed}"), data), load_model)
-        if model is not None and not all(torch.equal(tensor, original[name]) and tensor.dtype == original[name].dtype
-                                         for name, tensor in model.state_dict().items()):
-            case.wrong.append(f"{seed}: another model was loaded")
+        case.run(seed, WEIGHTS, lied_header(random.Random(f"header {seed}"), data), the_same)
     case.finish(least_sentences=20)
 
 
 # ------------------------------------------------------------------------------------------------------- json anywhere
 
-ODD = [None, True, False, 0, 1, -1, 3, 1.5, -0.0, 2**31, 2**63, 2**70, 10**400, float("nan"), float("inf"), 1e300, "", "x",
-       "8", "float32", "\ud800", "a\nb", "\0", "x" * 5_000, [], [1], [None], ["x"], [[]], {}, {"a": 1}, {"": []},
+ODD = [None, True, False, 0, 1, -1, 3, 1.5, -0.0, 2**31, 2**63, 2**70, 10**400, float("nan"), float("inf"), 1e300, "",
+       "x", "8", "float32", "\ud800", "a\nb", "\0", "x" * 5_000, [], [1], [None], ["x"], [[]], {}, {"a": 1}, {"": []},
        [1] * 5_000, [{"role": "x"}], {"content": None}]  # fmt: skip
-RAW = [b"", b" ", b"null", b"7", b"[]", b'"x"', b"{}", b"{", b"\xff\xfe", b"\0" * 100, b"[" * 200_000, b'{"a":' * 100_000,
-       b'{"a": ' + b"9" * 10_000 + b"}", b"[1]" * 3, b'{"a": NaN}', b"{'a': 1}", b'{"a": 1,}', b'{"a": 1} // x']  # fmt: skip
+RAW = [b"", b" ", b"null", b"7", b"[]", b'"x"', b"{}", b"{", b"\xff\xfe", b"\0" * 100, b"[" * 200_000,
+       b'{"a":' * 100_000, b'{"a": ' + b"9" * 10_000 + b"}", b"[1]" * 3, b'{"a": NaN}', b"{'a': 1}", b'{"a": 1,}',
+       b'{"a": 1} // x']  # fmt: skip
 
 
 def somewhere(draw, value):
@@ -251,14 +270,16 @@ def answered(folder):
 
 def looked(folder):
     """With a picture and a clip, which is all that the settings for these are about."""
-    inputs = minqwen.load(folder).inputs([{"role": "user", "content": [
-        {"type": "image", "image": PICTURE}, {"type": "video", "video": [PICTURE] * 4}, {"type": "text", "text": "Hi"}]}])
-    return len(inputs.ids)
+    parts = [{"type": "image", "image": PICTURE}, {"type": "video", "video": [PICTURE] * 4},
+             {"type": "text", "text": "Hi"}]  # fmt: skip
+    return len(minqwen.load(folder).inputs([{"role": "user", "content": parts}]).ids)
 
 
-FILES = {"config.json": (answered, 100), "generation_config.json": (answered, 60), "tokenizer_config.json": (answered, 60),
-         "tokenizer.json": (answered, 100), "preprocessor_config.json": (looked, 60),
-         "video_preprocessor_config.json": (looked, 60), "processor_config.json": (looked, 60)}  # fmt: skip
+FILES = {
+    "config.json": (answered, 100), "generation_config.json": (answered, 60), "tokenizer_config.json": (answered, 60),
+    "tokenizer.json": (answered, 100), "preprocessor_config.json": (looked, 50),
+    "video_preprocessor_config.json": (looked, 50), "processor_config.json": (looked, 50),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -272,3 +293,152 @@ def test_json_of_the_wrong_kind(nano, file):
     for raw in RAW:
         case.run(raw[:20], file, raw, action)
     case.finish(least_sentences=10)
+
+
+# ------------------------------------------------------------------------------------------------------------- an index
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz") / "shards"
+    save_model(random_qwen(), folder, max_shard_size=300_000)
+    return folder
+
+
+def test_indices(shards):
+    content, case = (shards / INDEX).read_bytes(), Case(shards)
+    case.run("as it was", INDEX, content, load_model)
+    assert case.loaded == 1
+    for seed in range(60):
+        case.run(seed, INDEX, changed_json(random.Random(f"index {seed}"), content), load_model)
+    for raw in RAW:
+        case.run(raw[:20], INDEX, raw, load_model)
+    case.finish(least_sentences=10)
+
+
+@pytest.mark.parametrize("kind", ["outside", "folder", "itself", "empty", "pipe", "lost link"])
+def test_an_index_that_names_what_is_no_shard(shards, tmp_path, kind):
+    """Weights outside of the folder are not read through it, although they would fit."""
+    folder, index = tmp_path / "copy", json.loads((shards / INDEX).read_text())
+    shutil.copytree(shards, folder)
+    lost = sorted(set(index["weight_map"].values()))[0]
+    os.replace(folder / lost, tmp_path / lost)
+    name = {"outside": f"../{lost}", "itself": INDEX}.get(kind, "odd.safetensors")
+    index["weight_map"] = {tensor: name if file == lost else file for tensor, file in index["weight_map"].items()}
+    (folder / INDEX).write_text(json.dumps(index))
+    make = {"folder": Path.mkdir, "empty": Path.touch, "pipe": os.mkfifo,
+            "lost link": lambda path: path.symlink_to("/nowhere")}  # fmt: skip
+    make.get(kind, lambda _: None)(folder / "odd.safetensors")
+    result, sentence = outcome(load_model, folder)
+    assert result is None and re.search("no name of a safetensors file|lacks odd|damaged", sentence)
+
+
+def test_links_within_reach_are_files_like_others(shards, tmp_path):
+    """As they lie in the cache of a hub."""
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    for path in shards.iterdir():
+        (folder / path.name).symlink_to(path)
+    assert torch.equal(load_model(folder).head_weight, random_qwen().head_weight)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_a_file_that_never_ends_is_not_read(nano, tmp_path, file):
+    folder = tmp_path / "copy"
+    shutil.copytree(nano, folder)
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    result, sentence = outcome(answered, folder)
+    assert result is None and "is no file" in sentence
+
+
+# ------------------------------------------------------------------------------------------------------------ templates
+
+HI = [{"role": "user", "content": "Hi"}]
+GROW = "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = BY %}{% endfor %}{{ ns.x }}"
+ENDLESS = [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for i in range(10**9) %}{% endfor %}",
+    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{% for x in [1, 2] recursive %}{% if loop.depth < 60 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
+    "{% for i in range(9) %}" * 30 + "{% endfor %}" * 30, "{{ " + "(" * 10_000 + ")" * 10_000 + " }}",
+    *(GROW.replace("BY", by) for by in ("ns.x + ns.x", "ns.x ~ ns.x", "[ns.x, ns.x]", "{1: ns.x, 2: ns.x}", "ns.x * 2",
+                                        "(ns.x, ns.x)", "dict(a=ns.x, b=ns.x)", "'%s%s' % (ns.x, ns.x)",
+                                        "namespace(a=ns.x, b=ns.x)", "[ns.x, ns.x]|tojson", "ns.x.replace('x', 'xx')")),
+    GROW.replace("{% set ns.x = BY %}", "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}"),
+    "{{ 'x' * 10**10 }}", "{{ 10**(10**10) }}", "{{ [0] * 10**10 }}", "{{ 'x'|center(10**10) }}", "{{ lipsum(10**9) }}",
+    "{{ 'x'.ljust(10**10) }}", "{{ '%10000000000d' % 1 }}", "{{ '%*d' % (10**10, 1) }}",
+    "{{ '{:{}}'.format(1, 10**10) }}",
+    "{% set ns = namespace() %}{% set l = [ns] * 10**6 %}{% set ns.x = 'x' * 10**6 %}{{ l }}",
+    "{{ '{:10000000000}'.format(1) }}", "{{ '%.10000000000f'|format(1) }}", "{{ 'x\n'|indent(10**10) }}",
+    "{{ ('x' * 10**6)|replace('x', 'y' * 10**6) }}", "{{ ('x' * 10**6).replace('x', 'y' * 10**6) }}",
+    "{{ range(99999)|join('x' * 10**6) }}", "{{ ('x' * 10**6).join(range(99999)|map('string')) }}",
+    "{{ messages|tojson(indent=10**10) }}", "{{ ('a' * 10**6 ~ '{}' * 10**6).format(*range(10**5)) }}",
+]  # fmt: skip
+REACHING = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.__init__.__globals__.x }}",
+    "{{ cycler.__init__.__globals__.os.system('touch owned') }}", "{{ self.__init__.__globals__ }}",
+    "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}", "{% include 'x' %}", "{{ messages.append(1) }}",
+    "{{ (messages|attr('__class__')).mro() }}", "{{ raise_exception.__globals__.sys.exit() }}",
+    "{{ messages[0].update(role='system') }}", "{% set messages[0].role = 'system' %}",
+    "{{ strftime_now.__self__.x.y }}", "{% import '/etc/passwd' as x %}",
+    "{{ namespace.__init__.__builtins__.open('owned', 'w') }}", "{{ joiner.__call__.__code__.x }}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", ENDLESS + REACHING, ids=lambda template: template[:50])
+def test_a_template_has_limits(template, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result, sentence = outcome(byte_tokenizer(template).render, HI)
+    assert result is None and sentence.startswith("The checkpoint's chat template")
+    assert HI == [{"role": "user", "content": "Hi"}] and not list(tmp_path.iterdir())
+
+
+def test_what_templates_do_is_still_done():
+    """What a template writes within its limits is what jinja writes without any."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    template = """
+        {%- set x = dict(a=1) %}{% for i in [1, 2] %}{{ x }}{{ (1, 'b') }}{{ {'a': [i]} }}
+        {{- 'a' ~ i ~ none ~ x ~ nope }}
+        {{- loop.length }}{{ loop.last }}{{ loop.revindex }}{{ loop.previtem }}{{ loop.cycle('a', 'b') }}{% endfor %}
+        {%- for a, b in {'k': 1}|dictsort %}{{ a }}{{ b }}{% else %}never{% endfor %}
+        {%- for c in nope %}{% else %}-{% endfor %}
+        {%- for m in messages if m.role == 'user' %}{{ m.content|upper }}{{ '%s-%d' % (m.role, 3) }}{% endfor %}
+        {%- for m in messages[::-1] recursive %}
+            {{- m.role }}{% if loop.depth0 < 2 %}{{ loop(messages) }}{% endif %}
+        {%- endfor %}
+        {{- [1, 2] + [3] }}{{ 2**10 }}{{ 7 % 4 }}{{ 'ab' * 3 }}{{ ['a', 'b']|join(', ') }}{{ 'x'|indent(4, true) }}
+        {{- '{:>5}{}'.format('a', 20250101) }}{{ 'Cutoff: 20250101 %s' % 'x' }}{{ 'a b c'.split()[-1] }}
+        {{- messages|length }}
+        {{- range(3)|map('string')|list }}{{ messages|map(attribute='role')|join }}{{ 'aXb'.replace('X', '--') }}"""
+    plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+    chat = [*HI, {"role": "assistant", "content": "Hm"}]
+    assert byte_tokenizer(template).render(chat) == plain.render(messages=chat)
+
+
+def test_long_chats_are_within_the_limits():
+    """As long as a context: thousands of messages, and one message of megabytes."""
+    chat = [{"role": role, "content": "x" * 100} for _ in range(2_500) for role in ("user", "assistant")]
+    assert byte_tokenizer(TEMPLATE).render(chat).count("x" * 100) == 5_000
+    text = "long " * 1_000_000
+    assert text.strip() in byte_tokenizer(TEMPLATE).render([{"role": "user", "content": text}])
+
+
+def test_each_rendering_has_the_whole_effort(monkeypatch):
+    monkeypatch.setattr(sandbox, "EFFORT", 2_000)
+    tokenizer = byte_tokenizer("{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert [tokenizer.render(HI) for _ in range(50)] == ["Hi"] * 50
+
+
+# --------------------------------------------------------------------------------------------------- other vocabularies
+
+
+def test_a_tokenizer_of_another_model(nano, tmp_path):
+    """With more tokens than the embedding has rows."""
+    save_model(random_qwen(seeing_config(vocab_size=260)), tmp_path / "copy")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(nano / name, tmp_path / "copy")
+    result, sentence = outcome(answered, tmp_path / "copy")
+    assert result is None and "but the vocabulary has 260: use the model's own tokenizer" in sentence
