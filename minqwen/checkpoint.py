@@ -296,7 +296,8 @@ def _from_hugging_face(name, revision, files, progress):
 
     class Bar(bar):
         def __init__(self, *args, **kwargs):
-            hidden = kwargs.get("disable") or not progress or None  # None: unless somebody looks
+            unwanted = not progress or os.environ.get("TQDM_DISABLE")
+            hidden = kwargs.get("disable") or bool(unwanted) or None  # None: unless somebody looks
             super().__init__(*args, **kwargs | {"disable": hidden})
 
     patterns = [glob.escape(file) for file in files]

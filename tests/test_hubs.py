@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 import torch
 from hub_support import TOKEN, Hub
 from huggingface_hub import constants
 from support import random_qwen, small_config
+from tqdm.auto import tqdm
 
 from minqwen import cli
 from minqwen.checkpoint import load_config, load_model, resolve, save_model
@@ -268,6 +270,9 @@ def test_two_processes_at_once(hub, prefix, tmp_path, checkpoints):
 
 
 def test_the_progress_bar_is_for_those_who_look(hub, prefix, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if prefix:                                           # which reads it at import
+        monkeypatch.setattr("modelscope_hub._download.tqdm", partial(tqdm, disable=False))
     resolve(prefix + "ann/one")
     assert "%" not in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
