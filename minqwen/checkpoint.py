@@ -147,7 +147,8 @@ def _find_tensors(folder):
     files = _weight_files(folder)
     index = {} if files == [WEIGHTS] else read_json(folder / INDEX)["weight_map"]
     found = []
-    for path in (folder / file for file in files):
+    for file_name in files:
+        path = folder / file_name
         if not path.is_file():
             raise QwenError(f"{folder} lacks {path.name}, one of its {len(files)} files of weights; fetch it again.")
         try:
@@ -155,7 +156,7 @@ def _find_tensors(folder):
                 for name in file.keys():
                     lies, official = file.get_slice(name), _official_name(name)
                     where = Stored(path, name, tuple(lies.get_shape()), lies.get_dtype())
-                    if index.get(name, path.name) == path.name:
+                    if index.get(name, file_name) == file_name:
                         found.append((name in index, name == official, official, where))
         except SafetensorError as error:
             raise QwenError(
