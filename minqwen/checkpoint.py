@@ -6,12 +6,16 @@ of names. What it needs is care: that every tensor is there and fits before the 
 holds the weights once, and that saving never leaves half a checkpoint behind.
 """
 
+import glob
+import io
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import warnings
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -23,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from .config import Config
-from .errors import QwenError, read_json
+from .errors import QwenError, read_json, short
 from .model import Qwen
 
 CONFIG = "config.json"
@@ -45,7 +49,7 @@ KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: flo
 
 def load_config(path_or_name, revision=None):
     """The `Config` of a checkpoint. By name, this fetches no weights. Arguments and errors as in `load_model`."""
-    folder = resolve(path_or_name, revision, files=(CONFIG,))
+    folder = resolve(path_or_name, revision, progress=False, files=(CONFIG,))
     if not (folder / CONFIG).exists():
         raise QwenError(f"{folder} is no checkpoint folder: {CONFIG} is missing.")
     official = read_json(folder / CONFIG)
@@ -53,7 +57,7 @@ def load_config(path_or_name, revision=None):
         return Config.from_dict(official)
     except ValueError as error:
         raise QwenError(f"{folder / CONFIG}: {error}") from None
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise QwenError(f"{folder / CONFIG} is not laid out like an official one ({error}).") from None
 
 
@@ -96,6 +100,8 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
         if path not in opened:
             opened[path] = safe_open(path, framework="pt")
         tensor = opened[path].get_tensor(name_in_file)
+        if not tensor.is_floating_point():
+            raise QwenError(f"The tensor {name} in {path} is stored as {tensor.dtype}, which is no dtype of weights.")
         as_stored = dtype is None or (name.endswith(KEPT_FLOAT32) and tensor.dtype == torch.float32)
         tensors[name] = tensor.to(device, tensor.dtype if as_stored else dtype)
         if tensors[name] is not tensor:  # a copy: map the file anew, so that the pages read so far are let go
@@ -144,19 +150,20 @@ def _find_tensors(folder):
     files = _weight_files(folder)
     index = {} if files == [WEIGHTS] else read_json(folder / INDEX)["weight_map"]
     found = []
-    for path in (folder / file for file in files):
-        if not path.exists():
+    for file_name in files:
+        path = folder / file_name
+        if not path.is_file():
             raise QwenError(f"{folder} lacks {path.name}, one of its {len(files)} files of weights; fetch it again.")
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():
                     lies, official = file.get_slice(name), _official_name(name)
                     where = Stored(path, name, tuple(lies.get_shape()), lies.get_dtype())
-                    if index.get(name, path.name) == path.name:
+                    if index.get(name, file_name) == file_name:
                         found.append((name in index, name == official, official, where))
         except SafetensorError as error:
             raise QwenError(
-                f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {error}); fetch it again."
+                f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {short(error)}); fetch it again."
             ) from None
     return {official: where for *_, official, where in sorted(found, key=lambda one: one[:2])}  # the last one counts
 
@@ -174,8 +181,8 @@ def _weight_files(folder):
         # not even looked for elsewhere: an index is a stranger's, and the rest of the disk is none of its business
         path = PureWindowsPath(file) if isinstance(file, str) else None  # which knows both kinds of slashes
         if path is None or path.anchor or ".." in path.parts or path.suffix != ".safetensors":
-            raise QwenError(f"{folder / INDEX} says that {name} lies in {file!r}, which is no name of a safetensors "
-                            "file in this folder; fetch or write it again.")
+            raise QwenError(f"{folder / INDEX} says that {short(name)} lies in {short(repr(file))}, which is no name "
+                            "of a safetensors file in this folder; fetch or write it again.")
     return sorted(set(weight_map.values()))
 
 
@@ -233,7 +240,7 @@ def _check_tensors(folder, expected, stored, tied):
 def _some(names):
     """'the tensor a', or 'the tensor a and 3 others'."""
     others = len(names) - 1
-    return f"the tensor {names[0]}" + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
+    return f"the tensor {short(names[0])}" + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
 
 
 def _dtype(dtype):
@@ -257,7 +264,7 @@ def _device(device):
 
 # ----------------------------------------------------------------------------------------------------- fetching
 
-TO_FETCH = (CONFIG, "model*.safetensors*", *COMPANIONS)
+TO_FETCH = (CONFIG, WEIGHTS, INDEX, *COMPANIONS)  # and the shards that the index names
 
 
 def resolve(path_or_name, revision=None, progress=True, files=TO_FETCH):
@@ -265,13 +272,15 @@ def resolve(path_or_name, revision=None, progress=True, files=TO_FETCH):
 
     Args:
         path_or_name, revision, progress: as in `load_model`.
-        files: which files of a repository to fetch, by name or pattern.
+        files: which files of a repository to fetch, if it has them.
 
     Raises:
         QwenError: there is no such folder and no such name, or it cannot be fetched.
     """
     folder = Path(path_or_name).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise QwenError(f"{folder} is a folder here, which has no revisions: leave out {revision!r}.")
         return folder
     if folder.exists():
         raise QwenError(f"{folder} is a file; a checkpoint is the folder with {CONFIG} and {WEIGHTS} in it.")
@@ -279,21 +288,25 @@ def resolve(path_or_name, revision=None, progress=True, files=TO_FETCH):
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         raise QwenError(f"There is no folder {name}; and a name to fetch looks like Qwen/Qwen3.5-0.8B.")
     fetch = _from_hugging_face if name == str(path_or_name) else _from_modelscope
-    return Path(fetch(name, revision, list(files), progress))
+    folder = fetch(name, revision, files, progress)
+    if INDEX in files and (folder / INDEX).exists() and not (folder / WEIGHTS).exists():
+        folder = fetch(name, revision, (*files, *_weight_files(folder)), progress)
+    return folder
 
 
 def _from_hugging_face(name, revision, files, progress):
     from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils import tqdm as bar
 
-    class NoBar(bar):
+    class Bar(bar):
         def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs | {"disable": True})
+            unwanted = not progress or os.environ.get("TQDM_DISABLE")
+            hidden = kwargs.get("disable") or bool(unwanted) or None  # None: unless somebody looks
+            super().__init__(*args, **kwargs | {"disable": hidden})
 
+    patterns = [glob.escape(file) for file in files]
     try:
-        return snapshot_download(
-            name, revision=revision, allow_patterns=files, tqdm_class=bar if progress else NoBar
-        )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=Bar))
     except errors.GatedRepoError:
         problem = "asks you to accept its terms on its page and to run `hf auth login`"
     except errors.RepositoryNotFoundError:
@@ -301,25 +314,53 @@ def _from_hugging_face(name, revision, files, progress):
     except errors.RevisionNotFoundError:
         problem = f"has no revision {revision!r}"
     except errors.LocalEntryNotFoundError:
-        problem = "cannot be reached (no network, or HF_HUB_OFFLINE is set), nor was all of it fetched before"
+        problem = (
+            "cannot be reached (no network, the Hub is down, or HF_HUB_OFFLINE is set), "
+            "nor was all of it fetched before"
+        )
     except Exception as error:  # the disk, the proxy, the server ...
-        problem = f"could not be fetched ({_first_line(error)})"
+        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+            problem = "cannot be asked for with your token, which the Hub does not know: run `hf auth login`"
+        else:
+            problem = f"could not be fetched ({_first_line(error)}); try again: files that have come are kept"
     raise QwenError(f"There is no folder {name}, and the Hugging Face Hub's repository of that name {problem}.")
 
 
 def _from_modelscope(name, revision, files, progress):
     try:
         from modelscope import snapshot_download
+        from requests import ConnectionError as NoConnection
+        from requests import Timeout
     except ImportError:
         raise QwenError("Names that begin with modelscope: need `pip install modelscope`.") from None
-    try:
-        return snapshot_download(name, revision=revision, allow_patterns=files)
-    except Exception as error:
-        raise QwenError(f"{name} could not be fetched from ModelScope: {_first_line(error)}") from None
+
+    patterns = [glob.escape(file) for file in files]
+    shown = progress and sys.stderr.isatty()  # its bars cannot be turned off, but what they write can be caught
+    with nullcontext() if shown else redirect_stderr(io.StringIO()):
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        except (ConnectionError, NoConnection, Timeout):
+            problem = "cannot be reached (no network, or it is down), nor was all of it fetched before"
+            try:
+                folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+                if _is_whole(folder, files):
+                    return folder
+            except Exception:  # nothing was fetched before
+                pass
+        except Exception as error:
+            problem = f"could not be fetched ({_first_line(error)}); try again: files that have come are kept"
+    raise QwenError(f"There is no folder {name}, and ModelScope's repository of that name {problem}.")
+
+
+def _is_whole(folder, files):
+    """Whether a folder holds all of these files that every checkpoint has: config, weights or index, shards."""
+    needed = [file for file in files if file not in (WEIGHTS, INDEX, *COMPANIONS)]
+    weights = WEIGHTS not in files or (folder / WEIGHTS).exists() or (folder / INDEX).exists()
+    return weights and all((folder / file).exists() for file in needed)
 
 
 def _first_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return short((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 # ------------------------------------------------------------------------------------------------------- saving

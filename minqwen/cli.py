@@ -213,10 +213,14 @@ def info(arguments) -> None:
 
 
 def download(arguments) -> None:
-    """Fetch a checkpoint, unless it was fetched before, and print the folder that it is in."""
+    """Fetch a checkpoint, unless it was fetched before, and print the folder that it is in (and its size, apart)."""
     from .checkpoint import resolve
+    from .info import readable
 
-    print(resolve(arguments.checkpoint, arguments.revision))
+    folder = resolve(arguments.checkpoint, arguments.revision)
+    sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
+    print(f"{len(sizes)} files, {readable(sum(sizes))}:", file=sys.stderr)
+    print(folder)
 
 
 def bench(arguments) -> None:

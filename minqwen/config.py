@@ -8,7 +8,7 @@ Whatever a file says is understood, known to change nothing, or refused. Of a ke
 warning.
 """
 
-import math
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -143,7 +143,7 @@ def _check_demands(demands: list[tuple[bool, str]]) -> None:
 
 
 def _is_number(x) -> bool:
-    return isinstance(x, Real) and not isinstance(x, bool) and math.isfinite(x)
+    return isinstance(x, Real) and not isinstance(x, bool) and abs(x) <= sys.float_info.max
 
 
 def _is_list(x, kind: type) -> bool:

@@ -8,15 +8,25 @@ class QwenError(ValueError):
     """Something the user gave us is wrong. The message is one sentence: what is wrong and what to do."""
 
 
+def short(words):
+    """Somebody else's words, or a value, for a sentence of ours: one line, and of a long one the beginning."""
+    words = " ".join(str(words).split())
+    return words if len(words) <= 120 else f"{words[:120]} ..."
+
+
 def read_json(path):
     """The object in a JSON file. A file that is missing, or holds something else, raises `QwenError`."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # a folder; or a device or a pipe, which may never end
+        raise QwenError(f"{path} is no file; fetch or write it again.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise QwenError(f"{path} is missing.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise QwenError(f"{path} is not valid JSON ({error}); fetch or write it again.") from None
+    except RecursionError:
+        raise QwenError(f"{path} is nested too deeply to be read; fetch or write it again.") from None
+    except ValueError as error:  # no JSON, no UTF-8, or a number with thousands of digits
+        raise QwenError(f"{path} is not valid JSON ({short(error)}); fetch or write it again.") from None
     if not isinstance(content, dict):
         raise QwenError(f"{path} should hold a JSON object, but holds a {type(content).__name__}.")
     return content

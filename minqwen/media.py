@@ -15,6 +15,7 @@ import io
 import math
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .errors import QwenError, read_json
+from .errors import QwenError, read_json, short
 
 if TYPE_CHECKING:
     from .config import VisionConfig
@@ -84,14 +85,14 @@ class Settings:
         size = official.get("size") or {}
         budget = {"shortest_edge", "longest_edge", "min_pixels", "max_pixels"}
         if not isinstance(size, dict) or {name for name in size if size[name] is not None} - budget:
-            raise QwenError(f"{source}: size should hold shortest_edge and longest_edge, but is {size!r}.")
+            raise QwenError(f"{source}: size should hold shortest_edge and longest_edge, but is {short(repr(size))}.")
         official = {**size, **official}
         for name, older in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
             if official.get(older) is not None:
                 official[name] = official[older]
         for name, only in NOT_SETTINGS.items():
             if official.get(name, only) not in (only, None):
-                raise QwenError(f"{source}: {name} is {official[name]!r}, but here it can only be {only!r}.")
+                raise QwenError(f"{source}: {name} is {short(repr(official[name]))}, but here it can only be {only!r}.")
         given = {field.name: official[field.name] for field in fields(cls) if official.get(field.name) is not None}
         settings = replace(default, **{name: _setting(source, name, value, getattr(default, name))
                                        for name, value in given.items()})
@@ -123,12 +124,12 @@ def _setting(source, name, value, example):
     else:
         right, what = _is_number(value) and value > 0, "a number above 0"
     if not right:
-        raise QwenError(f"{source}: {name} should be {what}, but is {value!r}.")
+        raise QwenError(f"{source}: {name} should be {what}, but is {short(repr(value))}.")
     return value
 
 
 def _is_number(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 # ------------------------------------------------------------------------------------------------------ processor
@@ -225,9 +226,10 @@ class Processor:
                 source = folder / name
                 official = read_json(source) if source.exists() else {}
             if not isinstance(official, dict):
-                raise QwenError(f"{source}: {part} should hold settings, but is {official!r}.")
+                raise QwenError(f"{source}: {part} should hold settings, but is {short(repr(official))}.")
             if not str(official.get(f"{part}_type", kind)).startswith(kind):  # older names end in Fast
-                raise QwenError(f"{source} is for a {official[f'{part}_type']}, but here only a {kind} is known.")
+                told = short(official[f"{part}_type"])
+                raise QwenError(f"{source} is for a {told}, but here only a {kind} is known.")
             found = Settings.from_dict(official, source, replace(default, **wanted))
             for name, value in wanted.items():
                 if getattr(found, name) != value:

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 
-from .errors import QwenError, read_json
+from .errors import QwenError, read_json, short
+from .sandbox import Sandbox
 
 BREAK = "\ufdd0"  # a Unicode noncharacter, meant for use inside a program: see `Tokenizer.write_chat`
 OWN_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")  # which an assistant writes in its messages
@@ -39,8 +39,11 @@ class Tokenizer:
         roles = ("bos_token", "eos_token", "pad_token", "unk_token")
         named = {role: settings[role] for role in roles if settings and settings.get(role)}
         self.named_tokens = {
-            role: token["content"] if isinstance(token, dict) else token for role, token in named.items()
+            role: token.get("content") if isinstance(token, dict) else token for role, token in named.items()
         }
+        for role, token in self.named_tokens.items():
+            if not isinstance(token, str):
+                raise QwenError(f"The {role} of this tokenizer should be a text, but is {short(repr(named[role]))}.")
         self.added_tokens = {token.content: id for id, token in fast.get_added_tokens_decoder().items()}
         enders = filter(None, ("<|im_end|>", "<|endoftext|>", self.eos_token))
         self.stop_ids = {*stop_ids, *map(fast.token_to_id, enders)} - {None}
@@ -55,7 +58,7 @@ class Tokenizer:
         try:
             fast = FastTokenizer.from_file(str(path))
         except Exception as error:  # the library raises no narrower class
-            raise QwenError(f"{path} is not a tokenizer ({error}); fetch or write it again.") from None
+            raise QwenError(f"{path} is not a tokenizer ({short(error)}); fetch or write it again.") from None
         fast.no_truncation(), fast.no_padding()  # `transformers` saves what its last call asked for
         config, generation, settings = (
             read_json(folder / name) if (folder / name).exists() else {}
@@ -65,8 +68,13 @@ class Tokenizer:
         if (folder / "chat_template.jinja").exists():
             template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
         # An "eos_token_id" is an int, a list or missing; config.json alone would stop at <|endoftext|> only.
-        eos = [part.get("eos_token_id") for part in (config, config.get("text_config", {}), generation)]
+        text_config = config.get("text_config")
+        parts = (config, text_config if isinstance(text_config, dict) else {}, generation)
+        eos = [part.get("eos_token_id") for part in parts]
         stop_ids = [id for ids in eos for id in (ids if isinstance(ids, list) else [ids]) if id is not None]
+        for id in stop_ids:
+            if not isinstance(id, int) or isinstance(id, bool):
+                raise QwenError(f"An eos_token_id in {folder} should be a whole number, but is {short(repr(id))}.")
         return cls(fast, template, settings, stop_ids)
 
     # ------------------------------------------------------------------------------------------ text and ids
@@ -131,7 +139,7 @@ class Tokenizer:
         try:
             return template.render(self.named_tokens | options, add_generation_prompt=add_generation_prompt)
         except Exception as error:  # a template is a program from elsewhere: it may fail in any way
-            raise QwenError(f"The checkpoint's chat template refuses these messages: {error}") from None
+            raise QwenError(f"The checkpoint's chat template refuses these messages: {_reason(error)}") from None
 
     def encode_chat(self, messages, expand=None, **options):
         """The ids of a chat: `encode(render(messages, **options))`, but nobody can speak for others.
@@ -215,16 +223,14 @@ class Tokenizer:
                 "tokenizer_config.json): it can complete text, but not chat."
             )
         # The sandbox matters: a template is code that came with a download.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
+        environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
         try:
             return environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise QwenError(f"The checkpoint's chat template is not valid jinja: {error}") from None
+        except Exception as error:  # also what Python says of loops that are nested too deeply
+            raise QwenError(f"The checkpoint's chat template is not valid jinja: {short(error)}") from None
 
     @cached_property
     def supports_tools(self):
@@ -313,6 +319,10 @@ def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=F
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+
+
+def _reason(error):
+    return short(error) or type(error).__name__
 
 
 def _raise_exception(message):
