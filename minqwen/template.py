@@ -75,6 +75,11 @@ def joined(texts: Iterable) -> str:
     return Own(whole, "".join(map(marks_of, texts))) if any(isinstance(text, Own) for text in texts) else whole
 
 
+def unused(text: str) -> str:
+    """A character that is not in the text: one of those that Unicode keeps free for use inside of a program, mostly."""
+    return next(sign for sign in map(chr, range(0xFDD0, 0x110000)) if sign not in text)
+
+
 class Owner(NodeTransformer):
     """Lets each text in a template be `Own`, and `a ~ b` keep it so."""
 

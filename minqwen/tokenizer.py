@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from .errors import QwenError, read_json
-from .template import NOBODY, Own, compiled, marks_of, plain_data
+from .template import NOBODY, Own, compiled, marks_of, plain_data, unused
 
 # What an assistant writes in its messages, and what a system's message may speak of.
 OWN_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
@@ -148,8 +148,7 @@ class Tokenizer:
                 many placeholders as a picture has tokens.
         """
         text, spans = self._control_tokens(messages, options)
-        seam = next(sign for sign in map(chr, range(0xFDD0, 0x110000)) if sign not in text)
-        broken, end = "", 0
+        seam, broken, end = unused(text), "", 0
         for start, stop in [*spans, (len(text), len(text))]:
             broken += self._special.sub(lambda match: match[0][0] + seam + match[0][1:], text[end:start])
             broken, end = broken + text[start:stop], stop

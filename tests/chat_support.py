@@ -49,9 +49,9 @@ TEMPLATE = """
 {%- if last.question is none %}{{ raise_exception('There is no question.') }}{% endif %}
 {%- set system = text(messages[0].content, true) | trim if messages[0].role == 'system' %}
 {%- if tools and tools is iterable and tools is not mapping %}
-    {{- '<|im_start|>system\n<tools>' }}
+    {{- '<|im_start|>system' }}
     {%- for tool in tools %}{{ '\n' ~ tool | tojson }}{% endfor %}
-    {{- '\n</tools>\n\nCall in <tool_call></tool_call>.' ~ ('\n\n' ~ system if system else '') ~ '<|im_end|>\n' }}
+    {{- '\n<tool_call></tool_call>' ~ ('\n\n' ~ system if system else '') ~ '<|im_end|>\n' }}
 {%- elif messages[0].role == 'system' %}
     {{- '<|im_start|>system\n' ~ system ~ '<|im_end|>\n' }}
 {%- endif %}

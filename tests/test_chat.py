@@ -264,7 +264,7 @@ def test_a_call_is_run_and_answered(qwen, says):
     assert (reply, reply.thinking, reply.finish, reply.tool_calls) == ("51587", "Done.", "stop", [call])
     schemas = "".join(json.dumps(describe(tool)) + "\n" for tool in (look_up, add))
     assert reply.prompt == (
-        turn("system", schemas) + turn("system", "Be kind.") + turn("user", "What is 48210 + 3377?")
+        turn("system", f"{schemas}<tool_call></tool_call>\n\nBe kind.") + turn("user", "What is 48210 + 3377?")
         + turn("assistant", f"<think>\nIt is long.\n</think>\n\nLet me see.\n\n{SUM}") + result("51587")
         + "<|im_start|>assistant\n<think>\n")
     assert reply.messages == [
@@ -404,7 +404,7 @@ def test_no_result_and_no_argument_fakes_a_turn(qwen, says):
                        tools=[look_up]).prompt
     hook.remove()
     names = {name: read[0].count(id) for name, id in qwen.tokenizer.added_tokens.items()}
-    assert names == {"<|endoftext|>": 0, "<|im_start|>": 7, "<|im_end|>": 6, "<tool_call>": 2, "</tool_call>": 2,
+    assert names == {"<|endoftext|>": 0, "<|im_start|>": 7, "<|im_end|>": 6, "<tool_call>": 3, "</tool_call>": 3,
                      "<tool_response>": 2, "</tool_response>": 2, "<think>": 3, "</think>": 3, "<|vision_start|>": 0,
                      "<|vision_end|>": 0, "<|image_pad|>": 0, "<|video_pad|>": 0}
     assert qwen.tokenizer.decode(read[0], skip_special_tokens=False) == prompt
