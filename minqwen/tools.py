@@ -236,9 +236,7 @@ def parse_tool_calls(text: str, tools: "Sequence[Callable | dict]" = ()) -> tupl
         found = [(start, end, calls) for start, end, calls in found if start >= thought[-1]]
     if not found:
         return text, []
-    ends = [0, *(end for _, end, _ in found)]
-    starts = [*(start for start, _, _ in found), len(text)]
-    rest = "".join(text[end:start] for end, start in zip(ends, starts))
+    rest = _around(text, [Written(start, end, ()) for start, end, _ in found])
     return rest.strip(), [one for _, _, calls in found for one in calls]
 
 
@@ -252,32 +250,36 @@ def find_tool_calls(text: str, tools: "Sequence[Callable | dict]" = ()) -> list[
     """
     functions = {name: schema.get("function", schema) for name, schema in describe_all(tools).items()}
     loose = _read_loosely(text, functions)
-    plain = bool(loose) and not CLOSING.search(_between(text, loose)) and not any(map(_speaks_of_tags, loose))
-    written = _read_exactly(text, functions)
+    plain = bool(loose) and not CLOSING.search(_around(text, loose)) and not any(map(_speaks_of_tags, loose))
+    readings = (_read_exactly(text, functions, whole, after_all)
+                for after_all in (False, True) for whole in (True, False))
+    written = next(filter(None, readings), [])
     if plain and len(written) < len(loose):             # if a value closes its call and opens the next, it is two calls
         written = loose
     doubtful = plain if written else True
-    written = written or _read_exactly(text, functions, True) or _read_exactly(text, {}, True) or loose
+    written = written or _read_exactly(text, {}, after_all=True) or loose
     return [(one.start, one.end, [_tool_call(name, values, functions.get(name), doubtful and _speaks_of_tags(one))
                                   for name, values in one.functions]) for one in written]
 
 
-def _read_exactly(text: str, functions: dict[str, dict], after_all: bool = False) -> list[Written]:
+def _read_exactly(text: str, functions: dict[str, dict], whole: bool = False, after_all: bool = False) -> list[Written]:
     """The calls in a text that is written as the template does, and as the functions' schemas allow; none if it is not.
 
     A search, depth first: we know where a value may end, and try one end after the other.
 
     Args:
+        whole: calls within a value are whole. There may be text between calls then, which the template never writes.
         after_all: closing tags may stand before the first call. They are none, but mostly belong to one with a mistake.
     """
 
     def outside(at, found):
         """From behind the last call: what may come next."""
         for call in CALL.finditer(text, at):
-            if not (after_all and not found) and CLOSING.search(text, at, call.start()):
+            gap = text[at : call.start()]
+            if CLOSING.search(gap) and (found or not after_all) or found and not whole and gap != "\n":
                 return
             yield call.end(), (call.start(), call[1], ()), found
-        if found and not CLOSING.search(text, at):
+        if found and not (CLOSING.search(text, at) if whole else text[at:].strip()):
             yield None, None, found
 
     def inside(at, call, found):
@@ -294,7 +296,7 @@ def _read_exactly(text: str, functions: dict[str, dict], after_all: bool = False
         while (end := text.find(END_OF_PARAMETER, end)) >= 0:
             value = text[parameter.end() : end]
             end += len(END_OF_PARAMETER)
-            if _may_be(parameter[1], value, function):
+            if _may_be(parameter[1], value, function) and (_holds_whole_calls(value) or not whole):
                 yield end, (start, name, (*values, (parameter[1], value))), found
             end -= 1                                    # its line break may be that before the next one
 
@@ -320,6 +322,16 @@ def _may_be(name: str, text: str, function: dict | None) -> bool:
         return True
     schema = properties.get(name)
     return schema is not None and not _could_not_be(_convert(text, schema, parameters), schema, parameters)
+
+
+def _holds_whole_calls(value: str) -> bool:
+    """Whether each call that begins in a value ends in it, and the other way round."""
+    depth = 0
+    for tag in re.finditer("<tool_call>\n<function=|</function>\n</tool_call>", value):
+        depth += -1 if tag[0].startswith("</") else 1
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _is_whole(values: dict, function: dict | None) -> bool:
@@ -364,10 +376,10 @@ def _speaks_of_tags(one: Written) -> bool:
     return any(TAG.search(value) for _, values in one.functions for value in values.values())
 
 
-def _between(text: str, found: list[Written]) -> str:
-    """What of a text is behind its first call, and in no call."""
-    ends = [*(one.start for one in found[1:]), len(text)]
-    return " ".join(text[one.end : end] for one, end in zip(found, ends))
+def _around(text: str, found: list[Written]) -> str:
+    """What of a text is in no call."""
+    ends, starts = [0, *(one.end for one in found)], [*(one.start for one in found), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts))
 
 
 def _tool_call(name: str, values: dict[str, str], function: dict | None, doubtful: bool) -> ToolCall:
