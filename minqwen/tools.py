@@ -454,6 +454,7 @@ def _json(*kinds: type):
         value = json.loads(text)
         if not isinstance(value, kinds):
             raise ValueError
+        json.dumps(value, ensure_ascii=False).encode()  # half a character, as in "\\ud83d", is none of JSON's
         return value
 
     return read
@@ -505,9 +506,9 @@ def call(tools: "Sequence[Callable | dict]", tool_call: ToolCall) -> str:
     try:
         args, kwargs = _arguments(function, deepcopy(tool_call.arguments))
         result = function(*args, **kwargs)
-        return result if isinstance(result, str) else _as_text(result)
+        return _readable(result if isinstance(result, str) else _as_text(result))
     except (Exception, SystemExit) as error:
-        return f"{type(error).__name__}: {error}".removesuffix(": ")
+        return _readable(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _arguments(function: Callable, given: dict) -> tuple[list, dict]:
@@ -535,3 +536,8 @@ def _as_text(result) -> str:
         return json.dumps(result, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         return str(result)
+
+
+def _readable(text: str) -> str:
+    """The text with U+FFFD for each half of a character, as texts have it that were not UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
