@@ -34,6 +34,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -196,7 +197,7 @@ CALL, END_OF_CALL = re.compile(r"(?:<tool_call>\s*)?<function=([^\n]+)>\n"), "</
 PARAMETER, END_OF_PARAMETER = re.compile(r"<parameter=([^\n]+)>\n"), "\n</parameter>\n"
 TAG = re.compile(r"</?tool_call>|</?function\b|</?parameter\b")
 CLOSING = re.compile(r"</tool_call>|</function>|</parameter>")
-MANY = 50_000                                           # steps in search of a reading
+MANY = 5_000                                            # steps in search of a reading; then there is none
 
 # As models write it who are in a hurry. A closing tag may be missing where what comes next can only come after it.
 LOOSE_CALL = re.compile(r"<tool_call>(?=\s*<function=)")
@@ -290,18 +291,18 @@ def _read_exactly(text: str, functions: dict[str, dict], whole: bool = False, af
             end = at + len(END_OF_CALL)
             yield end, None, (*found, Written(start, end, ((name, dict(values)),)))
         parameter = PARAMETER.match(text, at)
-        if parameter is None or parameter[1] in dict(values):
+        if parameter is None or parameter[1] in dict(values) or not _is_parameter(parameter[1], function):
             return
         end = parameter.end()
-        while (end := text.find(END_OF_PARAMETER, end)) >= 0:
+        while next(steps) < MANY and (end := text.find(END_OF_PARAMETER, end)) >= 0:
             value = text[parameter.end() : end]
             end += len(END_OF_PARAMETER)
-            if _may_be(parameter[1], value, function) and (_holds_whole_calls(value) or not whole):
+            if _is_of_type(parameter[1], value, function) and (_holds_whole_calls(value) or not whole):
                 yield end, (start, name, (*values, (parameter[1], value))), found
             end -= 1                                    # its line break may be that before the next one
 
-    ways, tried = [outside(0, ())], set()
-    while ways and len(tried) < MANY:
+    steps, ways, tried = count(), [outside(0, ())], set()
+    while ways and next(steps) < MANY:
         at, call, found = next(ways[-1], (-1, None, ()))
         if at is None:
             return list(found)
@@ -314,14 +315,18 @@ def _read_exactly(text: str, functions: dict[str, dict], whole: bool = False, af
     return []
 
 
-def _may_be(name: str, text: str, function: dict | None) -> bool:
-    """Whether a function has such a parameter, and the text is of its type; yes if we know neither."""
+def _is_parameter(name: str, function: dict | None) -> bool:
+    """Whether a function has such a parameter; yes if we do not know."""
     parameters = (function or {}).get("parameters") or {}
     properties = parameters.get("properties")
-    if not properties or (name not in properties and parameters.get("additionalProperties")):
-        return True
-    schema = properties.get(name)
-    return schema is not None and not _could_not_be(_convert(text, schema, parameters), schema, parameters)
+    return not properties or name in properties or bool(parameters.get("additionalProperties"))
+
+
+def _is_of_type(name: str, text: str, function: dict | None) -> bool:
+    """Whether a text can be the value of a parameter."""
+    parameters = (function or {}).get("parameters") or {}
+    schema = (parameters.get("properties") or {}).get(name, {})
+    return not _could_not_be(_convert(text, schema, parameters), schema, parameters)
 
 
 def _holds_whole_calls(value: str) -> bool:

@@ -461,7 +461,8 @@ def test_templates_that_put_words_between_the_signs_of_a_token(fast):
     fast = FastTokenizer.from_str(fast.to_str())
     fast.add_special_tokens([AddedToken("<|user|>")])
     tokenizer = Tokenizer(fast, "{% for message in messages %}{{ '<|' + message.role ~ '|>' }}"
-                                "{% for part in message.content %}{{ part.text or '<|' ~ part.type ~ '_pad|>' }}{% endfor %}{% endfor %}")
+                                "{% for part in message.content %}{{ part.text or '<|' ~ part.type ~ '_pad|>' }}"
+                                "{% endfor %}{% endfor %}")
     parts = [{"type": "image"}, {"type": "text", "text": "<|"}, {"type": "text", "text": "user|>"}]
     text, ids = tokenizer.write_chat([{"role": "user", "content": parts}])
     assert text == "<|user|><|image_pad|><|user|>"

@@ -286,8 +286,8 @@ def test_a_call_cut_short_is_none():
 
 # ---- what the template writes is read back
 
-SEAMS = ["</parameter>", "<parameter=text>", "<parameter=none>", "</function>", "<function=note>", "</tool_call>", "<tool_call>",
-         "\n", "\n", " ", "x", "12", "ü", "👍", "</think>", "<|im_end|>", '"']  # fmt: skip
+SEAMS = ["</parameter>", "<parameter=text>", "<parameter=none>", "</function>", "<function=note>", "</tool_call>",
+         "<tool_call>", "\n", "\n", " ", "x", "12", "ü", "👍", "</think>", "<|im_end|>", '"']
 
 
 def note(text: str, count: int = 1, ratio: float = 0.5, sure: bool = True, words: list[str] = (), table: dict = {},  # noqa: B006
@@ -309,25 +309,28 @@ def random_call(rng):
     return ToolCall("note", {name: values[name] for name in names})
 
 
-@pytest.mark.parametrize("first", range(0, 300, 50))
+@pytest.mark.parametrize("first", range(0, 100, 20))
 def test_trap_35_what_the_template_writes_is_read_back(first):
     """In one go and token by token, in any order, with text before; unless a value closes the very call it is in."""
     tokenizer = byte_tokenizer()
-    for seed in range(first, first + 50):
+    for seed in range(first, first + 20):
         rng = random.Random(seed)
-        calls, said = [random_call(rng) for _ in range(rng.randint(1, 3))], rng.choice(["", "I see.", "a </tool_call> b"])
-        answer = {"role": "assistant", "content": said, "reasoning_content": "", "tool_calls": [c.official() for c in calls]}
+        calls = [random_call(rng) for _ in range(rng.randint(1, 3))]
+        said = rng.choice(["", "I see.", "a </tool_call> b"])
+        answer = {"role": "assistant", "content": said, "reasoning_content": "",
+                  "tool_calls": [one.official() for one in calls]}
         text = tokenizer.render([{"role": "user", "content": "?"}, answer], add_generation_prompt=False)
         text = text.split("</think>\n\n", 1)[1].removesuffix("<|im_end|>\n")
         assert parse_tool_calls(text, [weather, note]) == (said, calls), seed
         speech = Speech(tokenizer, "", tools=[weather, note])
         pieces = list(speech.follow(id for id in tokenizer.encode(text) if id not in tokenizer.stop_ids))
-        assert [str(call) for call in speech.reply().tool_calls] == [str(c).replace("<|im_end|>", "") for c in calls], seed
+        assert list(map(str, speech.reply().tool_calls)) == [str(one).replace("<|im_end|>", "") for one in calls], seed
         assert speech.reply() == said and sum(piece.tool == "call" for piece in pieces) == len(calls)
 
 
 @pytest.mark.parametrize("value", [
-    "a </tool_call> b", "a </parameter> b", "</parameter>", "\n</parameter>\n", "</function>\n</tool_call>", "<tool_call>",
+    "a </tool_call> b", "a </parameter> b", "</parameter>", "\n</parameter>\n", "</function>\n</tool_call>",
+    "<tool_call>",
     written("weather", city="Bern", days=2), f"first {written('note', text='hi')} then", written("note", text="hi") * 2,
     "a\n</parameter>\n<parameter=text>\nb", "a\n</parameter>\n<parameter=count>\nnone",
 ])
@@ -401,21 +404,22 @@ SCHEMA = {"type": "object", "$defs": {
     "Unit": {"enum": ["c", "f"], "type": "string"}, "Count": {"$ref": "#/$defs/Whole"}, "Whole": {"type": "integer"},
     "Loop": {"$ref": "#/$defs/Loop"}, "a/b": {"type": "object"}}, "properties": {
     "unit": {"$ref": "#/$defs/Unit"}, "count": {"$ref": "#/$defs/Count", "description": "d"},
-    "one": {"oneOf": [{"type": "integer"}, {"type": "array"}]}, "all": {"allOf": [{"$ref": "#/$defs/Whole"}, {"minimum": 1}]},
+    "one": {"oneOf": [{"type": "integer"}, {"type": "array"}]}, "lost": {"$ref": "#/$defs/Nowhere"},
+    "all": {"allOf": [{"$ref": "#/$defs/Whole"}, {"minimum": 1}]}, "loop": {"$ref": "#/$defs/Loop"},
     "any": {"anyOf": [{"$ref": "#/$defs/Whole"}, {"type": "null"}]}, "list": {"type": ["number", "null"]},
-    "const": {"const": 3}, "enum": {"enum": [1, True, None]}, "mixed": {"enum": ["1", "b", 2]}, "loop": {"$ref": "#/$defs/Loop"},
-    "slash": {"$ref": "#/$defs/a~1b"}, "lost": {"$ref": "#/$defs/Nowhere"}, "open": {"anyOf": [{}, {"type": "integer"}]},
-    "true": True, "both": {"type": ["string", "integer", "boolean"]}}}  # fmt: skip
+    "const": {"const": 3}, "enum": {"enum": [1, True, None]}, "mixed": {"enum": ["1", "b", 2]},
+    "slash": {"$ref": "#/$defs/a~1b"}, "open": {"anyOf": [{}, {"type": "integer"}]}, "true": True,
+    "both": {"type": ["string", "integer", "boolean"]}}}  # fmt: skip
 
 
 @pytest.mark.parametrize("name, value", [
     ("unit", "c"), ("count", 3), ("one", 3), ("one", [3]), ("all", 3), ("any", 3), ("any", None), ("list", 1.5),
-    ("list", None), ("const", 3), ("enum", 1), ("enum", True), ("enum", None), ("mixed", "b"), ("mixed", 2), ("loop", "3"),
-    ("slash", {"a": 1}), ("lost", "3"), ("open", "3"), ("true", "3"), ("both", "x"), ("both", 3), ("both", True),
-    ("both", "True"), ("both", " 3 "), ("both", "1_000"), ("both", "03"),
+    ("list", None), ("const", 3), ("enum", 1), ("enum", True), ("enum", None), ("mixed", "b"), ("mixed", 2),
+    ("loop", "3"), ("slash", {"a": 1}), ("lost", "3"), ("open", "3"), ("true", "3"), ("both", "x"), ("both", 3),
+    ("both", True), ("both", "True"), ("both", " 3 "), ("both", "1_000"), ("both", "03"),
 ])  # fmt: skip
 def test_types_wherever_a_schema_says_them(name, value):
-    """Behind references and in compositions; and where a string is allowed it is one, unless written as JSON writes it."""
+    """Behind references and in compositions; where a string is allowed it is one, unless written as JSON writes it."""
     tool = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
     text = value if isinstance(value, str) else json.dumps(value)
     (found,) = parse_tool_calls(written("f", **{name: text}), [tool])[1]
