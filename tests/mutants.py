@@ -300,7 +300,7 @@ N = -system.tril(-1)
     Mutant("what may become a call is said at once", "minqwen/speech.py", "if FUNCTION.startswith(text[n:])",
            "if n == len(text)", tests=("tests/test_chat.py",)),
     calls("[35] the first end of a value is its end", "while next(steps) < MANY and", "if next(steps) < MANY and"),
-    calls("[35] a value may begin a call and not end it", "return depth == 0", "return True"),
+    calls("[35] a value may begin a call and not end it", "and (_holds_whole_calls(value) or not whole)", ""),
     calls("[35] a call that cannot be told for sure is run", "plain if written else True", "False"),
     calls("[35] two readings of one parameter", "parameter[1] in dict(values) or", ""),
     calls("what allOf says is not heard", 'schema.get("allOf")', 'schema.get("all")'),
