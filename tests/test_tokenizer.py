@@ -496,6 +496,7 @@ def test_own_texts_are_as_the_plain_ones(seed):
     # each sign's own mark, and not that of another one like it
     numbered = Own("a<>a<>", "\0<\0a\0>")
     assert [part.marks for part in numbered.split("a")] == ["", "<\0", "\0>"] and numbered[3:].marks == "a\0>"
+    assert Own("p</t>t", "\0\0\0\0\0t").split("</t>")[1].marks == "t"
     assert numbered.strip("a>").marks == "<\0a\0" and (numbered + "a" + numbered).marks == "\0<\0a\0>\0\0<\0a\0>"
 
 
