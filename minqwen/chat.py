@@ -334,7 +334,7 @@ class Turn:
             message["tool_calls"] = [one.official() for one in calls]
             self.calls += calls
         # what can be run: all but schemas; a name that nobody knows gives an error, which the model reads
-        can_run = self.rounds_left and not any(one.name in self.for_the_user for one in calls)
+        can_run = self.rounds_left and not any(one.name in self.for_the_user and not one.problem for one in calls)
         if not calls or reply.finish == "length" or not can_run:
             finish = "tools" if calls and reply.finish != "length" else reply.finish
             self.reply = Reply(reply, reply.thinking, reply.ids, reply.prompt, finish, self.calls, self.new)

@@ -161,6 +161,8 @@ def chat(arguments) -> None:
     talk = qwen.conversation(system=arguments.system, thinking=arguments.thinking, **options)
     media = {kind: paths for kind, paths in (("images", arguments.image), ("videos", arguments.video)) if paths}
     print(qwen, "\nCtrl-C stops an answer, Ctrl-D ends.\n", sep="")
+    if hasattr(sys.stdin, "reconfigure"):                # or one byte that is not UTF-8 is the end of all that comes
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         try:
             text = input("> ")
@@ -168,6 +170,11 @@ def chat(arguments) -> None:
             return print()
         if not text.strip():
             return None
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            print("minqwen: this line is not UTF-8, so it was not understood: write it again.", file=sys.stderr)
+            continue
         speak(talk(text, stream=True, **media))
         media = {}
 

@@ -6,20 +6,19 @@ piece into tokens. A chat becomes text by a jinja template that comes with the c
 nothing here knows a size or a family: whether a model thinks by default is found out by rendering.
 """
 
-import json
 import re
-from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-import jinja2
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from .errors import QwenError, read_json, short
-from .sandbox import Sandbox
+from .template import NOBODY, Own, compiled, marks_of, plain_data, unused
 
-BREAK = "\ufdd0"  # a Unicode noncharacter, meant for use inside a program: see `Tokenizer.write_chat`
-OWN_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")  # which an assistant writes in its messages
+# What an assistant writes in its messages, and what a system's message may speak of.
+OWN_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # names under which thinking comes, the official one first
 
 
 class Tokenizer:
@@ -64,6 +63,7 @@ class Tokenizer:
             read_json(folder / name) if (folder / name).exists() else {}
             for name in ("config.json", "generation_config.json", "tokenizer_config.json")
         )
+        _add_listed_tokens(fast, settings)
         template = settings.get("chat_template")
         if (folder / "chat_template.jinja").exists():
             template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
@@ -81,7 +81,8 @@ class Tokenizer:
 
     def encode(self, text, special=True):
         """Text to ids. With `special=False` the name of a special token in the text is but text."""
-        return (self.fast if special else self._plain).encode(text, add_special_tokens=False).ids
+        fast = self.fast if special else self._plain
+        return fast.encode(_whole_characters(text), add_special_tokens=False).ids
 
     def decode(self, ids, skip_special_tokens=True):
         """Ids to text. Bytes that are not UTF-8 become U+FFFD, as everywhere."""
@@ -116,30 +117,23 @@ class Tokenizer:
     @cached_property
     def _plain(self):
         """The same tokenizer without its added tokens: no text can name one, and no merge builds one."""
-        return FastTokenizer.from_str(json.dumps(json.loads(self.fast.to_str()) | {"added_tokens": []}))
+        plain = FastTokenizer(self.fast.model)  # shared, not copied: there may be 248,044 tokens in it
+        plain.normalizer, plain.pre_tokenizer = self.fast.normalizer, self.fast.pre_tokenizer
+        return plain
 
     # ------------------------------------------------------------------------------------------------- chats
 
-    def render(self, messages, thinking=None, add_generation_prompt=True, tools=None, **options):
+    def render(self, messages, thinking=None, **options):
         """A chat as the text that the model reads, by the checkpoint's template.
 
         Args:
             messages: list of dicts like {"role": "user", "content": "Hi"}.
             thinking: True or False sets the template's `enable_thinking`; None leaves the choice to it.
-            add_generation_prompt: end with the opening of the assistant's turn.
+            add_generation_prompt: end with the opening of the assistant's turn (True).
             tools: list of the functions' JSON schemas, or None.
             options: further variables that the template knows, such as `preserve_thinking`.
         """
-        if not messages or not all(isinstance(message, dict) and "role" in message for message in messages):
-            raise QwenError("A chat is a list of one or more messages: [{'role': 'user', 'content': 'Hi'}].")
-        if thinking is not None:
-            options["enable_thinking"] = bool(thinking)
-        options |= {"messages": messages, "tools": tools, "documents": None}
-        template = self._template
-        try:
-            return template.render(self.named_tokens | options, add_generation_prompt=add_generation_prompt)
-        except Exception as error:  # a template is a program from elsewhere: it may fail in any way
-            raise QwenError(f"The checkpoint's chat template refuses these messages: {_reason(error)}") from None
+        return str.__str__(self._render(messages, thinking, **options))
 
     def encode_chat(self, messages, expand=None, **options):
         """The ids of a chat: `encode(render(messages, **options))`, but nobody can speak for others.
@@ -150,60 +144,72 @@ class Tokenizer:
         return self.write_chat(messages, expand, **options)[1]
 
     def write_chat(self, messages, expand=None, **options):
-        """What the model reads of a chat: the text, and its ids.
+        """What the model reads of a chat: the text, as `render` gives it, and its ids.
 
-        This is exact: special tokens are cut out first and what lies between them is encoded on its own. So we break
-        those in untrusted text before rendering, cut at the unbroken ones, and mend the rest.
+        This is exact: special tokens are cut out first and what lies between them is encoded on its own. The template
+        tells which are its own (see `template.py`); we break the others, cut at the unbroken ones, and mend the rest.
 
         Args:
             messages, options: as in `render`.
             expand: what the rendered text goes through before it is cut, such as `Processor.expand`, which puts in as
                 many placeholders as a picture has tokens.
         """
-        text = self.render([self._safe(message) for message in messages], **options)
-        text = text if expand is None else expand(text)
-        ids, start = [], 0
-        for match in self._special.finditer(text):
-            if start < match.start():
-                ids += self.encode(text[start : match.start()].replace(BREAK, ""), special=False)
+        text, spans = self._control_tokens(messages, options)
+        seam, broken, end = unused(text), "", 0
+        for start, stop in [*spans, (len(text), len(text))]:
+            broken += self._special.sub(lambda match: match[0][0] + seam + match[0][1:], text[end:start])
+            broken, end = broken + text[start:stop], stop
+        whole = broken if expand is None else expand(broken)
+        ids, end = [], 0
+        for match in self._special.finditer(whole):
+            ids += self.encode(whole[end : match.start()].replace(seam, ""), special=False)
             ids.append(self.added_tokens[match[0]])
-            start = match.end()
-        ids += self.encode(text[start:].replace(BREAK, ""), special=False)
-        return text.replace(BREAK, ""), ids
+            end = match.end()
+        ids += self.encode(whole[end:].replace(seam, ""), special=False)
+        return whole.replace(seam, ""), ids
 
-    def _safe(self, message):
-        """A message whose text holds no special token but those that its role may write."""
-        role = message.get("role") if isinstance(message, dict) else "system"
-        if role == "system":
-            return message
-        own = OWN_TOKENS if role == "assistant" else ()
-        safe = message | {key: self._break(message[key], own) for key in ("content", "reasoning_content")
-                          if key in message}  # fmt: skip
-        if message.get("tool_calls"):
-            safe["tool_calls"] = [self._safe_call(call) for call in message["tool_calls"]]
-        return safe
+    def _control_tokens(self, messages, options):
+        """The rendered text, and where in it the control tokens stand."""
 
-    def _safe_call(self, call):
-        if isinstance(call, dict) and "function" in call:
-            return call | {"function": self._safe_call(call["function"])}
-        safe = self._break(call)
-        if not isinstance(safe, dict):  # no call: the template will say so
-            return safe
-        # The template puts a ">" behind a name, which must not make a token of its last letters.
-        safe["name"] = f"{safe.get('name', '')}{BREAK}"
-        if isinstance(safe.get("arguments"), dict):
-            safe["arguments"] = {f"{name}{BREAK}": value for name, value in safe["arguments"].items()}
-        return safe
+        def spans(text):
+            return [match.span() for match in self._special.finditer(text)]
 
-    def _break(self, value, own=()):
-        """The same value with a break in every special token, wherever it stands; `own` are left whole."""
-        if isinstance(value, str):
-            return self._special.sub(lambda m: m[0] if m[0] in own else m[0][0] + BREAK + m[0][1:], value)
-        if isinstance(value, dict):
-            return {self._break(key, own): self._break(item, own) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._break(item, own) for item in value]
-        return value
+        text = self._render(messages, **options)
+        own, all = spans(marks_of(text)), spans(text)
+        if own == all:
+            return str.__str__(text), own
+        # Somebody speaks of control tokens - or the template does with its own what `Own` texts do not follow. Then
+        # they are lost from a chat that speaks of none, too.
+        calm = partial(plain_data, text=partial(re.sub, "|".join(map(re.escape, self._openings)), "?"))
+        calmed = self._render(calm(messages), **calm(options))
+        if spans(marks_of(calmed)) != spans(calmed):
+            if (calm(messages), calm(options)) != (plain_data(messages), plain_data(options)):
+                raise QwenError("The checkpoint's chat template writes its control tokens in a way that they cannot be "
+                                f"told from those in these messages: leave {' and '.join(self._openings)} out of them.")
+            own = all
+        return str.__str__(text), own
+
+    def _render(self, messages, thinking=None, add_generation_prompt=True, tools=None, **options):
+        """A chat as an `Own` text."""
+        if not messages or not all(isinstance(message, dict) and "role" in message for message in messages):
+            raise QwenError("A chat is a list of one or more messages: [{'role': 'user', 'content': 'Hi'}].")
+        if thinking is not None:
+            options["enable_thinking"] = bool(thinking)
+        options |= {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        named = {role: Own(name, name) for role, name in self.named_tokens.items()}
+        given = plain_data(options) | {"messages": [_seen(message) for message in messages]}
+        template = self._template
+        try:
+            text = template.render(named | given)
+        except Exception as error:  # a template is a program from elsewhere: it may fail in any way
+            why = _reason(error, messages)
+            raise QwenError(f"The checkpoint's chat template refuses these messages: {why}") from None
+        return _whole_characters(text)
+
+    @property
+    def _openings(self):
+        """The characters that special tokens begin with: official ones with "<"."""
+        return sorted({name[0] for name in self.added_tokens})
 
     @cached_property
     def _special(self):
@@ -213,7 +219,7 @@ class Tokenizer:
 
     @cached_property
     def _template(self):
-        """The compiled template, in the environment that `transformers` gives it."""
+        """The compiled template."""
         source = self.chat_template
         if isinstance(source, list):  # several templates by name: an older form of tokenizer_config.json
             source = {entry["name"]: entry["template"] for entry in source}.get("default")
@@ -222,13 +228,8 @@ class Tokenizer:
                 "This checkpoint has no chat template (chat_template.jinja, or chat_template in "
                 "tokenizer_config.json): it can complete text, but not chat."
             )
-        # The sandbox matters: a template is code that came with a download.
-        environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
         try:
-            return environment.from_string(source)
+            return compiled(source)
         except Exception as error:  # also what Python says of loops that are nested too deeply
             raise QwenError(f"The checkpoint's chat template is not valid jinja: {short(error)}") from None
 
@@ -269,24 +270,32 @@ class Stream:
 
     def __init__(self, tokenizer, skip_special_tokens=True):
         self.tokenizer, self.skip_special_tokens = tokenizer, skip_special_tokens
-        self.ids = []  # those since the last whole character
+        self.ids = []  # those since the last whole character, as far as they can matter
         self.given = 0  # how many characters of their text were given already
 
     def push(self, id):
         """Takes one id and returns the text that became final: often a word, sometimes ''."""
+        if not self._text([id]):  # a special token that is skipped: it may stand within a character
+            return ""
         self.ids.append(id)
-        text = self.tokenizer.decode(self.ids, self.skip_special_tokens)
+        text = self._text(self.ids)
         final = text.removesuffix("\ufffd")
         piece, self.given = final[self.given :], len(final)
         if final == text:
             self.ids, self.given = [], 0
+        elif len(self.ids) > 3:  # the beginning of a character is three bytes at most, and a token is one at least
+            self.ids = self.ids[-3:]
+            self.given = len(self._text(self.ids).removesuffix("\ufffd"))
         return piece
 
     def flush(self):
         """What still waited, when no more ids come: '', or U+FFFD for a character that was cut."""
-        piece = self.tokenizer.decode(self.ids, self.skip_special_tokens)[self.given :]
+        piece = self._text(self.ids)[self.given :]
         self.ids, self.given = [], 0
         return piece
+
+    def _text(self, ids):
+        return self.tokenizer.decode(ids, self.skip_special_tokens)
 
 
 def opens_thinking(prompt):
@@ -314,16 +323,56 @@ def split_thinking(text, prompt=None):
     return (text.strip("\n"), "") if opened else ("", text)
 
 
-def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    """jinja's own filter escapes for HTML; a model reads plain JSON."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+def _add_listed_tokens(fast, settings):
+    """Add the tokens that only `tokenizer_config.json` lists: the last seven of the official ones."""
+    known = {token.content for token in fast.get_added_tokens_decoder().values()}
+    listed = settings.get("added_tokens_decoder", {})
+    for id in sorted(listed, key=int):
+        token = AddedToken(**{name: value for name, value in listed[id].items() if not name.startswith("_")})
+        if token.content not in known:
+            fast.add_tokens([token])
+            if fast.token_to_id(token.content) != int(id):
+                raise QwenError(f"tokenizer_config.json lists {token.content} as token {id}, but in tokenizer.json it "
+                                f"has no place there: fetch both files from one checkpoint.")
 
 
-def _reason(error):
+def _seen(message):
+    """A message as the template sees it. `Own` in it are the tokens that its role may write."""
+    message = plain_data(message)
+    thought = next((message[name] for name in THOUGHTS if message.get(name) is not None), None)
+    if thought is not None:  # as `transformers` has it
+        message = {"thinking": thought, **message, "reasoning_content": thought}
+    if message["role"] in ("assistant", "system"):
+        for name in {"content", *THOUGHTS} & message.keys():
+            message[name] = plain_data(message[name], _with_own_tokens)
+    for part in (message, *(content if isinstance(content := message.get("content"), list) else ())):
+        for name in ("role", "type"):  # words that a template may put between <| and |>
+            if isinstance(part, dict) and isinstance(part.get(name), str) and part[name].isidentifier():
+                part[name] = Own(part[name], part[name])
+    return message
+
+
+def _with_own_tokens(text):
+    parts = re.split(f"({'|'.join(OWN_TOKENS)})", text)
+    return Own(text, "".join(part if part in OWN_TOKENS else NOBODY * len(part) for part in parts))
+
+
+def _whole_characters(text):
+    """The text itself; half a character in it is an error."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise QwenError(f"This text holds half a character ({text[error.start]!r}), which cannot be encoded: take it "
+                        "out, or decode the text with errors='replace' where it comes from.") from None
+    return text
+
+
+def _reason(error, messages):
+    """Why a template refuses messages, in words that help."""
+    calls = [call for message in messages for call in message.get("tool_calls") or () if isinstance(call, dict)]
+    functions = [function for call in calls if isinstance(function := call.get("function") or call, dict)]
+    for function in functions:
+        if isinstance(function.get("arguments"), str):
+            return (f"the arguments of the call of {function.get('name')} are a text; give them as a dict, as "
+                    "json.loads makes it.")
     return short(error) or type(error).__name__
-
-
-def _raise_exception(message):
-    raise jinja2.TemplateError(message)

@@ -30,16 +30,17 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import QwenError
 
-__all__ = ["ToolCall", "call", "describe", "describe_all", "parse_tool_calls"]
+__all__ = ["ToolCall", "call", "describe", "describe_all", "find_tool_calls", "parse_tool_calls"]
 
 
 @dataclass
@@ -50,11 +51,13 @@ class ToolCall:
         name: of the function.
         arguments: by name; each of the type that the function's schema says, or the text that could not become one.
         result: what came back, as the model read it; None if it was not run.
+        problem: why it is not to be run, in a sentence, if what the model wrote can be read in two ways; else None.
     """
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     result: str | None = None
+    problem: str | None = field(default=None, repr=False, compare=False)
 
     def official(self) -> dict:
         """As it stands in a message's `tool_calls`."""
@@ -189,12 +192,29 @@ def _parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
 
 # ------------------------------------------------------------------------------------------------- text to calls
 
-FUNCTION = re.compile(r"\s*<function=([^<>\n]+)>")
-PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>\n?")
-# A closing tag may be missing where what comes next can only come after it.
-END_OF_VALUE = r"\n?</parameter>|\n?(?=</function>\s*(?:</?tool_call>|<function=|\Z))|\n?(?=</tool_call>)"
-END_OF_FUNCTION = re.compile(r"\s*</function>|(?=\s*(?:</?tool_call>|<function=))")
-END_OF_CALL = re.compile(r"\s*</tool_call>|(?=\s*<tool_call>)|\s*\Z")
+# As the template writes a call. Names end with their line; a call may have lost its opening tag.
+CALL, END_OF_CALL = re.compile(r"(?:<tool_call>\s*)?<function=([^\n]+)>\n"), "</function>\n</tool_call>"
+PARAMETER, END_OF_PARAMETER = re.compile(r"<parameter=([^\n]+)>\n"), "\n</parameter>\n"
+TAG = re.compile(r"</?tool_call>|</?function\b|</?parameter\b")
+CLOSING = re.compile(r"</tool_call>|</function>|</parameter>")
+MANY = 5_000                                            # steps in search of a reading; then there is none
+
+# As models write it who are in a hurry. A closing tag may be missing where what comes next can only come after it.
+LOOSE_CALL = re.compile(r"<tool_call>(?=\s*<function=)")
+LOOSE_FUNCTION = re.compile(r"\s*<function=([^<>\n]+)>")
+LOOSE_PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>\n?")
+LOOSE_END_OF_PARAMETER = r"\n?</parameter>|\n?(?=</function>\s*(?:</?tool_call>|<function=|\Z))|\n?(?=</tool_call>)"
+LOOSE_END_OF_FUNCTION = re.compile(r"\s*</function>|(?=\s*(?:</?tool_call>|<function=))")
+LOOSE_END_OF_CALL = re.compile(r"\s*</tool_call>|(?=\s*<tool_call>)|\s*\Z")
+
+
+@dataclass(frozen=True)
+class Written:
+    """Some functions with the texts of their values, as they stand in text[start:end]; mostly one."""
+
+    start: int
+    end: int
+    functions: tuple[tuple[str, dict[str, str]], ...]
 
 
 def parse_tool_calls(text: str, tools: "Sequence[Callable | dict]" = ()) -> tuple[str, list[ToolCall]]:
@@ -211,72 +231,227 @@ def parse_tool_calls(text: str, tools: "Sequence[Callable | dict]" = ()) -> tupl
         text: an answer, with its thinking if you like.
         tools: functions, or schemas, for the types.
     """
-    functions = {name: schema.get("function", schema) for name, schema in describe_all(tools).items()}
-    properties = {name: (schema.get("parameters") or {}).get("properties") or {} for name, schema in functions.items()}
-    found = list(_find_calls(text, properties))
+    found = find_tool_calls(text, tools)
     thought = [tag.end() for tag in re.finditer("</think>", text) if not any(a < tag.start() < b for a, b, _ in found)]
     if thought and text[thought[-1] :].strip():
         found = [(start, end, calls) for start, end, calls in found if start >= thought[-1]]
     if not found:
         return text, []
-    ends = [0, *(end for _, end, _ in found)]
-    starts = [*(start for start, _, _ in found), len(text)]
-    rest = "".join(text[end:start] for end, start in zip(ends, starts))
+    rest = _around(text, [Written(start, end, ()) for start, end, _ in found])
     return rest.strip(), [one for _, _, calls in found for one in calls]
 
 
-def _find_calls(text: str, properties: dict[str, dict]) -> Iterator[tuple[int, int, list[ToolCall]]]:
-    """Where each call starts and ends, and what it is."""
-    end = 0
-    while (start := text.find("<tool_call>", end)) >= 0:
-        calls, end = _read_call(text, start + len("<tool_call>"), properties)
-        if calls:
-            yield start, end, calls
+def find_tool_calls(text: str, tools: "Sequence[Callable | dict]" = ()) -> list[tuple[int, int, list[ToolCall]]]:
+    """Where in a text calls start and end, and what they are.
+
+    Nothing in a value is escaped, so a value may hold tags, or whole calls. What the template writes is read back all
+    the same: the first reading is taken, with values as short as can be, that fits the tools' schemas and leaves no
+    closing tag over. If there is none, closing tags may be missing where that is clear. A call that speaks of tags
+    and could also be a plain one with a mistake in it has a `problem`, and is not run.
+    """
+    functions = {name: schema.get("function", schema) for name, schema in describe_all(tools).items()}
+    loose = _read_loosely(text, functions)
+    plain = bool(loose) and not CLOSING.search(_around(text, loose)) and not any(map(_speaks_of_tags, loose))
+    readings = (_read_exactly(text, functions, whole, after_all)
+                for after_all in (False, True) for whole in (True, False))
+    written = next(filter(None, readings), [])
+    if plain and len(written) < len(loose):             # if a value closes its call and opens the next, it is two calls
+        written = loose
+    doubtful = plain if written else True
+    written = written or _read_exactly(text, {}, after_all=True) or loose
+    return [(one.start, one.end, [_tool_call(name, values, functions.get(name), doubtful and _speaks_of_tags(one))
+                                  for name, values in one.functions]) for one in written]
 
 
-def _read_call(text: str, start: int, properties: dict[str, dict]) -> tuple[list[ToolCall], int]:
-    """The function behind a <tool_call> (some models put in several), and where it ends; none if it is cut short."""
-    calls, at = [], start
-    while function := FUNCTION.match(text, at):
-        name, arguments, at = function[1].strip(), {}, function.end()
-        known = properties.get(name)
+def _read_exactly(text: str, functions: dict[str, dict], whole: bool = False, after_all: bool = False) -> list[Written]:
+    """The calls in a text that is written as the template does, and as the functions' schemas allow; none if it is not.
+
+    A search, depth first: we know where a value may end, and try one end after the other.
+
+    Args:
+        whole: calls within a value are whole. There may be text between calls then, which the template never writes.
+        after_all: closing tags may stand before the first call. They are none, but mostly belong to one with a mistake.
+    """
+
+    def outside(at, found):
+        """From behind the last call: what may come next."""
+        for call in CALL.finditer(text, at):
+            gap = text[at : call.start()]
+            if CLOSING.search(gap) and (found or not after_all) or found and not whole and gap != "\n":
+                return
+            yield call.end(), (call.start(), call[1], ()), found
+        if found and not (CLOSING.search(text, at) if whole else text[at:].strip()):
+            yield None, None, found
+
+    def inside(at, call, found):
+        """From behind a parameter, or the function's name."""
+        start, name, values = call
+        function = functions.get(name)
+        if text.startswith(END_OF_CALL, at) and _is_whole(dict(values), function):
+            end = at + len(END_OF_CALL)
+            yield end, None, (*found, Written(start, end, ((name, dict(values)),)))
+        parameter = PARAMETER.match(text, at)
+        if parameter is None or parameter[1] in dict(values) or not _is_parameter(parameter[1], function):
+            return
+        end = parameter.end()
+        while next(steps) < MANY and (end := text.find(END_OF_PARAMETER, end)) >= 0:
+            value = text[parameter.end() : end]
+            end += len(END_OF_PARAMETER)
+            if _is_of_type(parameter[1], value, function) and (_holds_whole_calls(value) or not whole):
+                yield end, (start, name, (*values, (parameter[1], value))), found
+            end -= 1                                    # its line break may be that before the next one
+
+    steps, ways, tried = count(), [outside(0, ())], set()
+    while ways and next(steps) < MANY:
+        at, call, found = next(ways[-1], (-1, None, ()))
+        if at is None:
+            return list(found)
+        state = at, call and (call[1], frozenset(dict(call[2]))), bool(found)
+        if at == -1:
+            ways.pop()
+        elif state not in tried:
+            tried.add(state)
+            ways.append(inside(at, call, found) if call else outside(at, found))
+    return []
+
+
+def _is_parameter(name: str, function: dict | None) -> bool:
+    """Whether a function has such a parameter; yes if we do not know."""
+    parameters = (function or {}).get("parameters") or {}
+    properties = parameters.get("properties")
+    return not properties or name in properties or bool(parameters.get("additionalProperties"))
+
+
+def _is_of_type(name: str, text: str, function: dict | None) -> bool:
+    """Whether a text can be the value of a parameter."""
+    parameters = (function or {}).get("parameters") or {}
+    schema = (parameters.get("properties") or {}).get(name, {})
+    return not _could_not_be(_convert(text, schema, parameters), schema, parameters)
+
+
+def _holds_whole_calls(value: str) -> bool:
+    """Whether each call that begins in a value ends in it, and the other way round."""
+    depth = 0
+    for tag in re.finditer("<tool_call>\n<function=|</function>\n</tool_call>", value):
+        depth += -1 if tag[0].startswith("</") else 1
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _is_whole(values: dict, function: dict | None) -> bool:
+    return {*((function or {}).get("parameters") or {}).get("required", ())} <= values.keys()
+
+
+def _read_loosely(text: str, functions: dict[str, dict]) -> list[Written]:
+    """The calls in a text where closing tags may be missing."""
+    found, end = [], 0
+    while call := LOOSE_CALL.search(text, end):
+        one = _read_one_loosely(text, call, functions)
+        found += [one] if one else []
+        end = one.end if one else call.end()
+    return found
+
+
+def _read_one_loosely(text: str, call: re.Match, functions: dict[str, dict]) -> Written | None:
+    """The functions behind a <tool_call> (some models put in several); None if it is cut short."""
+    read, at = [], call.end()
+    while function := LOOSE_FUNCTION.match(text, at):
+        name, values, at = function[1].strip(), {}, function.end()
+        known = functions.get(name)
         # another parameter may begin within a value that is not closed; if it is one, and not just a text like it
+        known = None if known is None else (known.get("parameters") or {}).get("properties") or {}
         names = "[^<>\n]+" if known is None else "|".join(map(re.escape, known)) or "(?!)"
-        end_of_value = re.compile(rf"{END_OF_VALUE}|\n(?=<parameter=(?:{names})>)")
-        while parameter := PARAMETER.match(text, at):
+        end_of_value = re.compile(rf"{LOOSE_END_OF_PARAMETER}|\n(?=<parameter=(?:{names})>)")
+        while parameter := LOOSE_PARAMETER.match(text, at):
             end = end_of_value.search(text, parameter.end())
             if end is None:
-                return [], start
-            value, key = text[parameter.end() : end.start()], parameter[1].strip()
-            arguments[key], at = _convert(value, (known or {}).get(key, {})), end.end()
-        end = END_OF_FUNCTION.match(text, at)
+                return None
+            values[parameter[1].strip()], at = text[parameter.end() : end.start()], end.end()
+        end = LOOSE_END_OF_FUNCTION.match(text, at)
         if end is None:
-            return [], start
-        calls.append(ToolCall(name, arguments))
+            return None
+        read.append((name, values))
         at = end.end()
-    end = END_OF_CALL.match(text, at)
-    return (calls, end.end()) if calls and end else ([], start)
+    end = LOOSE_END_OF_CALL.match(text, at)
+    return Written(call.start(), end.end(), tuple(read)) if end else None
 
 
-def _convert(text: str, schema: dict):
+def _speaks_of_tags(one: Written) -> bool:
+    return any(TAG.search(value) for _, values in one.functions for value in values.values())
+
+
+def _around(text: str, found: list[Written]) -> str:
+    """What of a text is in no call."""
+    ends, starts = [0, *(one.end for one in found)], [*(one.start for one in found), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts))
+
+
+def _tool_call(name: str, values: dict[str, str], function: dict | None, doubtful: bool) -> ToolCall:
+    parameters = (function or {}).get("parameters") or {}
+    properties = parameters.get("properties") or {}
+    arguments = {key: _convert(value, properties.get(key, {}), parameters) for key, value in values.items()}
+    problem = (f"it cannot be told for sure what the values in this call of {name} are, since tags stand in them: call "
+               f"again with every tag in its place, and no other.")
+    return ToolCall(name, arguments, problem=problem if doubtful else None)
+
+
+def _convert(text: str, schema: dict, root: dict):
     """A value from its text, by the schema; text that is none of the schema's types stays text."""
-    kinds = _kinds(schema)
+    kinds = _kinds(schema, root)
     for kind, read in READERS.items():                  # from the narrowest: anything is a string
         if kind in kinds:
             try:
-                return read(text)
+                value = read(text)
             except (ValueError, RecursionError):        # the latter from JSON that is nested without end
                 continue
+            if kind not in EXACT or "string" not in kinds or json.dumps(value) == text:
+                return value
     return text
 
 
-def _kinds(schema: dict) -> set[str]:
-    """The names of the types that a schema allows; empty if it leaves them open."""
-    kind = schema.get("type") or ()
-    kinds = {kind} if isinstance(kind, str) else set(kind)
-    for choice in schema.get("anyOf") or ():
-        kinds |= _kinds(choice)
+def _could_not_be(value, schema: dict, root: dict) -> bool:
+    """Whether a value stayed text that should have become something else."""
+    kinds = _kinds(schema, root)
+    return isinstance(value, str) and bool(kinds) and "string" not in kinds
+
+
+def _kinds(schema: "dict | bool", root: dict, within: tuple[str, ...] = ()) -> set[str]:
+    """The names of the types that a schema allows; empty if it leaves them open.
+
+    Args:
+        root: where a reference such as "#/$defs/Unit" begins.
+        within: the references that led here; one that leads back to itself says nothing.
+    """
+    if not isinstance(schema, dict):
+        return set()
+    kind, reference = schema.get("type") or (), schema.get("$ref")
+    demands = [{kind} if isinstance(kind, str) else {*kind}]
+    demands.append({TYPES.get(type(value)) for value in [*schema.get("enum", ()), *_single(schema, "const")]})
+    if isinstance(reference, str) and reference not in within:
+        demands.append(_kinds(_resolved(reference, root), root, (*within, reference)))
+    for choices in (schema.get("anyOf"), schema.get("oneOf")):
+        kinds = [_kinds(choice, root, within) for choice in choices or ()]
+        demands.append(set().union(*kinds) if all(kinds) else set())
+    demands += [_kinds(part, root, within) for part in schema.get("allOf") or ()]
+    demands = [kinds for kinds in demands if kinds]
+    if not demands:
+        return set()
+    kinds = set.intersection(*demands) or set.union(*demands)
     return kinds | ({"null"} if schema.get("nullable") else set())
+
+
+def _single(schema: dict, key: str) -> list:
+    return [schema[key]] if key in schema else []
+
+
+def _resolved(reference: str, root: dict) -> "dict | bool":
+    """What a reference such as "#/$defs/Unit" leads to; all is allowed where it leads nowhere."""
+    place = root
+    for name in reference.removeprefix("#").split("/")[1:]:
+        name = name.replace("~1", "/").replace("~0", "~")
+        place = place.get(name, {}) if isinstance(place, dict) else {}
+    return place
 
 
 def _json(*kinds: type):
@@ -284,6 +459,7 @@ def _json(*kinds: type):
         value = json.loads(text)
         if not isinstance(value, kinds):
             raise ValueError
+        json.dumps(value, ensure_ascii=False).encode()  # half a character, as in "\\ud83d", is none of JSON's
         return value
 
     return read
@@ -308,6 +484,7 @@ def _read_number(text):
         return float(text)
 
 
+EXACT = ("boolean", "integer", "number")                # where it may be a string as well, only JSON's own form counts
 READERS = {"null": _read_null, "boolean": _read_boolean, "integer": int, "number": _read_number,
            "array": _json(list), "object": _json(dict), "string": str}  # fmt: skip
 
@@ -324,6 +501,8 @@ def call(tools: "Sequence[Callable | dict]", tool_call: ToolCall) -> str:
         tools: functions, among them the one called.
         tool_call: from `parse_tool_calls`.
     """
+    if tool_call.problem:
+        return f"SyntaxError: {tool_call.problem}"
     functions = {describe(tool)["function"]["name"]: tool for tool in tools if not isinstance(tool, dict)}
     function = functions.get(tool_call.name)
     if function is None:
@@ -332,9 +511,9 @@ def call(tools: "Sequence[Callable | dict]", tool_call: ToolCall) -> str:
     try:
         args, kwargs = _arguments(function, deepcopy(tool_call.arguments))
         result = function(*args, **kwargs)
-        return result if isinstance(result, str) else _as_text(result)
+        return _readable(result if isinstance(result, str) else _as_text(result))
     except (Exception, SystemExit) as error:
-        return f"{type(error).__name__}: {error}".removesuffix(": ")
+        return _readable(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _arguments(function: Callable, given: dict) -> tuple[list, dict]:
@@ -342,8 +521,8 @@ def _arguments(function: Callable, given: dict) -> tuple[list, dict]:
     properties, hints = describe(function)["function"]["parameters"]["properties"], get_type_hints(function)
     for name, value in given.items():
         schema, hint = properties.get(name, {}), hints.get(name)
-        kinds = _kinds(schema)
-        if isinstance(value, str) and kinds and "string" not in kinds:
+        kinds = _kinds(schema, properties)
+        if _could_not_be(value, schema, properties):
             raise TypeError(f"{name} must be of the type {' or '.join(sorted(kinds))}, not {value!r}")
         if "enum" in schema and value not in schema["enum"] and not (value is None and "null" in kinds):
             raise ValueError(f"{name} must be one of {', '.join(map(repr, schema['enum']))}, not {value!r}")
@@ -362,3 +541,8 @@ def _as_text(result) -> str:
         return json.dumps(result, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         return str(result)
+
+
+def _readable(text: str) -> str:
+    """The text with U+FFFD for each half of a character, as texts have it that were not UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -101,6 +101,14 @@ def official(name, old, new, lessons=()):
     return Mutant(name, "minqwen/official.py", old, new, "", ("tests/test_official_tokenizer.py",), lessons)
 
 
+def writing(name, old, new, within=""):
+    return Mutant(name, "minqwen/tokenizer.py", old, new, within, ("tests/test_tokenizer.py",))
+
+
+def calls(name, old, new, within=""):
+    return Mutant(name, "minqwen/tools.py", old, new, within, ("tests/test_tools.py",))
+
+
 def verify(name, old, new, within="", lessons=()):
     return Mutant(name, "minqwen/verify.py", old, new, within, ("tests/test_verify.py",), lessons)
 
@@ -306,7 +314,7 @@ N = -system.tril(-1)
            "            pass", tests=("tests/test_generate.py",)),
     Mutant("sampling without top_k is from all tokens", "minqwen/chat.py", '"top_k": 50', '"top_k": 0',
            tests=("tests/test_chat.py",)),
-    Mutant("[23] special tokens encoded as text", "minqwen/tokenizer.py", "(self.fast if special else self._plain)",
+    Mutant("[23] special tokens encoded as text", "minqwen/tokenizer.py", "self.fast if special else self._plain",
            "self._plain", tests=("tests/test_tokenizer.py",), lessons=(TOKENS,)),
     Mutant("[24] thinking asked for always", "minqwen/tokenizer.py", 'options["enable_thinking"] = bool(thinking)',
            'options["enable_thinking"] = True', tests=("tests/test_tokenizer.py",), lessons=(TOKENS,)),
@@ -314,14 +322,41 @@ N = -system.tril(-1)
            '("<|endoftext|>",)', tests=("tests/test_tokenizer.py",), lessons=(TOKENS,)),
     Mutant("half a character when streaming", "minqwen/tokenizer.py", r'text.removesuffix("\ufffd")', "text",
            tests=("tests/test_tokenizer.py",), lessons=(TOKENS, GENERATION)),
-    text("a cut character is lost", "piece = self.tokenizer.decode(self.ids, self.skip_special_tokens)[self.given :]",
-         'piece = ""', "def flush"),
+    text("a cut character is lost", "piece = self._text(self.ids)[self.given :]", 'piece = ""', "def flush"),
     text("special tokens are never shown", "skip_special_tokens=skip_special_tokens", "skip_special_tokens=True",
          "def decode"),
-    text("[23] no text is ever plain", "(self.fast if special else self._plain)", "self.fast"),
-    text("[23] a user speaks for others", 'if role == "system":', 'if role != "tool":'),
-    text("[23] breaks are left in the text", 'text[start : match.start()].replace(BREAK, "")',
-         "text[start : match.start()]"),
+    text("[23] no text is ever plain", "self.fast if special else self._plain", "self.fast"),
+    text("[23] breaks are left in the text", 'whole[end : match.start()].replace(seam, "")',
+         "whole[end : match.start()]"),
+    Mutant("[34] a user speaks for others", "minqwen/template.py", "else NOBODY * len(text)", "else text",
+           "def marks_of", ("tests/test_tokenizer.py",), (TOKENS,)),
+    writing("[34] a user thinks", 'if message["role"] in ("assistant", "system"):', 'if message["role"] != "tool":'),
+    writing("[34] a system message begins turns", "part if part in OWN_TOKENS else NOBODY * len(part)",
+            'part if part != "<think>" else NOBODY * len(part)'),
+    writing("tokens of the settings are left out", "if token.content not in known:", "if False:"),
+    writing("all since the last whole character is decoded again", "elif len(self.ids) > 3:", "elif False:"),
+    writing("a skipped token counts as a byte", "if not self._text([id]):", "if False:"),
+    Mutant("~ makes plain texts", "minqwen/template.py", 'self.filtered(texts, "joined")', "node",
+           tests=("tests/test_tokenizer.py",)),
+    Mutant("a split text finds its parts in what was cut out", "minqwen/template.py", 'len(part) + len(sep or "")',
+           "len(part)", tests=("tests/test_tokenizer.py",)),
+    Mutant("an answer that names </think> loses its beginning", "minqwen/chat.py", ' or "</think>" in reply:', ":",
+           tests=("tests/test_chat.py",)),
+    Mutant("a conversation's options overrule those of a call", "minqwen/chat.py", "self.options | options",
+           "options | self.options", tests=("tests/test_chat.py",)),
+    Mutant("nano's template cuts at a tag, thinking or not", "minqwen/nano/tokenizer.py",
+           'if message.reasoning_content is not string and "</think>" in', 'if "</think>" in',
+           tests=("tests/test_nano.py",)),
+    Mutant("tags in other tokens are tags", "minqwen/speech.py", 'part.replace("tool_call>", f"tool_call{seam}>")',
+           "part", tests=("tests/test_chat.py",)),
+    Mutant("what may become a call is said at once", "minqwen/speech.py", "if FUNCTION.startswith(text[n:])",
+           "if n == len(text)", tests=("tests/test_chat.py",)),
+    calls("[35] the first end of a value is its end", "while next(steps) < MANY and", "if next(steps) < MANY and"),
+    calls("[35] a value may begin a call and not end it", "and (_holds_whole_calls(value) or not whole)", ""),
+    calls("[35] a call that cannot be told for sure is run", "plain if written else True", "False"),
+    calls("[35] two readings of one parameter", "parameter[1] in dict(values) or", ""),
+    calls("what allOf says is not heard", 'schema.get("allOf")', 'schema.get("all")'),
+    calls("references lead nowhere", "reference not in within", "False"),
     official("[36] whole words before merges", "_merges(vocabulary))", "_merges(vocabulary), ignore_merges=True)"),
     official("[36] one split of each token", "for cut in range(1, len(token))", "for cut in range(1, len(token))[-1:]"),
     official("[23] official marks torn from their letters", r"?[\p{L}\p{M}]+", r"?\p{L}+"),

@@ -233,6 +233,22 @@ def test_a_conversation_goes_on_after_it_was_broken_off(qwen, at, break_off, sig
     assert same(talk("Again."), anew)
 
 
+def test_an_answer_that_names_the_tag_stays_whole_in_the_next_turn(qwen, says):
+    """Without its thinking beside it the template would look for that before the tag."""
+    talk = qwen.conversation(thinking=False)
+    says("a plain </think> tag<|im_end|>")
+    assert talk("Hi") == "a plain </think> tag"
+    assert "assistant\na plain </think> tag<|im_end|>" in qwen.inputs([*talk.messages, *talk.messages[:1]]).text
+    says("ok<|im_end|>")
+    assert "assistant\na plain </think> tag<|im_end|>" in talk("And?").prompt
+
+
+def test_options_of_a_call_overrule_those_of_the_conversation(qwen, says):
+    talk = qwen.conversation(max_new_tokens=5)
+    says("and on ", forever=True)
+    assert len(talk("Hi").ids) == 5 and len(talk("Hi", max_new_tokens=3).ids) == 3 and len(talk("Hi").ids) == 5
+
+
 # --------------------------------------------------------------------------------------------------------------- tools
 
 
@@ -264,7 +280,7 @@ def test_a_call_is_run_and_answered(qwen, says):
     assert (reply, reply.thinking, reply.finish, reply.tool_calls) == ("51587", "Done.", "stop", [call])
     schemas = "".join(json.dumps(describe(tool)) + "\n" for tool in (look_up, add))
     assert reply.prompt == (
-        turn("system", schemas) + turn("system", "Be kind.") + turn("user", "What is 48210 + 3377?")
+        turn("system", f"{schemas}<tool_call></tool_call>\n\nBe kind.") + turn("user", "What is 48210 + 3377?")
         + turn("assistant", f"<think>\nIt is long.\n</think>\n\nLet me see.\n\n{SUM}") + result("51587")
         + "<|im_start|>assistant\n<think>\n")
     assert reply.messages == [
@@ -362,6 +378,49 @@ def test_trap_26_what_is_a_call(qwen, says, said, thought, answer, called):
     assert reply.finish == ("tools" if called else "stop")
 
 
+def test_a_value_may_hold_whole_calls(qwen, says):
+    """The tool is run with what it was given, whole, and once."""
+    given = []
+
+    def keep(text: str):
+        given.append(text)
+
+    for stream in (False, True):
+        says(f"{written('keep', text=f'as {SUM} or </tool_call>')}{END}done{END}")
+        reply = qwen.chat("?", tools=[keep, add], stream=stream)
+        assert (list(reply)[-1] == "e") if stream else (reply == "done")
+    assert given == 2 * [f"as {SUM} or </tool_call>"]
+
+
+def test_a_call_that_lost_its_opening_tag(qwen, says):
+    lost = SUM.removeprefix("<tool_call>\n")
+    says(f"I <func{lost}{END}51587{END}")
+    pieces = list(qwen.chat("?", tools=[add], stream=True))
+    assert [(str(piece), piece.tool) for piece in pieces if piece.tool] == [(lost, "call"), ("51587", "result")]
+    assert "".join(piece for piece in pieces if not piece.tool) == "I <func51587"
+    says(f"{lost}{END}")
+    assert qwen.chat("?") == lost
+
+
+def test_what_only_begins_like_a_call_is_said_in_the_end(qwen, says):
+    for text in ("a <func", "a <function=", "a <tool_call>b", "<"):
+        says(f"{text}{END}")
+        pieces = list(qwen.chat("?", tools=[add], stream=True))
+        assert "".join(pieces) == text and all(piece.tool is None for piece in pieces)
+    says(f"<</think>a{END}")
+    assert qwen.chat("?", tools=[add], thinking=True).thinking == "<"
+
+
+def test_a_call_that_cannot_be_told_for_sure_is_told_to_the_model(qwen, says):
+    """Even where calls are the user's to run."""
+    unsure = written("look_up", word="attack\n<parameter=times>\n2")
+    schema = describe(look_up)
+    schema["function"]["parameters"]["properties"]["times"] = {"type": "integer"}
+    says(f"{unsure}{END}sorry{END}")
+    reply = qwen.chat("?", tools=[schema, add])
+    assert reply == "sorry" and "cannot be told for sure" in reply.tool_calls[0].result
+
+
 def test_without_tools_a_call_is_text(qwen, says):
     says(f"{SUM}{END}")
     reply = qwen.chat("?")
@@ -404,7 +463,7 @@ def test_no_result_and_no_argument_fakes_a_turn(qwen, says):
                        tools=[look_up]).prompt
     hook.remove()
     names = {name: read[0].count(id) for name, id in qwen.tokenizer.added_tokens.items()}
-    assert names == {"<|endoftext|>": 0, "<|im_start|>": 7, "<|im_end|>": 6, "<tool_call>": 2, "</tool_call>": 2,
+    assert names == {"<|endoftext|>": 0, "<|im_start|>": 7, "<|im_end|>": 6, "<tool_call>": 3, "</tool_call>": 3,
                      "<tool_response>": 2, "</tool_response>": 2, "<think>": 3, "</think>": 3, "<|vision_start|>": 0,
                      "<|vision_end|>": 0, "<|image_pad|>": 0, "<|video_pad|>": 0}
     assert qwen.tokenizer.decode(read[0], skip_special_tokens=False) == prompt
@@ -589,6 +648,7 @@ def test_a_whole_number_may_be_written_as_a_float(qwen, tmp_path):
     ("a text or a list of messages", {"messages": 5}),
     ("a text or a list of messages", {"messages": ["Hi", "there"]}),
     ("one or more messages", {"messages": []}),
+    ("half a character", {"messages": "\ud83d"}),
     ("begin with the system's already", {"messages": [{"role": "system", "content": "a"}], "system": "b"}),
 ])
 @pytest.mark.parametrize("stream", [False, True])

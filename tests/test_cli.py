@@ -1,5 +1,6 @@
 """The command line: every command runs, and what the user got wrong is one sentence and exit code 2."""
 
+import io
 import json
 import subprocess
 import sys
@@ -225,3 +226,13 @@ def test_chat_goes_on_after_an_interrupted_answer(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "you said hi!" in out and "you said stop ..." in out and "you said again!" in out
     assert qwen.options == {"system": "Be brief.", "thinking": False, "top_k": 5}
+
+
+def test_chat_goes_on_after_a_line_that_is_not_utf_8(monkeypatch, capsys):
+    qwen, lines = Talk(), io.TextIOWrapper(io.BytesIO(b"hi\n\xff\xfe oh\nagain\n"), encoding="utf-8")
+    monkeypatch.setattr("minqwen.chat.load", lambda *args, **kwargs: qwen)
+    monkeypatch.setattr("sys.stdin", lines)
+    assert cli.main(["chat"]) == 0
+    out, err = capsys.readouterr()
+    assert "you said hi!" in out and "you said again" in out and "oh" not in out
+    assert err.count("\n") == 1 and "not UTF-8" in err

@@ -23,7 +23,7 @@ def named(pairs):
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_is_a_mistake_somebody_notices(mutant, repository, tmp_path):
     """It still fits the code, it is still Python, and it names tests that exist."""
-    (tmp_path / "minqwen").mkdir()
+    (tmp_path / mutant.file).parent.mkdir(parents=True)
     before = (repository / mutant.file).read_text(encoding="utf-8")
     (tmp_path / mutant.file).write_text(before, encoding="utf-8")
     mutant.apply(tmp_path)

@@ -429,6 +429,13 @@ def test_trap_25_results_of_tools_are_no_questions(folder):
     assert "<think>\n\n</think>\n\nso" in render([*chat, {"role": "assistant", "content": "so"}])
 
 
+def test_thinking_is_looked_for_in_the_answer_only_if_it_is_not_beside_it(folder):
+    render, user = Tokenizer.from_folder(folder).render, {"role": "user", "content": "hi"}
+    for beside, said in (({"reasoning_content": ""}, "a plain </think> tag"), ({}, "tag"), ({"thinking": None}, "tag")):
+        answer = {"role": "assistant", "content": "a plain </think> tag", **beside}
+        assert f"assistant\n{said}<|im_end|>" in render([user, answer, user])
+
+
 def test_trap_26_calls_are_xml_and_values_that_are_no_text_are_json(folder):
     call = {"name": "book", "arguments": {"who": "ann", "sure": True, "seats": [1, 2]}}
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "so:", "tool_calls": [call]}]

@@ -3,12 +3,15 @@
 import functools
 import json
 import math
+import random
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
+from chat_support import byte_tokenizer
 
 from minqwen.errors import QwenError
+from minqwen.speech import Speech
 from minqwen.tools import ToolCall, call, describe, parse_tool_calls
 
 
@@ -250,7 +253,6 @@ F = "<tool_call>\n<function=weather>\n"
 
 @pytest.mark.parametrize("text", [
     F + "<parameter=city>\nBern\n</parameter>\n<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>",
-    F + "<parameter=city>\nBern\n<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>",
     F + "<parameter=city>\nBern\n</parameter>\n<parameter=days>\n2\n</function>\n</tool_call>",
     F + "<parameter=city>\nBern\n</parameter>\n<parameter=days>\n2\n</parameter>\n</tool_call>",
     F + "<parameter=city>\nBern\n<parameter=days>\n2\n</tool_call>",
@@ -267,7 +269,7 @@ def test_closings_may_be_missing_where_it_is_clear(text):
 
 
 def test_a_parameter_begins_in_an_open_value_only_if_there_is_one():
-    text = F + "<parameter=city>\nBern\n<parameter=of>\nParis\n</parameter>\n</function>\n</tool_call>"
+    text = F + "<parameter=city>\nBern\n<parameter=of>\nParis\n</function>\n</tool_call>"
     assert parse_tool_calls(text, [weather])[1] == [ToolCall("weather", {"city": "Bern\n<parameter=of>\nParis"})]
     assert parse_tool_calls(text)[1] == [ToolCall("weather", {"city": "Bern", "of": "Paris"})]
 
@@ -280,6 +282,101 @@ def test_a_call_cut_short_is_none():
         said, calls = parse_tool_calls(f"{whole}\n{whole[:end]}", [weather])
         assert said == whole[:end].strip() and len(calls) == 1
     assert len(parse_tool_calls(whole[:complete], [weather])[1]) == 1
+
+
+# ---- what the template writes is read back
+
+SEAMS = ["</parameter>", "<parameter=text>", "<parameter=none>", "</function>", "<function=note>", "</tool_call>",
+         "<tool_call>", "\n", "\n", " ", "x", "12", "ü", "👍", "</think>", "<|im_end|>", '"']
+
+
+def note(text: str, count: int = 1, ratio: float = 0.5, sure: bool = True, words: list[str] = (), table: dict = {},  # noqa: B006
+         maybe: int | None = None):
+    """With arguments of all types."""
+
+
+def random_call(rng):
+    whole = [written("weather", city="Bern"), written("note", text="hi", count=3)]
+
+    def text():
+        return "".join(rng.choices(SEAMS + whole, k=rng.randint(0, 6)))
+
+    values = {"text": text(), "count": rng.choice([0, -7, 10**20]), "ratio": rng.choice([1.5, 1e100, 3, -0.0]),
+              "sure": rng.random() < 0.5, "words": [text(), text()], "table": {text(): [text(), None, {"a": 1.5}]},
+              "maybe": rng.choice([None, 3])}
+    names = ["text", *rng.sample(list(values)[1:], rng.randint(0, 3))]
+    rng.shuffle(names)
+    return ToolCall("note", {name: values[name] for name in names})
+
+
+@pytest.mark.parametrize("first", range(0, 100, 20))
+def test_trap_35_what_the_template_writes_is_read_back(first):
+    """In one go and token by token, in any order, with text before; unless a value closes the very call it is in."""
+    tokenizer = byte_tokenizer()
+    for seed in range(first, first + 20):
+        rng = random.Random(seed)
+        calls = [random_call(rng) for _ in range(rng.randint(1, 3))]
+        said = rng.choice(["", "I see.", "a </tool_call> b"])
+        answer = {"role": "assistant", "content": said, "reasoning_content": "",
+                  "tool_calls": [one.official() for one in calls]}
+        text = tokenizer.render([{"role": "user", "content": "?"}, answer], add_generation_prompt=False)
+        text = text.split("</think>\n\n", 1)[1].removesuffix("<|im_end|>\n")
+        assert parse_tool_calls(text, [weather, note]) == (said, calls), seed
+        speech = Speech(tokenizer, "", tools=[weather, note])
+        pieces = list(speech.follow(id for id in tokenizer.encode(text) if id not in tokenizer.stop_ids))
+        assert list(map(str, speech.reply().tool_calls)) == [str(one).replace("<|im_end|>", "") for one in calls], seed
+        assert speech.reply() == said and sum(piece.tool == "call" for piece in pieces) == len(calls)
+
+
+@pytest.mark.parametrize("value", [
+    "a </tool_call> b", "a </parameter> b", "</parameter>", "\n</parameter>\n", "</function>\n</tool_call>",
+    "<tool_call>",
+    written("weather", city="Bern", days=2), f"first {written('note', text='hi')} then", written("note", text="hi") * 2,
+    "a\n</parameter>\n<parameter=text>\nb", "a\n</parameter>\n<parameter=count>\nnone",
+])
+def test_a_tool_is_run_with_what_it_was_given_and_nothing_else(value):
+    """Those that speak of tags, too; where it cannot be told, the model is."""
+    given = []
+
+    def note(text: str, count: int = 1):
+        given.append((text, count))
+
+    (found,) = parse_tool_calls(written("note", text=value), [weather, note])[1]
+    assert found == ToolCall("note", {"text": value})
+    result = call([weather, note], found)
+    assert given == [(value, 1)] or not given and "cannot be told for sure" in result and "\n" not in result
+    assert bool(given) != ("<parameter=" in value and not value.startswith(("<tool_call>", "first")))
+
+
+def test_a_mistake_is_told_and_no_tool_is_run_with_it():
+    """It might be part of the value before it, as the template would write that; but mostly it is a mistake."""
+    for wrong in ({"hour": 3}, {"days": "two"}):
+        (found,) = parse_tool_calls(written("weather", city="Bern", **wrong), [weather])[1]
+        assert call([weather], found).startswith("SyntaxError: it cannot be told for sure")
+    text = F + "<parameter=city>\nBern\n<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>"
+    (found,) = parse_tool_calls(text, [weather])[1]
+    assert found.arguments == {"city": "Bern\n<parameter=days>\n2"} and found.problem
+
+
+@pytest.mark.parametrize("behind", ["", "\n", "\n" + written("weather", city="Rom")])
+def test_a_call_may_have_lost_its_opening_tag(behind):
+    lost = written("weather", city="Bern").removeprefix("<tool_call>\n")
+    for before in ("", "Let me see.\n\n", "a <b> <function> "):
+        said, calls = parse_tool_calls(before + lost + behind, [weather])
+        assert said == before.strip() and calls[0] == ToolCall("weather", {"city": "Bern"})
+        assert len(calls) == 1 + ("Rom" in behind)
+
+
+def test_text_between_and_behind_calls():
+    bern, rom = written("weather", city="Bern"), written("weather", city="Rom")
+    said, calls = parse_tool_calls(f"First {bern} and then {rom} so.", [weather])
+    assert said == "First  and then  so." and [one.arguments["city"] for one in calls] == ["Bern", "Rom"]
+
+
+def test_reading_ends_soon_whatever_the_text():
+    many = "\n</parameter>\n<parameter=%d>\n" * 40 % tuple(range(40))
+    for text in (F + "<parameter=city>\n" + many * 20, (F + "<parameter=city>\n") * 300, many * 50):
+        assert parse_tool_calls(text, [weather]) == parse_tool_calls(text) == (text, [])
 
 
 @pytest.mark.parametrize("text", [
@@ -303,7 +400,47 @@ def test_trap_26_a_call_in_an_open_think_block_counts_if_nothing_follows():
     assert parse_tool_calls(text, [weather]) == (text, [])
 
 
+SCHEMA = {"type": "object", "$defs": {
+    "Unit": {"enum": ["c", "f"], "type": "string"}, "Count": {"$ref": "#/$defs/Whole"}, "Whole": {"type": "integer"},
+    "Loop": {"$ref": "#/$defs/Loop"}, "a/b": {"type": "object"}}, "properties": {
+    "unit": {"$ref": "#/$defs/Unit"}, "count": {"$ref": "#/$defs/Count", "description": "d"},
+    "one": {"oneOf": [{"type": "integer"}, {"type": "array"}]}, "lost": {"$ref": "#/$defs/Nowhere"},
+    "all": {"allOf": [{"$ref": "#/$defs/Whole"}, {"minimum": 1}]}, "loop": {"$ref": "#/$defs/Loop"},
+    "any": {"anyOf": [{"$ref": "#/$defs/Whole"}, {"type": "null"}]}, "list": {"type": ["number", "null"]},
+    "const": {"const": 3}, "enum": {"enum": [1, True, None]}, "mixed": {"enum": ["1", "b", 2]},
+    "slash": {"$ref": "#/$defs/a~1b"}, "open": {"anyOf": [{}, {"type": "integer"}]}, "true": True,
+    "both": {"type": ["string", "integer", "boolean"]}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", [
+    ("unit", "c"), ("count", 3), ("one", 3), ("one", [3]), ("all", 3), ("any", 3), ("any", None), ("list", 1.5),
+    ("list", None), ("const", 3), ("enum", 1), ("enum", True), ("enum", None), ("mixed", "b"), ("mixed", 2),
+    ("loop", "3"), ("slash", {"a": 1}), ("lost", "3"), ("open", "3"), ("true", "3"), ("both", "x"), ("both", 3),
+    ("both", True), ("both", "True"), ("both", " 3 "), ("both", "1_000"), ("both", "03"),
+])  # fmt: skip
+def test_types_wherever_a_schema_says_them(name, value):
+    """Behind references and in compositions; where a string is allowed it is one, unless written as JSON writes it."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
+    text = value if isinstance(value, str) else json.dumps(value)
+    (found,) = parse_tool_calls(written("f", **{name: text}), [tool])[1]
+    assert found.arguments == {name: value} and type(found.arguments[name]) is type(value)
+
+
 # --------------------------------------------------------------------------------------------------------------- call
+
+
+def test_results_hold_no_half_characters():
+    """As in texts that were not UTF-8: no tokenizer could encode them."""
+    def read(what: str):
+        if what == "error":
+            raise ValueError("\udcff")
+        return {"text": "a\udcffb", "pair": "\ud83d\ude00", "list": ["\ud83d"]}[what]
+
+    results = {what: call([read], ToolCall("read", {"what": what})) for what in ("text", "pair", "list", "error")}
+    assert results == {"text": "a\ufffdb", "pair": "😀", "list": '["\ufffd"]', "error": "ValueError: \ufffd"}
+    (found,) = parse_tool_calls(written("everything", words='["\\ud83d"]'), [everything])[1]
+    assert found.arguments == {"words": '["\\ud83d"]'}
+
 
 
 def test_results_become_text():

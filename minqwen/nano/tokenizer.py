@@ -74,7 +74,7 @@ TEMPLATE = """\
         {%- if loop.last or loop.nextitem.role != "tool" %}{{ "<|im_end|>\\n" }}{% endif %}
     {%- elif message.role == "assistant" %}
         {%- set thinking = message.reasoning_content or "" %}
-        {%- if "</think>" in content %}
+        {%- if message.reasoning_content is not string and "</think>" in content %}
             {%- set thinking = content.split("</think>")[0].split("<think>")[-1] %}
             {%- set content = content.split("</think>")[-1] | trim %}
         {%- endif %}
