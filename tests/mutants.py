@@ -305,7 +305,7 @@ N = -system.tril(-1)
     loading("[33] a head that was trained apart is tied", CHECKPOINT, "text.tie_word_embeddings = False", "pass"),
     loading("of two copies the last one counts", CHECKPOINT, "sorted(found, key=lambda one: one[:2])", "found"),
     loading("a copy counts of which the index does not speak", CHECKPOINT,
-            "if index.get(name, path.name) == path.name:", "if True:"),
+            "if index.get(name, file_name) == file_name:", "if True:"),
     loading("int8 without scales is taken for weights", CHECKPOINT, "if settings or odd:", "if settings:"),
     loading("to build a model a compiler is imported", CHECKPOINT,
             'fills = name.endswith("_") and not name.endswith("__")', "fills = False"),
