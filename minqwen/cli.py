@@ -207,12 +207,12 @@ def verify(arguments) -> int:
 def info(arguments) -> None:
     """Layers, parameters, bytes of weights, and the cache at a context. Names such as Qwen3.5-4B need no download."""
     from .checkpoint import load_config
-    from .config import OFFICIAL_SIZES, Config
+    from .config import OFFICIAL_SIZES, SAME_AS, Config
     from .info import describe
 
     name = arguments.checkpoint
     short = name.removeprefix("Qwen/").removesuffix("-Base")
-    known = short in OFFICIAL_SIZES and not Path(name).exists()
+    known = short in OFFICIAL_SIZES | SAME_AS and not Path(name).exists()
     config = Config.named(name) if known else load_config(name, arguments.revision)
     if arguments.context is not None and arguments.context < 1:
         raise QwenError(f"--context is {arguments.context}, and must be at least one token.")

@@ -309,9 +309,10 @@ class Config:
             ValueError: no such name; lists those there are.
         """
         name = name.removeprefix("Qwen/").removesuffix("-Base")
-        if name not in OFFICIAL_SIZES:
-            raise ValueError(f"There is no configuration named {name!r}; there are {', '.join(OFFICIAL_SIZES)}.")
-        text, vision = OFFICIAL_SIZES[name]
+        if name not in OFFICIAL_SIZES | SAME_AS:
+            known = ", ".join(OFFICIAL_SIZES | SAME_AS)
+            raise ValueError(f"There is no configuration named {name!r}; there are {known}.")
+        text, vision = OFFICIAL_SIZES[SAME_AS.get(name, name)]
         return cls(TextConfig(**text, mtp_num_hidden_layers=1), VisionConfig(**vision))
 
     def to_dict(self) -> dict:
@@ -348,6 +349,5 @@ OFFICIAL_SIZES = {  #    hidden    mlp  layers  Hq Hkv  Hv   tied   vision: dept
     "Qwen3.5-4B":   _size(2560,  9216,    32,  16,  4, 32,  True,            24,   1024, 4096,    16),
     "Qwen3.5-9B":   _size(4096, 12288,    32,  16,  4, 32, False,            27,   1152, 4304,    16),
     "Qwen3.5-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
-    "Qwen3.6-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
-    "Qwen3.8-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
 }  # fmt: skip
+SAME_AS = {"Qwen3.6-27B": "Qwen3.5-27B", "Qwen3.8-27B": "Qwen3.5-27B"}             # later weights of the same numbers

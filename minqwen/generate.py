@@ -187,12 +187,11 @@ def prefill(model: Qwen, input_ids: Tensor, cache: Cache, attention_mask: Tensor
     for start in range(0, T, prefill_chunk or T):
         piece = slice(start, start + (prefill_chunk or T))
         with interrupts_held_back():
-            hidden = model.hidden_states(
-                input_ids[:, piece], cache=cache,
-                attention_mask=None if attention_mask is None else attention_mask[:, piece],
-                position_ids=None if positions is None else positions[..., piece],
-                inputs_embeds=None if x is None else x[:, piece])
-    return model.head(hidden[:, -1:])[:, 0]
+            logits = model(input_ids[:, piece], cache=cache, logits_to_keep=1,
+                           attention_mask=None if attention_mask is None else attention_mask[:, piece],
+                           position_ids=None if positions is None else positions[..., piece],
+                           inputs_embeds=None if x is None else x[:, piece])
+    return logits[:, -1]
 
 
 @torch.no_grad()
