@@ -59,7 +59,7 @@ def stream(
     thinking_budget: int | None = None,
     think_ids: tuple[int, int] | None = None,
     end_think_ids: Sequence[int] = (),
-    prefill_chunk: int = 512,
+    prefill_chunk: int | None = 512,
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
