@@ -62,7 +62,8 @@ def load_config(path_or_name, revision=None):
 
 
 def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True):
-    """A checkpoint as a model that is ready to run: in eval mode, without gradients.
+    """A checkpoint as a model that is ready to run: in eval mode, without gradients (to train it, let it have them
+    again: `model.requires_grad_(True)`).
 
     The model is built without memory and then takes the tensors of the memory-mapped files as they are: on a
     CPU, in the stored dtype, loading copies nothing, and pages are read from disk when they are first used.
@@ -70,8 +71,9 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     Args:
         path_or_name: a folder, a name on the Hugging Face Hub ("Qwen/Qwen3.5-0.8B"), or one on ModelScope
             ("modelscope:Qwen/Qwen3.5-0.8B").
-        dtype: a torch dtype or its name; None, or "auto", keeps every tensor as it is stored. `A_log` and the norm
-            of the delta rule stay float32 if they are stored so: the model is another one without.
+        dtype: a torch dtype or its name; None, or "auto", keeps every tensor as it is stored; matrices of several
+            dtypes become what the configuration says, with a warning. `A_log` and the norm of the delta rule stay
+            float32 if they are stored so: the model is another one without.
         device: where the weights go.
         revision: branch, tag or commit of a checkpoint fetched by name.
         progress: show a progress bar, unless all is done within a second (or TQDM_DISABLE is set).
@@ -92,6 +94,7 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
         raise QwenError(f"{folder / CONFIG}: no model can be built of these sizes ({_first_line(error)}).") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check_tensors(folder, expected, stored, tied=config.tie_word_embeddings)
+    dtype = dtype or _one_dtype(config, {name: stored[name] for name in expected}, folder)
 
     tensors, opened = {}, {}
     bar = {"desc": "loading", "unit": " tensors", "leave": False, "delay": 1} if progress else {"disable": True}
@@ -210,6 +213,27 @@ def _fit(config, stored, folder):
             text.tie_word_embeddings = False
             warnings.warn(f"{CONFIG} of {folder} says that the embedding is the head, but a head of its own is stored "
                           f"beside it: that one is used (tie_word_embeddings is false).", stacklevel=3)
+
+
+def _one_dtype(config, stored, folder):
+    """The dtype for all if matrices that must multiply each other are stored in several; else None.
+
+    `transformers` reads everything as the configuration says. Norms may be more exact than the rest, and the tower may
+    be another dtype than the language model: then every tensor stays as it is.
+    """
+    parts = {}
+    for name, where in stored.items():
+        tower = name.startswith("model.visual.")
+        if tower or len(where.shape) > 1 or name.endswith("_proj.bias"):
+            parts.setdefault(tower, {}).setdefault(where.dtype, []).append(name)
+    for found in parts.values():
+        if len(found) > 1:
+            rare = min(found.values(), key=len)
+            warnings.warn(f"The weights in {folder} are stored in several dtypes ({_some(rare)} as "
+                          f"{stored[rare[0]].dtype}): all are read as {config.text_config.dtype}, as {CONFIG} says; "
+                          f"dtype=... chooses another.", stacklevel=4)
+            return getattr(torch, config.text_config.dtype)
+    return None
 
 
 def _official_name(name):
@@ -384,6 +408,8 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
         QwenError: there is a checkpoint and it may not be overwritten, or cannot be (Windows does not let a file go
             that a loaded model lies in); there is no tokenizer to take along.
     """
+    if not isinstance(model, Qwen):
+        raise QwenError(f"save_model takes the model itself, such as qwen.model, and not the {type(model).__name__}.")
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise QwenError(f"{folder} is a file; name a folder to save to.")

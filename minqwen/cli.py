@@ -212,7 +212,7 @@ def info(arguments) -> None:
 
     name = arguments.checkpoint
     short = name.removeprefix("Qwen/").removesuffix("-Base")
-    known = short in OFFICIAL_SIZES | SAME_AS and not Path(name).exists()
+    known = not Path(name).exists() and (short in OFFICIAL_SIZES | SAME_AS or "/" not in name)
     config = Config.named(name) if known else load_config(name, arguments.revision)
     if arguments.context is not None and arguments.context < 1:
         raise QwenError(f"--context is {arguments.context}, and must be at least one token.")

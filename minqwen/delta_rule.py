@@ -20,6 +20,8 @@ Layout and names of the arguments are those of `flash-linear-attention` and of `
     state   (B, Hv, Dk, Dv)   float32 always (float64 when v is): a half-precision memory degenerates in a few tokens
 """
 
+from functools import wraps
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
@@ -34,6 +36,20 @@ def l2norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     return (x32 * torch.rsqrt((x32 * x32).sum(-1, keepdim=True) + eps)).to(x.dtype)
 
 
+def _as_it_is(rule):
+    """Under `torch.autocast`, too, a rule computes in the dtypes that are written here."""
+
+    @wraps(rule)
+    def exact(q, *args, **options):
+        if q.is_meta or not torch.is_autocast_enabled(q.device.type):
+            return rule(q, *args, **options)
+        with torch.autocast(q.device.type, enabled=False):
+            return rule(q, *args, **options)
+
+    return exact
+
+
+@_as_it_is
 def recurrent_gated_delta_rule(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor,
     scale: float | None = None,
@@ -91,6 +107,7 @@ def recurrent_gated_delta_rule(
     return torch.stack(outputs, dim=1).to(dtype), (state.view(B, Hv, Dk, Dv) if output_final_state else None)
 
 
+@_as_it_is
 def chunk_gated_delta_rule(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor,
     scale: float | None = None,

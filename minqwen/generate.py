@@ -13,6 +13,7 @@ given but not read: to go on with the same cache, begin the next `input_ids` wit
 Symbols: B rows of the batch, T tokens of the prompt (pads included), V tokens of the vocabulary.
 """
 
+import inspect
 import math
 import signal
 import threading
@@ -32,6 +33,11 @@ __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "s
 def generate(model: Qwen, input_ids: "Tensor | Sequence[Sequence[int]]", attention_mask: Tensor | None = None,
              **options) -> list[list[int]]:
     """The new tokens of each row, the one it stopped at among them. Arguments and errors are those of `stream`."""
+    known = list(inspect.signature(stream).parameters)[3:]
+    if unknown := options.keys() - known:
+        raise QwenError(f"generate has no option {min(unknown)!r}; it has {', '.join(known)}.")
+    if not isinstance(input_ids, Tensor) and isinstance(input_ids, Iterable):
+        input_ids = list(input_ids)                      # it is looked at twice
     steps = stream(model, input_ids, attention_mask, **options)
     rows = [[] for _ in input_ids]
     for step in steps:
@@ -89,6 +95,9 @@ def stream(
     Raises:
         QwenError: a prompt, its pictures or a number that cannot be; raised here, before the first step.
     """
+    if not isinstance(model, Qwen):
+        raise QwenError(f"To generate takes the model itself, such as qwen.model, and not the {type(model).__name__}; "
+                        f"to talk there is qwen.chat.")
     max_new_tokens, top_k = number("max_new_tokens", max_new_tokens), number("top_k", top_k)
     temperature, top_p, min_p = number("temperature", temperature), number("top_p", top_p), number("min_p", min_p)
     presence_penalty = number("presence_penalty", presence_penalty)
@@ -219,7 +228,7 @@ def warp(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float 
 
     Args:
         temperature: below 1 the likely become likelier, above 1 less so.
-        top_k: only the k likeliest stay; 0 keeps all.
+        top_k: only the k likeliest stay, of equals as many as have room; 0 keeps all.
         top_p: of these, only the fewest that make up this probability. Holtzman et al. 2020 (arXiv 1904.09751).
         min_p: and only those at least this fraction as likely as the likeliest. Nguyen et al. 2024 (arXiv 2407.01082).
     """

@@ -58,8 +58,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     and 1.4 to 1.8 times for up to 16.
     """
     tokens, cores = x.numel() // x.shape[-1], math.gcd(len(weight), torch.get_num_threads())
-    small = weight.numel() < 2 ** 20
-    if tokens > 16 or cores == 1 or small or weight.dtype != torch.float32 or weight.device.type != "cpu":
+    plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not plain or not 1 <= tokens <= 16 or cores == 1 or weight.numel() < 2 ** 20:
         return F.linear(x, weight, bias)
     parts = rearrange(weight, "(cores n) d -> cores n d", cores=cores)
     rows = x.reshape(tokens, -1).expand(cores, -1, -1)                                      # (cores, tokens, d)

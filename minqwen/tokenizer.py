@@ -217,6 +217,10 @@ class Tokenizer:
         names = sorted(self.added_tokens, key=len, reverse=True)  # the longest match wins, as in `tokenizers`
         return re.compile("|".join(map(re.escape, names)) or "(?!)")
 
+    def __getstate__(self):
+        """For copies and pickles: a compiled template is neither, and is compiled anew when it is asked for."""
+        return {name: value for name, value in vars(self).items() if name != "_template"}
+
     @cached_property
     def _template(self):
         """The compiled template."""

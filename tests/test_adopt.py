@@ -307,3 +307,28 @@ def test_what_is_no_such_model(tokenizer):
     for other in (str(NANO), object(), torch.nn.Linear(2, 2)):
         with pytest.raises(QwenError, match="is no tokenizer"):
             minqwen.from_transformers(model, other)
+
+
+def official():
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    from support import SMALL
+    kinds = ["linear_attention"] * 3 + ["full_attention"]
+    return transformers.Qwen3_5ForCausalLM(transformers.Qwen3_5TextConfig(**SMALL, layer_types=kinds))
+
+
+def test_a_parameter_that_only_looks_like_one_is_refused():
+    """Quantized tensors may say that they are bfloat16, and be a class of their own."""
+    class Packed(torch.nn.Parameter):
+        pass
+
+    model = official()
+    model.model.norm.weight = Packed(model.model.norm.weight.detach())
+    with pytest.raises(QwenError, match="model.language_model.norm.weight is a Packed"):
+        minqwen.from_transformers(model)
+
+
+def test_a_model_on_several_devices_is_refused(monkeypatch):
+    model, where = official(), property(lambda self: torch.device("cuda:0" if self.dim() == 1 else "cpu"))
+    monkeypatch.setattr(torch.nn.Parameter, "device", where, raising=False)   # there may be but one here
+    with pytest.raises(QwenError, match="several devices .cpu, cuda:0."):
+        minqwen.from_transformers(model)

@@ -671,3 +671,10 @@ def test_a_checkpoint_that_cannot_chat_says_why(qwen):
     assert switchless.chat("Hi", thinking=False, max_new_tokens=2).finish == "length"
     with pytest.raises(QwenError, match="list of one or more chats"):
         qwen.chat_batch("Hi")
+
+
+def test_an_assistant_can_be_copied_and_pickled_after_it_has_spoken():
+    qwen = minqwen.load()
+    said = qwen.chat("hi", max_new_tokens=4)
+    for other in (copy.deepcopy(qwen), pickle.loads(pickle.dumps(qwen))):
+        assert other.chat("hi", max_new_tokens=4) == said

@@ -16,7 +16,9 @@ import torch
 from huggingface_hub import errors as hub_errors
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support import random_qwen, seeing_config, small_config
 
+import minqwen
 from minqwen import checkpoint
 from minqwen.checkpoint import load_config, load_model, resolve, save_model, without_memory
 from minqwen.config import Config, TextConfig, VisionConfig
@@ -269,25 +271,24 @@ def kilobytes(what):                               # of memory: VmRSS now, VmHWM
     return int(re.search(what + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 load_model(sys.argv[1])                            # whatever is needed once
-for dtype in ("bfloat16", None):                   # the smaller peak first
-    before = kilobytes("VmRSS")
-    model = load_model(sys.argv[2], dtype)
-    for tensor in model.parameters():
-        tensor.view(torch.uint8).amax()            # so that every page is read
-    print((kilobytes("VmHWM") - before) * 1024 / sum(tensor.nbytes for tensor in model.parameters()))
-    del model, tensor
+before = kilobytes("VmRSS")
+model = load_model(sys.argv[2], sys.argv[3])
+for tensor in model.parameters():
+    tensor.view(torch.uint8).amax()                # so that every page is read
+print((kilobytes("VmHWM") - before) * 1024 / sum(tensor.nbytes for tensor in model.parameters()))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux")
 def test_memory_holds_the_weights_once(tmp_path, folder):
-    """Whether 300 MB are taken as they are or cast; another process, for its peak to be its own."""
+    """Whether 300 MB are taken as they are or cast; each in another process, for its peak to be its own."""
     with torch.device("meta"):
         big = Qwen(tiny(hidden_size=512, intermediate_size=8192, num_hidden_layers=6))
     assert sum(tensor.nbytes for tensor in big.parameters()) > 300e6
     save_model(big.to_empty(device="cpu"), tmp_path / "big")
     process = [sys.executable, "-c", PEAK, folder, tmp_path / "big"]
-    cast, as_stored = map(float, subprocess.run(process, capture_output=True, text=True, check=True).stdout.split())
+    cast, as_stored = (float(subprocess.run([*process, dtype], capture_output=True, text=True, check=True).stdout)
+                       for dtype in ("bfloat16", "auto"))
     assert 0.9 < as_stored < 1.1
     assert 0.9 < cast < 1.3
 
@@ -849,3 +850,62 @@ def test_the_progress_bar_can_be_turned_off(folder, monkeypatch, capsys):
     load_model(folder)
     assert "loading" in capsys.readouterr().err
     assert "disable" not in options[-1]  # or TQDM_DISABLE would be overruled
+
+
+def test_config_json_is_the_first_to_go_and_the_last_to_come(tmp_path, monkeypatch):
+    model, folder, replace_file, went = random_qwen(small_config()), tmp_path / "a", os.replace, []
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        (source / name).write_text("x")
+    save_model(model, folder, max_shard_size=100_000, tokenizer_from=source)
+    monkeypatch.setattr(os, "replace", lambda a, b: went.append(os.path.basename(b)) or replace_file(a, b))
+    save_model(random_qwen(small_config(), seed=1), folder, max_shard_size=100_000, overwrite=True,
+               tokenizer_from=source)
+    assert went[0] == went[-1] == "config.json" and went.count("config.json") == 2
+
+
+def test_of_two_copies_the_index_counts_more_than_the_name(tmp_path):
+    model, folder, name = random_qwen(small_config()), tmp_path / "a", "model.language_model.norm.weight"
+    save_model(model, folder, max_shard_size=100_000)
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    shard, alias = index["weight_map"].pop(name), name.replace("language_model.", "")
+    tensors = load_file(folder / shard)
+    save_file(tensors | {alias: tensors[name], name: torch.full_like(tensors[name], 9.0)}, folder / shard)
+    index["weight_map"][alias] = shard                   # which speaks of the copy with the short name
+    path.write_text(json.dumps(index))
+    assert torch.equal(load_model(folder).model.language_model.norm.weight, model.model.language_model.norm.weight)
+
+
+@pytest.mark.parametrize("odd", ["lm_head.weight", "model.language_model.embed_tokens.weight",
+                                 "model.language_model.layers.3.self_attn.q_proj.weight",
+                                 "model.visual.blocks.0.mlp.linear_fc1.bias"])
+def test_matrices_of_several_dtypes_become_what_the_configuration_says(tmp_path, odd):
+    """As in `transformers`: some people keep a head or an embedding in float32, and no product takes both."""
+    model = random_qwen(seeing_config(tie_word_embeddings=False)).bfloat16()
+    save_model(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {odd: tensors[odd].float()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.warns(UserWarning, match=rf"{re.escape(odd)} as F32.: all are read as bfloat16, as config.json says"):
+        loaded = load_model(tmp_path)
+    assert {tensor.dtype for tensor in loaded.parameters()} == {torch.bfloat16}
+    assert torch.equal(loaded(IDS), model(IDS))
+    assert load_model(tmp_path, "float32").head_weight.dtype == torch.float32         # and nothing is said
+
+
+def test_norms_and_the_tower_may_be_more_exact_than_the_rest(tmp_path, recwarn):
+    model = random_qwen(seeing_config())
+    for name, tensor in model.named_parameters():
+        if "visual" not in name and "norm" not in name:
+            tensor.data = tensor.data.bfloat16()
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert not recwarn and all(torch.equal(a, b) and a.dtype == b.dtype
+                               for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+def test_what_is_no_model_is_not_saved(tmp_path):
+    with pytest.raises(QwenError, match="such as qwen.model, and not the Assistant"):
+        save_model(minqwen.load(), tmp_path / "new")
+    assert not (tmp_path / "new").exists()

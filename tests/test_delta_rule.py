@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support import error
+from torch.nn import functional as F
 
 from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
 
@@ -329,3 +330,38 @@ def test_wrong_shapes_are_told_in_one_sentence(form, wrong):
     x, options = WRONG[wrong](*inputs())
     with pytest.raises(ValueError, match=r"^[A-Za-z_]+ [^\n]+\.$"):
         FORMS[form](*x, **options)
+
+
+def test_what_has_faded_below_all_digits_is_nothing_at_all():
+    """Two tokens with gates of -45: neither the memory before nor the first token's writing leaves a trace of e-20."""
+    k = torch.eye(2).view(1, 2, 1, 2)
+    q, v = k.flip(1), torch.ones(1, 2, 1, 3)                                  # each reads what the other one wrote
+    g, beta = torch.full((1, 2, 1), -45.0), torch.ones(1, 2, 1)
+    o, state = chunk_gated_delta_rule(q, k, v, g, beta, initial_state=torch.ones(1, 1, 2, 3), output_final_state=True)
+    assert o.count_nonzero() == 0 and state[0, 0, 0].count_nonzero() == 0 and (state[0, 0, 1] == 1).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_gradient_for_the_initial_state_alone(form):
+    torch.manual_seed(0)
+    k = F.normalize(torch.randn(1, 40, 2, 4, dtype=torch.float64), dim=-1)
+    v, g, beta = torch.randn(1, 40, 2, 3).double(), -torch.rand(1, 40, 2).double(), torch.rand(1, 40, 2).double()
+    state, gradients = torch.randn(1, 2, 4, 3).double(), []
+    for rule in (FORMS[form], recurrent_gated_delta_rule):
+        leaves = [state.clone().requires_grad_(), v.clone().requires_grad_(rule is not FORMS[form])]
+        before = leaves[0].detach().clone()
+        o, final = rule(k, k, leaves[1], g, beta, initial_state=leaves[0], output_final_state=True)
+        gradients.append(torch.autograd.grad(o.sum() + final.square().sum(), leaves[0])[0])
+        assert torch.equal(leaves[0], before)
+    assert error(*gradients) < 1e-12
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_autocast_leaves_the_rule_alone(form):
+    torch.manual_seed(0)
+    k = F.normalize(torch.randn(1, 40, 2, 4), dim=-1)
+    v, g, beta, state = torch.randn(1, 40, 2, 3), -torch.rand(1, 40, 2), torch.rand(1, 40, 2), torch.randn(1, 2, 4, 3)
+    right = FORMS[form](k, k, v, g, beta, initial_state=state, output_final_state=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = FORMS[form](k, k, v, g, beta, initial_state=state, output_final_state=True)
+    assert all(torch.equal(*pair) for pair in zip(ours, right, strict=True))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import minqwen
 from minqwen.errors import QwenError
 from minqwen.generate import (
     ThinkingBudget,
+    _check_logits,
     decode_one_token,
     generate,
     interrupts_held_back,
@@ -454,3 +456,47 @@ def test_public_names(qwen):
         minqwen.no_such_thing  # noqa: B018
     with pytest.raises(ImportError):
         from minqwen import no_such_thing  # noqa: F401
+
+
+def test_a_long_prompt_is_read_in_pieces_unasked(qwen):
+    sizes = []
+    watch = qwen.register_forward_hook(lambda module, args, logits: sizes.append(args[0].shape[1]))
+    generate(qwen, tokens(1, 1100), max_new_tokens=1)
+    watch.remove()
+    assert sizes == [512, 512, 76]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_logits_are_warped_and_penalized_in_float32(dtype):
+    logits = torch.randn(3, 100, generator=torch.Generator().manual_seed(0)).mul(9).to(dtype)
+    for options in ({}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.01}):
+        ours = warp(logits, 0.7, **options)
+        assert ours.dtype == torch.float32 and torch.equal(ours, warp(logits.float(), 0.7, **options))
+    seen = torch.rand(3, 100, generator=torch.Generator().manual_seed(1)) < 0.5
+    ours = penalize(logits, seen, ~seen, 0.3, 1.3)
+    assert ours.dtype == torch.float32 and torch.equal(ours, penalize(logits.float(), seen, ~seen, 0.3, 1.3))
+
+
+def test_logits_may_rule_a_token_out():
+    _check_logits(torch.tensor([[1.0, -torch.inf]]), random_qwen(small_config()))
+
+
+def test_penalties_count_what_was_written_and_not_what_the_budget_replaced():
+    """The block is closed in place of the token that the model wants: that was not written, and comes next."""
+    qwen, logits = random_qwen(small_config()), torch.zeros(1, 300)
+    logits[0, 9] = 5.0                                                        # always
+    with mock.patch("minqwen.generate.prefill", lambda *_, **__: logits), \
+            mock.patch("minqwen.generate.decode_one_token", lambda *_: logits):
+        said = generate(qwen, [[7, 1]], max_new_tokens=2, thinking_budget=0, think_ids=(1, 2), presence_penalty=50.0)
+    assert said == [[2, 9]]
+
+
+def test_what_cannot_be_generated_from_is_said(qwen):
+    with pytest.raises(QwenError, match="such as qwen.model, and not the Assistant"):
+        generate(minqwen.load(), PROMPTS)
+    with pytest.raises(QwenError, match="no option 'max_tokens'; it has max_new_tokens, temperature"):
+        generate(qwen, PROMPTS, max_tokens=3)
+
+
+def test_rows_may_come_one_by_one(qwen):
+    assert generate(qwen, iter(PROMPTS), max_new_tokens=3) == generate(qwen, PROMPTS, max_new_tokens=3)

@@ -396,3 +396,64 @@ def test_errors_are_one_sentence(qwen):
             call()
         assert caught.value.args[0].count(". ") == 0, name
     assert full.length == 4
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("cores", [2, 3, 4, 6])
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 16, 17])
+def test_any_number_of_cores_shares_a_matrix(threads, cores, rows):
+    """1,028 rows of a matrix go into 2 and 4 parts, and not into 3 or 6."""
+    threads(cores)
+    x, weight, bias = torch.randn(rows, 1024), torch.randn(1028, 1024), torch.randn(1028)
+    assert error(linear(x, weight, bias), F.linear(x.double(), weight.double(), bias.double())) < 2e-6
+
+
+def test_no_rows_at_all_make_no_rows(threads):
+    threads(2)
+    assert linear(torch.ones(0, 1024), torch.ones(1028, 1024)).shape == (0, 1028)
+
+
+def test_decoding_convolves_as_the_prompt_does_in_bfloat16():
+    qwen = random_qwen(small_config()).bfloat16()
+    layer = qwen.model.language_model.layers[0].linear_attn
+    torch.manual_seed(0)
+    x = torch.randn(1, 64, layer.conv1d.weight.shape[0]).bfloat16()
+    whole, cache = layer.convolve(x, None, None, None), qwen.new_cache(1, 100).layers[0]
+    steps = torch.cat([layer.convolve(x[:, t : t + 1], None, None, cache) for t in range(64)], dim=1)
+    weight = layer.conv1d.weight[:, 0].double()
+    exact = F.conv1d(F.pad(x.mT.double(), (3, 0)), weight[:, None], groups=len(weight)).mT
+    exact = F.silu(exact.bfloat16())                                # rounded once before silu, and once behind it
+    for convolved in (whole, steps):
+        assert (convolved == exact).double().mean() > 0.999
+
+
+def test_a_cache_keeps_the_last_inputs_and_not_the_whole_prompt():
+    qwen = random_qwen(small_config())
+    cache = qwen.new_cache(1, 300)
+    with torch.no_grad():
+        qwen(tokens(1, 200), cache=cache)
+    last = cache.layers[0].conv_state
+    assert last.untyped_storage().nbytes() == last.nbytes
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_autocast_around_the_model(grad):
+    """In bfloat16 what torch's autocast takes for it; the rule, the norms and the decays stay in float32."""
+    qwen, ids = random_qwen(small_config()).requires_grad_(grad), tokens(2, 70)
+    right = qwen(ids).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = qwen(ids)
+        cache = qwen.new_cache(2, 80)
+        with torch.no_grad():
+            pieces = [qwen(ids[:, a:b], cache=cache) for a, b in ((0, 40), (40, 41), (41, 70))]
+    for ours in (logits, torch.cat(pieces, 1)):
+        assert ours.dtype == torch.bfloat16 and (ours.float() - right).norm() < 0.1 * right.norm()
+    if grad:
+        logits.float().logsumexp(-1).sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in qwen.parameters())
