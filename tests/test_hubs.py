@@ -7,6 +7,7 @@ import sys
 import threading
 from functools import partial
 
+import huggingface_hub
 import pytest
 import torch
 from hub_support import TOKEN, Hub
@@ -271,6 +272,7 @@ def test_two_processes_at_once(hub, prefix, tmp_path, checkpoints):
 
 def test_the_progress_bar_is_for_those_who_look(hub, prefix, capsys, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    huggingface_hub.utils.enable_progress_bars()         # `transformers` turns them off for all with its own
     if prefix:                                           # which reads it at import
         monkeypatch.setattr("modelscope_hub._download.tqdm", partial(tqdm, disable=False))
     resolve(prefix + "ann/one")
