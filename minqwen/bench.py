@@ -363,6 +363,10 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
         markdown: print the table once more at the end, for a README.
     """
     layers, rounds = layers or (8 if quick else 24), 3 if quick else 7
+    try:
+        wanted = re.compile(only)
+    except re.error as error:
+        raise QwenError(f"{only!r} is no regular expression ({error}).") from None
     official_modules()                                   # complains now, if it is missing
     from transformers.utils import logging
 
@@ -370,9 +374,11 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
     print(f"{machine()}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers\n\n{_line(HEADINGS)}", flush=True)
     rows = []
     for row in all_rows(layers, rounds, folder):
-        if re.search(only, row.what):
+        if wanted.search(row.what):
             rows.append(row.measured())
             print(rows[-1], flush=True)
+    if not rows:
+        raise QwenError(f"No row's name has {only!r} in it.")
     if markdown:
         print(f"\n{table(rows)}")
     return rows

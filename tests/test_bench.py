@@ -8,6 +8,7 @@ import torch
 from support import error, seeing_config
 
 from minqwen import bench, cli
+from minqwen.errors import QwenError
 
 pytest.importorskip("transformers", minversion="5.23")
 
@@ -197,3 +198,9 @@ def test_the_readme_says_what_the_bench_prints(repository):
         low, high = map(float, spread.split(" to "))
         assert low <= float(ratio) <= high and unit == known[what].unit
         assert aim == f"{known[what].aim:.2f} {'✓' if float(ratio) >= known[what].aim else '✗'}", what
+
+
+@pytest.mark.parametrize("only, says", [("(", "is no regular expression"), ("nothing of the kind", "No row's name")])
+def test_a_pattern_that_finds_nothing_is_told(only, says):
+    with pytest.raises(QwenError, match=says):
+        bench.run(only=only)
