@@ -208,7 +208,8 @@ class Assistant:
             raise QwenError(f"{self._name} has no vision tower, so it reads text alone: leave pictures and clips out.")
         if self.processor is None:
             raise QwenError(f"{self._name} does not say how its pictures are prepared, as it was not loaded from a "
-                            f"folder: set qwen.processor to a minqwen.media.Processor.")
+                            f"folder: give from_transformers an AutoProcessor, or set qwen.processor to a "
+                            f"minqwen.media.Processor.")
         return {"images": self.processor.images(pictures) if pictures else None,
                 "videos": self.processor.videos(clips) if clips else None}
 
@@ -248,8 +249,8 @@ class Assistant:
 
     def _check_tokenizer(self):
         if self.tokenizer is None:
-            raise QwenError(f"{self._name} has no tokenizer (tokenizer.json), so it cannot chat: add the file, or call "
-                            f"qwen.model and minqwen.generate with token ids.")
+            raise QwenError(f"{self._name} has no tokenizer (tokenizer.json), so it cannot chat: add the file (or "
+                            f"give from_transformers a tokenizer), or call qwen.model and minqwen.generate with ids.")
 
     @property
     def _name(self) -> str:

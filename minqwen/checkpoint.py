@@ -51,6 +51,9 @@ def load_config(path_or_name, revision=None):
     """The `Config` of a checkpoint. By name, this fetches no weights. Arguments and errors as in `load_model`."""
     folder = resolve(path_or_name, revision, progress=False, files=(CONFIG,))
     if not (folder / CONFIG).exists():
+        if (folder / "adapter_config.json").exists():
+            raise QwenError(f"{folder} is an adapter, which changes another checkpoint: load both with peft, call "
+                            f"merge_and_unload(), and save what that gives.")
         raise QwenError(f"{folder} is no checkpoint folder: {CONFIG} is missing.")
     official = read_json(folder / CONFIG)
     try:
@@ -165,6 +168,10 @@ def _find_tensors(folder):
                     if index.get(name, file_name) == file_name:
                         found.append((name in index, name == official, official, where))
         except SafetensorError as error:
+            with open(path, "rb") as file:
+                if file.read(20) == b"version https://git-":
+                    raise QwenError(f"{path} only says where its weights are kept (Git LFS): run `git lfs pull` in "
+                                    f"{folder}.") from None
             raise QwenError(
                 f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {short(error)}); fetch it again."
             ) from None

@@ -322,7 +322,7 @@ def test_checkpoints_that_cannot_see(qwen, twin):
     with pytest.raises(QwenError, match="no vision tower"):
         Assistant(random_qwen(blind), qwen.tokenizer).chat("?", images=[picture(9, 9)])
     bare = Assistant(qwen.model, qwen.tokenizer)
-    with pytest.raises(QwenError, match="set qwen.processor to a minqwen.media.Processor"):
+    with pytest.raises(QwenError, match="set qwen.processor to a minqwen.media.Processor."):
         bare.chat("?", images=[picture(9, 9)])
     assert bare.chat("?", max_new_tokens=2).finish == "length"
     bare.processor = qwen.processor

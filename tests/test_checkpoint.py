@@ -563,7 +563,7 @@ def test_truncated_file(folder, shards, keep):
 
 def test_a_git_lfs_pointer_is_no_weights(folder):
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    assert "is cut short or damaged (" in sentence(load_model, folder)
+    assert "only says where its weights are kept (Git LFS): run `git lfs pull` in" in sentence(load_model, folder)
 
 
 NORM = "model.language_model.norm.weight"
@@ -909,3 +909,9 @@ def test_what_is_no_model_is_not_saved(tmp_path):
     with pytest.raises(QwenError, match="such as qwen.model, and not the Assistant"):
         save_model(minqwen.load(), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_adapter_is_no_checkpoint(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(QwenError, match="is an adapter.*: load both with peft, call merge_and_unload"):
+        load_model(tmp_path)
