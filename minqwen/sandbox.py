@@ -161,6 +161,7 @@ def whole(values):
 
 
 def filtered(node, name):
+    """What stands in a template, passed through a filter."""
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 

@@ -14,7 +14,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.visitor import NodeTransformer
 
-from .sandbox import Sandbox
+from .sandbox import Sandbox, filtered
 
 NOBODY = "\0"                                           # stands for a character that makes no control token
 
@@ -85,18 +85,14 @@ class Owner(NodeTransformer):
     """Lets each text in a template be `Own`, and `a ~ b` keep it so."""
 
     def visit_Const(self, node):
-        return self.filtered(node, "own") if isinstance(node.value, str) else node
+        return filtered(node, "own") if isinstance(node.value, str) else node
 
     def visit_TemplateData(self, node):
-        return self.filtered(nodes.Const(node.data, lineno=node.lineno), "own")
+        return filtered(nodes.Const(node.data, lineno=node.lineno), "own")
 
     def visit_Concat(self, node):
         texts = nodes.List(self.generic_visit(node).nodes, lineno=node.lineno)
-        return self.filtered(texts, "joined")
-
-    @staticmethod
-    def filtered(node, name):
-        return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+        return filtered(texts, "joined")
 
 
 class Generation(Extension):

@@ -336,7 +336,7 @@ N = -system.tril(-1)
     writing("tokens of the settings are left out", "if token.content not in known:", "if False:"),
     writing("all since the last whole character is decoded again", "elif len(self.ids) > 3:", "elif False:"),
     writing("a skipped token counts as a byte", "if not self._text([id]):", "if False:"),
-    Mutant("~ makes plain texts", "minqwen/template.py", 'self.filtered(texts, "joined")', "node",
+    Mutant("~ makes plain texts", "minqwen/template.py", 'filtered(texts, "joined")', "node",
            tests=("tests/test_tokenizer.py",)),
     Mutant("a split text finds its parts in what was cut out", "minqwen/template.py", 'len(part) + len(sep or "")',
            "len(part)", tests=("tests/test_tokenizer.py",)),
