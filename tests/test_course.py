@@ -85,7 +85,7 @@ def test_beside_the_package_where_nothing_is_here(tmp_path, monkeypatch):
 def test_a_package_without_its_lessons(tmp_path, monkeypatch):
     (tmp_path / "site/minqwen").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "site")
-    monkeypatch.setattr(course, "SHIPPED", tmp_path / "site/minqwen/shipped")
+    monkeypatch.setattr(course.pieces, "SHIPPED", tmp_path / "site/minqwen/shipped")
     with complains("The lessons are not here", "notebooks"):
         course.piece("my_rotate")
 
@@ -226,7 +226,7 @@ def test_a_kept_function_that_can_not_be_defined(folder):
 
 def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):
     course.keep(defined(MINE, "my_rotate"))
-    monkeypatch.setattr(course.os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(course.pieces.os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         course.keep(defined(MINE.replace("3", "5"), "my_rotate"))
     assert course.piece("my_rotate")(2, 0, 0) == 6
@@ -266,4 +266,4 @@ def test_git_and_make_know_of_it(repository):
     makefile = (repository / "Makefile").read_text()
     steady = next(line for line in makefile.splitlines() if line.startswith("STEADY"))
     assert "MINQWEN_MINE=off" in steady.split()
-    assert Path(course.__file__).parent.parent == repository
+    assert Path(course.__file__).parents[2] == repository

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import einops
 import torch
 
-from .errors import QwenError, read_json
-from .files import INSTALLED, SHIPPED, write_whole
+from ..errors import QwenError, read_json
+from ..files import INSTALLED, SHIPPED, write_whole
 
 __all__ = ["PIECES", "keep", "kept", "piece"]
 
