@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 HOME = {                                        # where each public name is defined
     "load": "chat", "Assistant": "chat", "Reply": "chat", "Conversation": "chat",
-    "Config": "config", "Qwen": "model", "Cache": "model",
+    "Config": "config", "Qwen": "model", "Cache": "cache",
     "from_transformers": "adopt",
     "load_config": "checkpoint", "load_model": "checkpoint", "save_model": "checkpoint",
     "Tokenizer": "tokenizer", "official_tokenizer": "official",

@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 
 from . import generate as generation
+from .cache import Cache, Snapshot
 from .checkpoint import load_model, resolve
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .errors import QwenError, read_json
 from .files import SHIPPED
 from .media import Processor
 from .messages import as_messages, media_of
-from .model import Cache, GatedDeltaNet, Qwen, Snapshot
+from .model import GatedDeltaNet, Qwen
 from .speech import Piece, Reply, Speech
 from .tokenizer import Tokenizer
 from .tools import call, describe_all

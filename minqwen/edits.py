@@ -146,7 +146,7 @@ def _follow(stack, model) -> _Places:
     places, hidden_states = _Places(), model.hidden_states
 
     def followed(*args, **kwargs):
-        given = arguments(args, kwargs, Qwen.hidden_states)
+        given = arguments(args, kwargs)
         ids, mask, cache = given["input_ids"], given.get("attention_mask"), given.get("cache")
         if given.get("cu_seqlens") is not None:
             raise QwenError("Edits follow one sequence in each row; run packed sequences (cu_seqlens) one by one.")

@@ -24,8 +24,9 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from .cache import Cache
 from .errors import QwenError
-from .model import Cache, Qwen
+from .model import Qwen
 
 __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "sample", "stream", "warp"]
 

@@ -334,7 +334,7 @@ class Trace:
 
         def before(mixer, args):
             nonlocal padding
-            padding = args[1]
+            padding = args[1].padding
 
         def delta_rule(q, k, v, g, beta, state, *rest):
             initial = state if state is None else state.detach().clone()                    # decoding writes into it
@@ -427,7 +427,7 @@ class Trace:
         return rearrange(ids, "t -> 1 t") if ids.ndim == 1 else ids, media
 
 
-def arguments(args, kwargs, method=Qwen.forward) -> dict:
+def arguments(args, kwargs, method=Qwen.hidden_states) -> dict:
     """The arguments of a forward, or of another method, by name."""
     return dict(zip(inspect.signature(method).parameters, (None, *args), strict=False)) | kwargs
 

@@ -404,24 +404,24 @@ def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int 
     worst = Worst()
     compare = worst.compare
     for i, (layer, other) in enumerate(zip(ours.layers, theirs.layers, strict=True)):
-        x, cos, sin, *nothing = inputs[i]
-        angle = (torch.cat((cos, cos), -1).squeeze(2), torch.cat((sin, sin), -1).squeeze(2))
+        x, step, _ = inputs[i]
+        angle = tuple(torch.cat((y, y), -1).squeeze(2) for y in (step.cos, step.sin))
         normed = layer.input_layernorm(x)
         compare("RMSNorm before the mixer", i, normed, other.input_layernorm(x))
         if layer.layer_type == "full_attention":
             mixer, right = layer.self_attn, other.self_attn(normed, angle, None)[0]
             q = mixer.q_proj(normed).unflatten(-1, (-1, 2, mixer.head_dim))[..., 0, :]
             compare("RMSNorm of queries", i, mixer.q_norm(q), other.self_attn.q_norm(q))
-            compare("gated attention", i, mixer(normed, cos, sin, None, None), right)
+            compare("gated attention", i, mixer(normed, step), right)
         else:
             mixer, right = layer.linear_attn, other.linear_attn(normed)
             z = mixer.in_proj_z(normed).unflatten(-1, (mixer.num_v_heads, -1))
             compare("gated norm", i, mixer.norm(z.flip(1), z), other.linear_attn.norm(z.flip(1), z))
-            compare("Gated DeltaNet", i, mixer(normed, None, None, None), right)
+            compare("Gated DeltaNet", i, mixer(normed, step), right)
         x_mlp = layer.post_attention_layernorm(x)
         compare("RMSNorm before the MLP", i, x_mlp, other.post_attention_layernorm(x))
         compare("MLP", i, layer.mlp(x_mlp), other.mlp(x_mlp))
-        compare("decoder layer", i, layer(x, cos, sin, *nothing), other(x, angle))
+        compare("decoder layer", i, layer(x, step), other(x, angle))
     compare("last RMSNorm", len(ours.layers), ours.norm(x), theirs.norm(x))
 
     yield from worst.checks(tolerance)

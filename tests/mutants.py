@@ -58,6 +58,7 @@ def block(text, opening):
 
 CONFIG, CHECKPOINT = "minqwen/config.py", "minqwen/checkpoint.py"
 RULE, MODEL = "minqwen/delta_rule.py", "minqwen/model.py"
+CACHE, TOWER = "minqwen/cache.py", "minqwen/vision.py"
 RULE_TESTS, MODEL_TESTS = ("tests/test_delta_rule.py",), ("tests/test_model.py",)
 START, DELTA, VISION = "00_start_here", "03_delta_rule", "08_vision"
 TOKENS, ATTENTION = "01_tokens_and_chat", "05_gated_attention"
@@ -81,12 +82,16 @@ def loading(name, file, old, new):
     return Mutant(name, file, old, new, tests=(tests,))
 
 
-def sight(name, old, new, within="", tests=("tests/test_vision.py",), lessons=()):
-    return Mutant(name, MODEL, old, new, within, tests, lessons)
+def cache(name, old, new, within="", lessons=()):
+    return Mutant(name, CACHE, old, new, within, MODEL_TESTS, lessons)
+
+
+def sight(name, old, new, within="", file=TOWER, lessons=()):
+    return Mutant(name, file, old, new, within, ("tests/test_vision.py",), lessons)
 
 
 def mtp(name, old, new, within=""):
-    return sight(name, old, new, within, ("tests/test_mtp.py",))
+    return Mutant(name, MODEL, old, new, within, ("tests/test_mtp.py",))
 
 
 def loop(name, old, new, within=""):
@@ -197,13 +202,13 @@ N = -system.tril(-1)
           lessons=(DECODER,)),
     model("delta rule's gate a sigmoid", "* F.silu(full_precision(z))", "* torch.sigmoid(full_precision(z))",
           lessons=(DECODER,)),
-    model("no norm on queries", "rotate(self.q_norm(q), cos, sin)", "rotate(q, cos, sin)", lessons=(ATTENTION,)),
-    model("no norm on keys", "rotate(self.k_norm(k), cos, sin)", "rotate(k, cos, sin)", lessons=(ATTENTION,)),
+    model("no norm on queries", "rotate(self.q_norm(q), ", "rotate(q, ", lessons=(ATTENTION,)),
+    model("no norm on keys", "rotate(self.k_norm(k), ", "rotate(k, ", lessons=(ATTENTION,)),
     model("attention's heads tiled", "(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)",
           "(q, *(x.repeat(1, q.shape[1] // x.shape[1], 1, 1) for x in (k, v)), attn_mask=mask, is_causal=mask is None)",
           lessons=(MEMORY, ATTENTION)),
     model("attention looks ahead", "is_causal=mask is None", "is_causal=False", lessons=(MEMORY, ATTENTION)),
-    model("keys and values swapped in the cache", "self.values[:, :, self.length : end] = k, v",
+    cache("keys and values swapped in the cache", "self.values[:, :, self.length : end] = k, v",
           "self.values[:, :, self.length : end] = v, k", lessons=(MEMORY, ATTENTION)),
     model("keys of the delta rule not normed", "k = l2norm(full_precision(k).unflatten(-1, (self.num_k_heads, -1)))",
           "k = full_precision(k).unflatten(-1, (self.num_k_heads, -1))", lessons=(DELTA,)),
@@ -256,14 +261,15 @@ N = -system.tril(-1)
     model("[2] convolution across a border", " * same[:, None]", ""),
     model("[1] padding enters the layer", "x = padding.pack(x)", "pass", lessons=(GENERATION,)),
     model("[1] padding decays the memory", "g * padding.packed[..., None]", "g", lessons=(GENERATION,)),
-    model("[1] padding is looked at", "(causal & real[:, None])", "(causal | real[:, None] & causal)",
+    cache("[1] padding is looked at", "(causal & real[:, None])", "(causal | real[:, None] & causal)",
           lessons=(GENERATION,)),
-    model("[1] padding counts as position", "steps = (valid.cumsum(-1) - 1).clamp(min=0)", "pass"),
-    model("[5] a snapshot shares the state", "return self.recurrent_state.clone(), self.conv_state.clone()",
+    Mutant("[1] padding counts as position", TOWER, "steps = (valid.cumsum(-1) - 1).clamp(min=0)", "pass",
+           tests=MODEL_TESTS),
+    cache("[5] a snapshot shares the state", "return self.recurrent_state.clone(), self.conv_state.clone()",
           "return self.recurrent_state, self.conv_state", lessons=(GENERATION,)),
-    model("[5] the convolution is not put back", "self.recurrent_state, self.conv_state = (x.clone() for x in saved)",
+    cache("[5] the convolution is not put back", "self.recurrent_state, self.conv_state = (x.clone() for x in saved)",
           "self.recurrent_state = saved[0].clone()", lessons=(GENERATION,)),
-    model("[5] slots of pads stay pads after going back", "self.valid[:, self.length : end] = True",
+    cache("[5] slots of pads stay pads after going back", "self.valid[:, self.length : end] = True",
           "self.valid[:, self.length : end] &= True", lessons=(GENERATION,)),
     model("[4] the memory in the model's dtype", "cache.recurrent_state = state",
           "cache.recurrent_state = state.to(x.dtype)", lessons=(GENERATION,)),
@@ -286,13 +292,14 @@ N = -system.tril(-1)
           "self.mlp(self.post_attention_layernorm(x))", "self.mlp(self.input_layernorm(x))", lessons=(DECODER,)),
     model("the MLP replaces the stream", "return x + self.mlp(self.post", "return self.mlp(self.post",
           lessons=(DECODER,)),
-    model("the stream itself is normed", "normed = self.input_layernorm(x)", "normed = x = self.input_layernorm(x)",
+    model("the stream itself is normed", "x = x + mixer(self.input_layernorm(x), step, cache)",
+          "x = self.input_layernorm(x)\n        x = x + mixer(x, step, cache)",
           lessons=(DECODER,)),
     model("no last norm", "return self.norm(x)", "return x", "class TextModel", lessons=(TOKENS, DECODER)),
     model("embeddings scaled by the root of the width", "language_model.embed_tokens(input_ids)",
           "language_model.embed_tokens(input_ids) * self.config.text_config.hidden_size ** 0.5", "def embed(",
           lessons=(TOKENS,)),
-    model("the first logits are kept", "x[:, -logits_to_keep:]", "x[:, : logits_to_keep or None]", lessons=(TOKENS,)),
+    model("the first logits are kept", "[:, -logits_to_keep:])", "[:, : logits_to_keep or None])", lessons=(TOKENS,)),
 
     # ---- checkpoints, text, generation
     Mutant("[7] A_log and the gated norm cast with the rest", "minqwen/checkpoint.py",
@@ -451,16 +458,19 @@ N = -system.tril(-1)
     sight("frames of one size mixed", "(f p) h d -> f h p d", "(p f) h d -> f h p d"),
     sight("queries, keys and values of a patch head by head", "n (three h d) -> three n h d",
           "n (h three d) -> three n h d", lessons=(VISION,)),
+    sight("patches turned the other way", "a * cos - b * sin, b * cos + a * sin",
+          "a * cos + b * sin, b * cos - a * sin", lessons=(VISION,)),
     sight("rows and columns of patches swapped", "(rows[:, None, None] * frequency).expand(h, w, -1)",
           "(columns[None, :, None] * frequency).expand(h, w, -1)", lessons=(VISION,)),
     sight("patches rotated as text is", "1 / 10_000 ** (torch.arange(0, D // 2, 2",
           "1 / 10_000_000 ** (torch.arange(0, D // 2, 2", lessons=(VISION,)),
     sight("the tower's norms without a mean", "self.norm1(x)", "F.rms_norm(x, x.shape[-1:], eps=1e-6)",
           lessons=(VISION,)),
-    sight("pictures are not seen", "x = x.masked_scatter(here.unsqueeze(-1), features)", "pass", lessons=(VISION,)),
+    sight("pictures are not seen", "x = x.masked_scatter(here.unsqueeze(-1), features)", "pass", file=MODEL,
+          lessons=(VISION,)),
     sight("clips stand where pictures do", '("clip", self.config.video_token_id',
-          '("clip", self.config.image_token_id'),
-    sight("as many placeholders as you like", "if here.sum() != len(features):", "if False:"),
+          '("clip", self.config.image_token_id', file=MODEL),
+    sight("as many placeholders as you like", "if here.sum() != len(features):", "if False:", file=MODEL),
     sight("[16] text resumes one past a picture", "start += max(h, w)", "start += 1", lessons=(VISION,)),
     sight("[16] text resumes past all that is seen", "start += max(h, w)", "start += t * h * w", lessons=(VISION,)),
     sight("[16] text resumes past the shorter side", "start += max(h, w)", "start += min(h, w)", lessons=(VISION,)),
@@ -471,12 +481,12 @@ N = -system.tril(-1)
     sight("[19] a clip is one block", "grids[2] += t * [(1, h // merge, w // merge)]",
           "grids[2].append((t, h // merge, w // merge))"),
     sight("[16] decoding counts tokens", "self.positions = torch.maximum(self.positions, past.amax(-1))",
-          "self.positions = self.positions + (past > 0).sum(-1)", lessons=(VISION,)),
+          "self.positions = self.positions + (past > 0).sum(-1)", file=CACHE, lessons=(VISION,)),
     sight("[16] decoding goes on from the time of a picture", "past = position_ids.amax(0) + 1",
-          "past = position_ids[0] + 1", lessons=(VISION,)),
+          "past = position_ids[0] + 1", file=CACHE, lessons=(VISION,)),
     sight("[16] a snapshot forgets the offset", "snapshot.length, snapshot.padded, snapshot.positions.clone()",
           "snapshot.length, snapshot.padded, torch.full_like(self.positions, snapshot.length)",
-          lessons=(GENERATION,)),
+          file=CACHE, lessons=(GENERATION,)),
     sight("a picture in a later turn starts anew", "starts = [0] * B if cache is None else cache.positions.tolist()",
           "starts = [0] * B"),
     sight("[2] packed pictures are one sequence", "ends = [0, T] if cu_seqlens is None else cu_seqlens.tolist()",
@@ -501,8 +511,8 @@ N = -system.tril(-1)
     mtp("one norm for both halves", "self.pre_fc_norm_hidden(hidden)", "self.pre_fc_norm_embedding(hidden)"),
     mtp("the token itself is heard and not the next", "self.mtp(hidden[:, :-1], x[:, 1:]",
         "self.mtp(hidden[:, :-1], x[:, :-1]"),
-    mtp("the head stands one further", "position_ids.expand(3, B, T)[..., :-1], mask)",
-        "position_ids.expand(3, B, T)[..., 1:], mask)"),
+    mtp("the head stands one further", "position_ids.expand(3, B, T)[..., :-1], self",
+        "position_ids.expand(3, B, T)[..., 1:], self"),
     mtp("the head sees no pictures", "x = self.embed(input_ids, **pictures)", "x = self.embed(input_ids)"),
     mtp("[1] the head looks at pads", "None if valid is None else valid[:, :-1] & valid[:, 1:]", "None"),
     mtp("[1] the head looks at the last pad", "valid[:, :-1] & valid[:, 1:]", "valid[:, 1:]"),

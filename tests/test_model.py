@@ -8,7 +8,7 @@ from support import error, random_qwen, small_config, tokens
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minqwen.model import GatedDeltaNet, Qwen, linear
+from minqwen.model import GatedDeltaNet, Qwen, Step, linear
 from minqwen.verify import official_twin
 
 EXACT = 2e-5                                              # largest error over largest logit
@@ -335,7 +335,7 @@ def test_trap_13_query_and_gate_are_split_inside_each_head(qwen):
     layer.gated = lambda o, gate: seen.update(gate=gate) or o * torch.sigmoid(gate)
     layer.q_proj.weight.view(4, 2, 32, 64)[1, 1] = 0
     cos, sin = torch.ones(1, 5, 1, 8), torch.zeros(1, 5, 1, 8)
-    layer(torch.randn(1, 5, 64), cos, sin, None, None)
+    layer(torch.randn(1, 5, 64), Step(cos, sin))
     assert [head.eq(0).all().item() for head in seen["gate"].unbind(2)] == [False, True, False, False]
 
 
@@ -424,8 +424,9 @@ def test_decoding_convolves_as_the_prompt_does_in_bfloat16():
     layer = qwen.model.language_model.layers[0].linear_attn
     torch.manual_seed(0)
     x = torch.randn(1, 64, layer.conv1d.weight.shape[0]).bfloat16()
-    whole, cache = layer.convolve(x, None, None, None), qwen.new_cache(1, 100).layers[0]
-    steps = torch.cat([layer.convolve(x[:, t : t + 1], None, None, cache) for t in range(64)], dim=1)
+    step = Step(None, None)                              # a convolution has no positions
+    whole, cache = layer.convolve(x, step), qwen.new_cache(1, 100).layers[0]
+    steps = torch.cat([layer.convolve(x[:, t : t + 1], step, cache) for t in range(64)], dim=1)
     weight = layer.conv1d.weight[:, 0].double()
     exact = F.conv1d(F.pad(x.mT.double(), (3, 0)), weight[:, None], groups=len(weight)).mT
     exact = F.silu(exact.bfloat16())                                # rounded once before silu, and once behind it

@@ -7,7 +7,7 @@ import torch
 from support import IMAGE, error, one_by_one, prompt, random_qwen, seeing_config, small_config, tokens
 from torch.nn import functional as F
 
-from minqwen.model import AttentionCache, Qwen
+from minqwen.model import AttentionCache, Qwen, Step
 from minqwen.verify import official_mtp_logits, official_twin
 
 EXACT, PADDED = 2e-5, 1e-4                               # largest error over largest logit
@@ -22,6 +22,10 @@ def qwen():
 def twin(qwen):
     pytest.importorskip("transformers", minversion="5.23")
     return official_twin(qwen, pictures=True)
+
+
+def at(qwen, positions):
+    return Step.at(positions, qwen.config.text_config, qwen.head_weight.dtype)
 
 
 def reference(qwen, twin, inputs, **options):
@@ -71,7 +75,7 @@ def test_logits_at_given_positions(qwen):
     positions = torch.randint(0, 40, (3, 1, 30), generator=torch.Generator().manual_seed(0))
     given = qwen.mtp_logits(x, position_ids=positions)
     hidden = qwen.hidden_states(x, position_ids=positions)
-    by_hand = qwen.mtp(hidden[:, :-1], qwen.embed(x)[:, 1:], positions[..., :-1], None)
+    by_hand = qwen.mtp(hidden[:, :-1], qwen.embed(x)[:, 1:], at(qwen, positions[..., :-1]))
     assert error(given, F.linear(by_hand, qwen.head_weight)) < EXACT
     assert error(given, qwen.mtp_logits(x)) > 1e-3
     assert error(qwen.mtp_logits(x, position_ids=positions[0]), qwen.mtp_logits(x)) > 1e-3
@@ -161,9 +165,9 @@ def test_step_by_step_with_a_cache_is_at_once(layers, start):
     positions = qwen.positions(ids, image_grid_thw=inputs["image_grid_thw"])
     hidden, following = qwen.hidden_states(ids, None, positions, inputs_embeds=x)[:, :-1], x[:, 1:]
     positions = positions[..., :-1]
-    at_once, caches = qwen.mtp(hidden, following, positions, None), cache_of(qwen, 2, 60)
+    at_once, caches = qwen.mtp(hidden, following, at(qwen, positions)), cache_of(qwen, 2, 60)
     steps = [start] + [1] * (hidden.shape[1] - start)
-    out = [qwen.mtp(h, e, p, None, caches) for h, e, p in zip(
+    out = [qwen.mtp(h, e, at(qwen, p), caches) for h, e, p in zip(
         hidden.split(steps, dim=1), following.split(steps, dim=1), positions.split(steps, dim=-1), strict=True)]
     assert caches[-1].length == hidden.shape[1]
     assert error(torch.cat(out, dim=1), at_once) < EXACT
@@ -177,16 +181,16 @@ def test_trap_21_further_drafts_feed_back_the_state_behind_the_heads_own_norm(qw
     hidden, embed = qwen.hidden_states(x), qwen.model.language_model.embed_tokens
     caches = cache_of(qwen, 1, 20)
     following = torch.cat((x[:, 1:], qwen(x)[:, -1:].argmax(-1)), dim=1)                  # the model's own next token
-    state = qwen.mtp(hidden, embed(following), positions[..., :12], None, caches)[:, -1:]
+    state = qwen.mtp(hidden, embed(following), at(qwen, positions[..., :12]), caches)[:, -1:]
     states, drafts = [state], [F.linear(state, qwen.head_weight).argmax(-1)]
     for n in range(12, 15):
-        state = qwen.mtp(states[-1], embed(drafts[-1]), positions[..., n : n + 1], None, caches)
+        state = qwen.mtp(states[-1], embed(drafts[-1]), at(qwen, positions[..., n : n + 1]), caches)
         states.append(state)
         drafts.append(F.linear(state, qwen.head_weight).argmax(-1))
 
     grown, heard = hidden, following
     for n in range(4):
-        out = qwen.mtp(grown, embed(heard), positions[..., : grown.shape[1]], None)
+        out = qwen.mtp(grown, embed(heard), at(qwen, positions[..., : grown.shape[1]]))
         assert error(states[n], out[:, -1:]) < EXACT
         grown, heard = torch.cat((grown, out[:, -1:]), dim=1), torch.cat((heard, drafts[n]), dim=1)
 
@@ -196,14 +200,14 @@ def test_drafts_that_were_refused_are_taken_back(qwen):
     """An attention cache is cropped by going back to where it was."""
     x = tokens(1, 20, IMAGE)
     hidden, e, p = qwen.hidden_states(x)[:, :-1], qwen.embed(x)[:, 1:], torch.arange(19).expand(3, 1, 19)
-    right, caches = qwen.mtp(hidden, e, p, None), cache_of(qwen, 1, 30)
-    qwen.mtp(hidden[:, :10], e[:, :10], p[..., :10], None, caches)
+    right, caches = qwen.mtp(hidden, e, at(qwen, p)), cache_of(qwen, 1, 30)
+    qwen.mtp(hidden[:, :10], e[:, :10], at(qwen, p[..., :10]), caches)
     here = [cache.snapshot() for cache in caches]
     for n in (10, 11, 12):                                # three steps with the wrong tokens
-        qwen.mtp(hidden[:, n : n + 1], e[:, :1], p[..., n : n + 1], None, caches)
+        qwen.mtp(hidden[:, n : n + 1], e[:, :1], at(qwen, p[..., n : n + 1]), caches)
     for cache, length in zip(caches, here, strict=True):
         cache.restore(length)
-    out = [qwen.mtp(hidden[:, n : n + 1], e[:, n : n + 1], p[..., n : n + 1], None, caches) for n in range(10, 19)]
+    out = [qwen.mtp(hidden[:, n : n + 1], e[:, n : n + 1], at(qwen, p[..., n : n + 1]), caches) for n in range(10, 19)]
     assert error(torch.cat(out, dim=1), right[:, 10:]) < EXACT
 
 

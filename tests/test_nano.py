@@ -18,7 +18,7 @@ from torch.nn import functional as F
 import minqwen
 from minqwen.chat import Reply
 from minqwen.media import Clip
-from minqwen.model import GatedDeltaNet, Qwen
+from minqwen.model import GatedDeltaNet, Qwen, Step
 from minqwen.nano import pictures, train, world
 from minqwen.nano import score as scoring
 from minqwen.nano.tokenizer import build_tokenizer, save_tokenizer
@@ -857,7 +857,8 @@ def test_the_head_for_two_tokens_ahead_has_learnt_to_draft(qwen):
         return logits, (logits.argmax(-1) == targets[learnt]).float().mean().item()
 
     def draft(hidden, embedded):
-        return measure(model.mtp(hidden, embedded, positions[..., :-1], None))
+        step = Step.at(positions[..., :-1], model.config.text_config, hidden.dtype)
+        return measure(model.mtp(hidden, embedded, step))
 
     logits, accuracy = draft(hidden[:, :-1], embedded[:, 1:])
     assert accuracy >= 0.9

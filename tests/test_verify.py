@@ -15,6 +15,7 @@ from test_lessons_with_checkpoint import make_tokenizer
 import minqwen.media as media
 import minqwen.model as architecture
 import minqwen.verify as verification
+import minqwen.vision as vision
 from minqwen.checkpoint import save_model
 from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
@@ -188,19 +189,19 @@ def scaled_forward(piece):
     return lambda patch: patch.setattr(piece, "forward", scaled(piece.forward))
 
 
-positions, advance = architecture.mrope_positions, architecture.Cache.advance
+positions, advance = vision.mrope_positions, architecture.Cache.advance
 BROKEN_SIGHT = {
-    "patches, and their learned positions": scaled_forward(architecture.PatchEmbedding),
+    "patches, and their learned positions": scaled_forward(vision.PatchEmbedding),
     "rotary positions of patches": lambda patch: patch.setattr(
-        architecture.VisionTower, "rotary_angles", scaled(architecture.VisionTower.rotary_angles)),
-    "attention inside a frame": scaled_forward(architecture.VisionAttention),
-    "the tower's MLP": scaled_forward(architecture.VisionMLP),
-    "the tower's block": scaled_forward(architecture.VisionBlock),
-    "merger": scaled_forward(architecture.PatchMerger),
+        vision.VisionTower, "rotary_angles", scaled(vision.VisionTower.rotary_angles)),
+    "attention inside a frame": scaled_forward(vision.VisionAttention),
+    "the tower's MLP": scaled_forward(vision.VisionMLP),
+    "the tower's block": scaled_forward(vision.VisionBlock),
+    "merger": scaled_forward(vision.PatchMerger),
     "vision tower": lambda patch: patch.setattr(
-        architecture.VisionTower, "learned_positions", scaled(architecture.VisionTower.learned_positions)),
+        vision.VisionTower, "learned_positions", scaled(vision.VisionTower.learned_positions)),
     "positions, with pictures": lambda patch: patch.setattr(
-        architecture, "mrope_positions", lambda *x: positions(*x)[[0, 2, 1]]),
+        vision, "mrope_positions", lambda *x: positions(*x)[[0, 2, 1]]),
     "logits with a picture": lambda patch: patch.setattr(
         architecture.Qwen, "embed", lambda self, input_ids, *x, **y: self.model.language_model.embed_tokens(input_ids)),
     "decoding behind a picture": lambda patch: patch.setattr(
@@ -210,7 +211,7 @@ BROKEN_SIGHT = {
         architecture.AttentionCache, "append", lambda self, k, v: [1.01 * x for x in append(self, k, v)]),
     "multi-token prediction": scaled_forward(architecture.MultiTokenPrediction),
     "multi-token prediction, padded": lambda patch: patch.setattr(
-        architecture.Qwen, "_attention_mask", lambda *x: None),
+        architecture, "may_look", lambda *x, **y: None),
 }
 
 

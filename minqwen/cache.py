@@ -1,0 +1,203 @@
+"""What a model remembers of the tokens it has read, and which of them are real.
+
+An attention layer keeps the keys and values of every token; a Gated DeltaNet layer keeps one matrix for each head and
+the last few inputs of its convolution, however long the text. One can go back to where a snapshot was taken.
+
+Rows of a batch differ in length, and several texts may lie packed in one row: then a token must not be mixed with a
+pad, nor with another text. Symbols are those of `model.py`.
+"""
+
+import weakref
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .config import TextConfig
+
+__all__ = ["AttentionCache", "Cache", "DeltaCache", "Padding", "Snapshot", "may_look", "real_tokens",
+           "sequence_of_tokens"]
+
+# ------------------------------------------------------------------------------------------------------- caches
+
+
+class AttentionCache:
+    """Keys (after norm and rotary) and values of every token so far: (B, Hkv, max_length, D), filled up to `length`."""
+
+    def __init__(self, config: TextConfig, batch_size, max_length, dtype, device):
+        shape = (batch_size, config.num_key_value_heads, max_length, config.head_dim)
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        end = self.length + k.shape[2]
+        self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = k, v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def snapshot(self):
+        return self.length
+
+    def restore(self, saved) -> None:
+        self.length = saved
+
+
+class DeltaCache:
+    """A Gated DeltaNet layer's past, of constant size: the memory, and the convolution's last inputs."""
+
+    def __init__(self, config: TextConfig, batch_size, max_length, dtype, device):
+        Hv, Dk, Dv = config.linear_num_value_heads, config.linear_key_head_dim, config.linear_value_head_dim
+        channels = 2 * config.linear_num_key_heads * Dk + Hv * Dv
+        self.recurrent_state = torch.zeros(batch_size, Hv, Dk, Dv, device=device)           # float32 whatever the dtype
+        before = config.linear_conv_kernel_dim - 1
+        self.conv_state = torch.zeros(batch_size, before, channels, dtype=dtype, device=device)
+
+    def snapshot(self):
+        return self.recurrent_state.clone(), self.conv_state.clone()
+
+    def restore(self, saved) -> None:
+        self.recurrent_state, self.conv_state = (x.clone() for x in saved)
+
+
+class Snapshot:
+    """Where a cache stood. Keys and values are not copied: they stay in their slots until others are written there."""
+
+    def __init__(self, cache: "Cache"):
+        self.length, self.padded, self.positions = cache.length, cache.padded, cache.positions.clone()
+        self.layers = [layer.snapshot() for layer in cache.layers]
+        self.overwritten = False
+
+
+class Cache:
+    """What the model remembers of the tokens it has read, layer by layer.
+
+    length:     slots filled so far, pads included.
+    positions:  (B,) the next text position of each row: its count of real tokens, and less than that after a picture,
+                whose tokens lie side by side.
+    valid:      (B, max_length) which slots hold a real token.
+    midway:     a forward pass is on its way, or broke off: some layers have read its tokens and others have not.
+    """
+
+    def __init__(self, config: TextConfig, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device):
+        kinds = {"full_attention": AttentionCache, "linear_attention": DeltaCache}
+        self.layers = [kinds[kind](config, batch_size, max_length, dtype, device) for kind in config.layer_types]
+        self.batch_size, self.max_length = batch_size, max_length
+        self.length, self.padded, self.midway = 0, False, False
+        self.positions = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.valid = torch.ones(batch_size, max_length, dtype=torch.bool, device=device)
+        self._snapshots = weakref.WeakSet()
+
+    def check_room(self, batch_size: int, tokens: int) -> None:
+        if self.midway:
+            raise ValueError("A forward pass broke off and left the layers of this cache at different tokens: restore "
+                             "a snapshot of it, or make a new one.")
+        if batch_size != self.batch_size:
+            raise ValueError(f"This cache was made for {self.batch_size} rows, but the batch has {batch_size}: "
+                             f"make a new one.")
+        if self.length + tokens > self.max_length:
+            raise ValueError(f"The cache holds {self.length} of {self.max_length} tokens and {tokens} more do not fit: "
+                             f"make it longer with new_cache(max_length=...).")
+
+    def advance(self, position_ids: Tensor, valid: Tensor | None) -> None:
+        """Make room for tokens at these positions, (3, B, T), of which `valid`, (B, T), are real (None: all)."""
+        for snapshot in self._snapshots:
+            snapshot.overwritten |= snapshot.length > self.length
+        end = self.length + position_ids.shape[-1]
+        self.valid[:, self.length : end] = True if valid is None else valid
+        past = position_ids.amax(0) + 1                                                     # (B, T)
+        past = past if valid is None else past.masked_fill(~valid, 0)
+        self.positions = torch.maximum(self.positions, past.amax(-1))
+        self.padded |= valid is not None
+        self.length, self.midway = end, True
+
+    def snapshot(self) -> Snapshot:
+        """Remember this place: a recurrent state cannot be cropped, so one can only go back to where it was kept."""
+        snapshot = Snapshot(self)
+        self._snapshots.add(snapshot)
+        return snapshot
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to `snapshot`, as often as you like.
+
+        Raises:
+            ValueError: tokens it counted on were overwritten meanwhile, after going back further than it.
+        """
+        if snapshot.overwritten:
+            raise ValueError("This snapshot cannot be restored: after going back to an earlier one, new tokens were "
+                             "written over its keys and values.")
+        self.length, self.padded, self.positions = snapshot.length, snapshot.padded, snapshot.positions.clone()
+        self.midway = False
+        for layer, saved in zip(self.layers, snapshot.layers, strict=True):
+            layer.restore(saved)
+
+
+# ------------------------------------------------------------------------- which tokens are real, and who sees whom
+
+
+def real_tokens(input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None = None) -> Tensor | None:
+    """(B, T) bool, False for padding; None where all tokens are real, which is cheaper to go on with.
+
+    Args:
+        attention_mask: (B, T), 0 = padding; with a cache also (B, tokens before + T).
+    Raises:
+        ValueError: a mask of another shape.
+    """
+    (B, T), before = input_ids.shape, 0 if cache is None else cache.length
+    if attention_mask is None:
+        return None
+    if attention_mask.shape not in ((B, T), (B, before + T)):
+        raise ValueError(f"attention_mask must be {(B, T)}" + (f" or {(B, before + T)}" if before else "")
+                         + f" for these tokens, but is {tuple(attention_mask.shape)}.")
+    valid = attention_mask[:, -T:].bool()
+    return None if valid.all() else valid
+
+
+class Padding:
+    """Which tokens of a batch are real, and how to close the gaps.
+
+    A recurrent layer has no positions, only an order: moving every row's real tokens to the front, with the pads as
+    exact no-ops behind them, makes a padded row the same computation as the row alone - padded left, right or in the
+    middle, and whatever the memory held before.
+    """
+
+    def __init__(self, valid: Tensor):
+        """valid: (B, T) bool, True for a real token."""
+        self.lengths = valid.sum(-1)                                                        # (B,)
+        self.packed = torch.arange(valid.shape[1], device=valid.device) < self.lengths[:, None]
+        self.order = torch.argsort((~valid).byte(), dim=1, stable=True)  # where each packed token stands in its row
+        self.place = torch.argsort(self.order, dim=1)                    # and where each token of a row is packed
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, T, C): the rows' real tokens first, then zeros."""
+        return x.gather(1, self.order[..., None].expand_as(x)).masked_fill(~self.packed[..., None], 0)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """(B, T, C): every token back in its place, zeros for the pads."""
+        return x.masked_fill(~self.packed[..., None], 0).gather(1, self.place[..., None].expand_as(x))
+
+
+def sequence_of_tokens(cu_seqlens: Tensor, T: int) -> Tensor:
+    """(T,): which of the packed sequences each token belongs to."""
+    return torch.bucketize(torch.arange(T, device=cu_seqlens.device), cu_seqlens[1:], right=True)
+
+
+def may_look(B: int, T: int, valid: Tensor | None, cache: Cache | None = None, cu_seqlens: Tensor | None = None,
+             device: torch.device | None = None) -> Tensor | None:
+    """(B or 1, 1, T, S), True where a query may look; None where plain causality says it all.
+
+    valid: (B, T) from `real_tokens`; cache: as it stood before these tokens; cu_seqlens: (N + 1,) of packed sequences.
+    """
+    if cu_seqlens is not None:
+        sequence = sequence_of_tokens(cu_seqlens, T)
+        return (sequence[:, None] == sequence).tril()[None, None]
+    before, padded = (0, False) if cache is None else (cache.length, cache.padded)
+    if valid is None and not padded and (before == 0 or T == 1):
+        return None
+    causal = torch.ones(T, before + T, dtype=torch.bool, device=device).tril(before)
+    if valid is None and not padded:
+        return causal[None, None]
+    now = torch.ones(B, T, dtype=torch.bool, device=device) if valid is None else valid
+    real = now if cache is None else torch.cat((cache.valid[:, :before], now), dim=1)       # (B, S)
+    # a pad may look at itself, so that its softmax has something to sum over: its answer is finite, and never read
+    itself = torch.eye(T, dtype=torch.bool, device=device)
+    return ((causal & real[:, None]) | F.pad(itself, (before, 0)))[:, None]
