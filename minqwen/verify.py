@@ -15,12 +15,12 @@ Three rings, from the inside out:
 An error is always the largest difference over the largest entry of what is right. The pieces of layer i of both models
 get the same input, so that what is named is the wrong piece, and not all that come after it.
 
-At the end: the checks of the lessons. They raise an AssertionError of one sentence, or print a line that never changes.
+At the end: `check_close`, for a single comparison, as the lessons make them.
 """
 
 import html
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -280,7 +280,7 @@ def kernel_checks(text, device, random: torch.Generator) -> Iterator[Check]:
     single = torch.float32
 
     for gates, tolerance in ((-3.0, KERNEL["float32"]), (-50.0, KERNEL["gates to -50"])):
-        x, state = _rule_inputs(*shape, gates, random)
+        x, state = rule_inputs(*shape, gates, random)
         right = recurrent_gated_delta_rule(*x, initial_state=state, output_final_state=True)
         on_device = [t.to(device, single) for t in x], state.to(device, single)
         for name, rule in (("recurrent", recurrent_gated_delta_rule), ("chunked", chunk_gated_delta_rule)):
@@ -288,7 +288,7 @@ def kernel_checks(text, device, random: torch.Generator) -> Iterator[Check]:
             yield check(f"delta rule, {name}, float32", f"the recurrence in float64, gates to {gates:.0f}",
                         max(map(error, ours, _on(right, device))), tolerance)
 
-    x, state = _rule_inputs(*shape, -3.0, random)
+    x, state = rule_inputs(*shape, -3.0, random)
     right = recurrent_gated_delta_rule(*x, initial_state=state, output_final_state=True)
     ours = chunk_gated_delta_rule(*x, initial_state=state, output_final_state=True)
     exact = KERNEL["float64"]
@@ -305,16 +305,16 @@ def kernel_checks(text, device, random: torch.Generator) -> Iterator[Check]:
     yield check("effective attention", "what the recurrence reads", error(attended, right), exact)
 
     for gates, tolerance in GRADIENTS.items():
-        x, state = _rule_inputs(*shape, gates, random)
+        x, state = rule_inputs(*shape, gates, random)
         rule = partial(chunk_gated_delta_rule, output_final_state=True)
-        ours = _gradients(rule, [t.to(device, single) for t in (*x, state)])
-        off = _gradient_errors(ours, _on(_gradients(recurrent_gated_delta_rule, [*x, state]), device))
+        ours = rule_gradients(rule, [t.to(device, single) for t in (*x, state)])
+        off = gradient_errors(ours, _on(rule_gradients(recurrent_gated_delta_rule, [*x, state]), device))
         worst = max(off, key=off.get)
         yield check("delta rule, gradients, float32", f"autograd through the recurrence, gates to {gates:.0f}",
                     off[worst], tolerance, f"worst for {worst}")
 
 
-def _rule_inputs(B, T, Hk, Hv, Dk, Dv, gates, random):
+def rule_inputs(B, T, Hk, Hv, Dk, Dv, gates, random):
     """q, k of unit length, v, log decays down to `gates`, beta in (0, 1), and a memory: float64, on the CPU."""
     normal = partial(torch.randn, generator=random, dtype=torch.float64)
     uniform = partial(torch.rand, generator=random, dtype=torch.float64)
@@ -323,19 +323,19 @@ def _rule_inputs(B, T, Hk, Hv, Dk, Dv, gates, random):
 
 
 @torch.enable_grad()
-def _gradients(rule, leaves):
+def rule_gradients(rule, leaves):
     """Of what `rule` makes of q, k, v, g, beta and a memory, for each of the six."""
     leaves = [t.detach().requires_grad_() for t in leaves]
-    o, state = rule(*leaves[:5], initial_state=leaves[5], **_with_state(rule))
+    o, state = rule(*leaves[:5], initial_state=leaves[5], **with_state(rule))
     return torch.autograd.grad(o.square().sum() + state.square().sum(), leaves)
 
 
-def _gradient_errors(ours, right) -> dict[str, float]:
+def gradient_errors(ours, right) -> dict[str, float]:
     """Each by itself, for a loss may hang on one of them a thousand times as much as on another."""
     return dict(zip(("q", "k", "v", "g", "beta", "the initial state"), map(error, ours, right), strict=True))
 
 
-def _with_state(rule) -> dict[str, bool]:
+def with_state(rule) -> dict[str, bool]:
     """What to ask a rule for its final state with, if it has to be asked."""
     return {"output_final_state": True} if "output_final_state" in inspect.signature(rule).parameters else {}
 
@@ -797,7 +797,7 @@ def _known_outputs(name, model, tokenizer) -> tuple[list[Check], str]:
     return checks, f"Official weights: compared with the publicly known answers of Qwen/{KNOWN_NAME}."
 
 
-# ------------------------------------------------------------------------------------------------ checks for lessons
+# ------------------------------------------------------------------------------------------------ one comparison
 
 
 def check_close(name: str, ours: Tensor, theirs: Tensor, rtol: float = 2e-5) -> None:
@@ -813,107 +813,3 @@ def check_close(name: str, ours: Tensor, theirs: Tensor, rtol: float = 2e-5) -> 
     if not off <= rtol:
         raise AssertionError(f"{name}: the largest error is {off:.1e} of the largest value, and {rtol:.0e} is allowed.")
     print(f"✓ {name}")
-
-
-def check_delta_rule(rule: Callable, name: str = "the gated delta rule") -> None:
-    """Raise unless `rule` is the gated delta rule; then print `✓ name`. Says which mistake it looks like.
-
-    Args:
-        rule: called as `recurrent_gated_delta_rule` is. Less will do: `rule(q, k, v, g, beta)` must be possible,
-            `initial_state` and `output_final_state` are given if it takes them, and it returns o, or o and the state.
-
-    Raises:
-        AssertionError: one sentence that says what is wrong.
-    """
-    takes, options = inspect.signature(rule).parameters, _with_state(rule)
-    random = torch.Generator().manual_seed(0)
-    for gates in (-1.0, -50.0):
-        for with_state in (False, True)[: 1 + ("initial_state" in takes)]:
-            x, state = _rule_inputs(2, 40, 2, 6, 8, 12, gates, random)
-            state = state if with_state else torch.zeros_like(state)
-            given = {"initial_state": state.float()} if with_state else {}
-            result = rule(*(t.float() for t in x), **given, **options)
-            o, last = result if isinstance(result, tuple) else (result, None)
-            right, right_last = _walk(*x, state)
-            _shape_of(name, "o", o, right)
-            if not o.isfinite().all():
-                raise AssertionError(f"{name}: o is not finite for gates down to {gates:.0f}, as if from exp(-g).")
-            if error(o.double(), right) > 1e-3:
-                alike = [sentence for sentence, wrong in MISTAKES.items() if error(o.double(), wrong(*x, state)) < 1e-3]
-                because = f"it looks as if {alike[0]}" if alike else "compare it with the four lines of the rule"
-                raise AssertionError(f"{name}: o is wrong (error {error(o.double(), right):.1e}); {because}.")
-            if last is not None:
-                _shape_of(name, "the final state", last, right_last)
-                if not error(last.double(), right_last) <= 1e-3:
-                    raise AssertionError(f"{name}: o is right, but the final state is not.")
-    print(f"✓ {name}")
-
-
-def check_gradients(rule: Callable, name: str = "the gradients of the gated delta rule") -> None:
-    """Raise unless autograd through `rule`, in float32, is autograd through the recurrence; then print `✓ name`.
-
-    Args:
-        rule: called as `rule(q, k, v, g, beta, initial_state=...)`, with `output_final_state=True` if it takes that; it
-            returns o and the state.
-
-    Raises:
-        AssertionError: one sentence that says whose gradient is wrong.
-    """
-    random = torch.Generator().manual_seed(0)
-    for gates, tolerance in GRADIENTS.items():
-        x, state = _rule_inputs(1, 130, 2, 6, 8, 12, gates, random)
-        right = _gradients(recurrent_gated_delta_rule, [*x, state])
-        for what, off in _gradient_errors(_gradients(rule, [t.float() for t in (*x, state)]), right).items():
-            if not off <= tolerance:
-                raise AssertionError(f"{name}: with log decays down to {gates:.0f} that of {what} is off by {off:.1e}, "
-                                     f"and {tolerance:.0e} is allowed.")
-    print(f"✓ {name}")
-
-
-def _shape_of(name, what, ours, right):
-    if not isinstance(ours, Tensor) or ours.shape != right.shape:
-        shape = tuple(ours.shape) if isinstance(ours, Tensor) else type(ours).__name__
-        raise AssertionError(f"{name}: {what} should have the shape {tuple(right.shape)} but is {shape}.")
-
-
-def _walk(q, k, v, g, beta, state, decay_late=False, erase=True, read_late=True):
-    """The rule, token by token, with a switch for each mistake."""
-    per_key = v.shape[2] // k.shape[2]
-    q, k = (x.repeat_interleave(per_key, dim=2) for x in (q * k.shape[-1] ** -0.5, k))
-    outputs = []
-    for q_t, k_t, v_t, alpha, beta_t in zip(*(x.unbind(1) for x in (q, k, v, g.exp(), beta)), strict=True):
-        alpha = alpha[..., None, None]
-        decayed = state if decay_late else alpha * state
-        answer = torch.einsum("b h k v, b h k -> b h v", decayed, k_t) * erase
-        written = torch.einsum("b h k, b h v -> b h k v", k_t, beta_t[..., None] * (v_t - answer))
-        before, state = decayed, (alpha * state if decay_late else decayed) + written
-        outputs.append(torch.einsum("b h k v, b h k -> b h v", state if read_late else before, q_t))
-    return torch.stack(outputs, dim=1), state
-
-
-def _heads_in_turn(q, k, v, g, beta, state):
-    """What comes out if value head h takes key head h % Hk."""
-    turn = torch.arange(v.shape[2]).view(-1, k.shape[2]).T.flatten()
-    o = _walk(q, k, v[:, :, turn], g[:, :, turn], beta[:, :, turn], state[:, turn])[0]
-    return o[:, :, turn.argsort()]
-
-
-MISTAKES = {
-    "nothing decays: multiply the state by exp(g) at each token":
-        lambda q, k, v, g, beta, s: _walk(q, k, v, 0 * g, beta, s)[0],
-    "beta is not used: it says how much of the error is written":
-        lambda q, k, v, g, beta, s: _walk(q, k, v, g, torch.ones_like(beta), s)[0],
-    "q is not scaled by Dk ** -0.5":
-        lambda q, k, v, g, beta, s: _walk(q, k, v, g, beta, s)[0] * k.shape[-1] ** 0.5,
-    "values are added and old ones never erased: write v - S^T k, not v":
-        lambda *x: _walk(*x, erase=False)[0],
-    "the error is read before the state has decayed: decay comes first":
-        lambda *x: _walk(*x, decay_late=True)[0],
-    "the state is read before this token is written into it":
-        lambda *x: _walk(*x, read_late=False)[0],
-    "value heads take key heads in turn: in blocks, heads 0 ... R-1 share key head 0 (repeat_interleave, not tile)":
-        _heads_in_turn,
-    "the initial state is not used":
-        lambda q, k, v, g, beta, s: _walk(q, k, v, g, beta, 0 * s)[0],
-}
-

@@ -532,7 +532,8 @@ N = -system.tril(-1)
     verify("cosines are compared and sines are not", "max(error(both.cos(), cos), error(both.sin(), sin)), FULL",
            "error(both.cos(), cos), FULL"),
     verify("the best gradient counts", "worst = max(off, key=off.get)", "worst = min(off, key=off.get)"),
-    verify("no gradient is too far off", "if not off <= tolerance:", "if False:", lessons=(CHUNKS,)),
+    Mutant("no gradient is too far off", "minqwen/course/checks/delta_rule.py", "demand(off <= tolerance,",
+           "demand(True,", tests=("tests/test_judging.py",), lessons=(CHUNKS,)),
     verify("random ids are placeholders", "ids += ids >= id", "pass"),
     verify("the tower is not looked at", "if model.config.vision_config is not None:", "if False:", "def verify("),
     verify("the head is not looked at", "if text.mtp_num_hidden_layers:", "if False:", "def verify("),
@@ -581,12 +582,12 @@ def suite_notices(folder, tests):
 def lesson_notices(folder, lesson):
     """Run a lesson in a workspace up to the first error: (noticed, what was said).
 
-    It notices when a check raises: an AssertionError, or the library's own word that a number is wrong."""
+    It notices when a check raises: an AssertionError, what an exercise finds wrong, or the library's own word on it."""
     notebook = strip(read(folder / "notebooks" / f"{lesson}.ipynb"))
     try:
         run(notebook, folder=folder / "notebooks", env=environment(folder))
     except CellExecutionError as error:
-        if error.ename not in ("AssertionError", "QwenError"):
+        if error.ename not in ("AssertionError", "QwenError", "Wrong"):
             raise RuntimeError(f"the lesson fell over its own code and not over a check:\n{error}") from None
         return True, str(error)
     return False, "every cell ran"

@@ -17,10 +17,12 @@ import minqwen.model as architecture
 import minqwen.verify as verification
 import minqwen.vision as vision
 from minqwen.checkpoint import save_model
-from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from minqwen.course.checks.delta_rule import judge_gradients
+from minqwen.course.judging import Wrong
+from minqwen.delta_rule import chunk_gated_delta_rule
 from minqwen.errors import QwenError
 from minqwen.model import GatedAttention, GatedDeltaNet
-from minqwen.verify import Check, Report, check_close, check_delta_rule, check_gradients, verify
+from minqwen.verify import Check, Report, check_close, verify
 
 
 @pytest.fixture(scope="module")
@@ -252,8 +254,8 @@ def test_a_gradient_that_is_a_twentieth_off_is_named(qwen, which, name, monkeypa
     report = verify(qwen)
     assert [check.note for check in report.failed] == 2 * [f"worst for {name}"]
     assert {check.piece for check in report.failed} == {"delta rule, gradients, float32"}
-    with pytest.raises(AssertionError, match=rf"^a name: [^\n]* -3 that of {name} is off by [^\n]*\.$"):
-        check_gradients(rule, "a name")
+    with pytest.raises(Wrong, match=rf"^[^\n]* -3 the gradient of {name} is off by [^\n]*\.$"):
+        judge_gradients(rule)
 
 
 @pytest.mark.parametrize("form", ["recurrent", "chunked"])
@@ -274,19 +276,6 @@ def test_angles_the_other_way_round_are_named(qwen, monkeypatch):
     """Their cosines are the same."""
     monkeypatch.setattr(verification, "rotary_angles", lambda *x: -architecture.rotary_angles(*x))
     assert {check.piece for check in verify(qwen).failed} == {"rotary positions"}
-
-
-def test_check_gradients(capsys):
-    for rule in (recurrent_gated_delta_rule, chunk_gated_delta_rule):
-        check_gradients(rule)
-    assert capsys.readouterr().out == 2 * "✓ the gradients of the gated delta rule\n"
-
-    def without(q, k, v, g, beta, initial_state):
-        return recurrent_gated_delta_rule(q, k, v, g, beta, None, initial_state, True)
-
-    check_gradients(without, "mine")
-    with pytest.raises(AssertionError, match="that of q is off"):
-        check_gradients(learns_too_fast)
 
 
 def test_a_missing_name_is_named(qwen, seeing):
@@ -365,7 +354,7 @@ def test_known_answers_need_trained_weights(monkeypatch):
     assert [check.ok for check in checks] == [False] and "want of a tokenizer" in remark
 
 
-# ----------------------------------------------------------------------------------------- checks for lessons
+# ----------------------------------------------------------------------------------------- one comparison
 
 
 def test_check_close(capsys):
@@ -375,37 +364,3 @@ def test_check_close(capsys):
     for wrong in (right + 1e-3, right * torch.nan, right[:1]):
         with pytest.raises(AssertionError, match=r"^a name: [^\n]+\.$"):
             check_close("a name", wrong, right)
-
-
-@pytest.mark.parametrize("rule", [
-    recurrent_gated_delta_rule, chunk_gated_delta_rule,
-    lambda q, k, v, g, beta: recurrent_gated_delta_rule(q, k, v, g, beta)[0],
-    lambda q, k, v, g, beta, initial_state=None: chunk_gated_delta_rule(q, k, v, g, beta, None, initial_state, True),
-], ids=["recurrent", "chunked", "o alone", "o and state"])
-def test_check_delta_rule_passes(rule, capsys):
-    check_delta_rule(rule)
-    assert capsys.readouterr().out == "✓ the gated delta rule\n"
-
-
-@pytest.mark.parametrize("mistake", verification.MISTAKES)
-def test_check_delta_rule_says_which_mistake_it_is(mistake):
-    def rule(q, k, v, g, beta, initial_state=None):
-        x = [t.double() for t in (q, k, v, g, beta)]
-        state = torch.zeros(2, 6, 8, 12) if initial_state is None else initial_state
-        return verification.MISTAKES[mistake](*x, state.double()).float()
-
-    with pytest.raises(AssertionError) as caught:
-        check_delta_rule(rule)
-    assert mistake in str(caught.value)
-
-
-@pytest.mark.parametrize("rule, says", [
-    (lambda q, k, v, g, beta: v, "compare it with"),
-    (lambda q, k, v, g, beta: v[:, :1], "shape"),
-    (lambda q, k, v, g, beta: None, "NoneType"),
-    (lambda *x: recurrent_gated_delta_rule(*x)[0] / (x[3] > -30)[..., None], "not finite"),
-    (lambda *x: (recurrent_gated_delta_rule(*x)[0], torch.zeros(2, 6, 8, 12)), "final state is not"),
-])
-def test_check_delta_rule_says_what_is_wrong(rule, says):
-    with pytest.raises(AssertionError, match=rf"^the gated delta rule: [^\n]*{says}[^\n]*\.$"):
-        check_delta_rule(rule)

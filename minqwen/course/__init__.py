@@ -1,8 +1,12 @@
 """The course: what learners write and keep, how it is checked, and the figures of single lessons.
 
-pieces.py      keep and piece: what is written in one lesson works in the later ones
+checking.py    check: what is right and what is wrong with a learner's function, hints, solutions
+checks/        the checks of the exercises, a file a lesson; judging.py is what they are made of
+pieces.py      piece: what is written in one lesson works in the later ones
 """
 
+from .checking import check, exercises, judge
+from .judging import Wrong
 from .pieces import PIECES, keep, kept, piece
 
-__all__ = ["PIECES", "keep", "kept", "piece"]
+__all__ = ["PIECES", "Wrong", "check", "exercises", "judge", "keep", "kept", "piece"]

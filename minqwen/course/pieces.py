@@ -1,7 +1,7 @@
 """One thread through the course: what you write in one lesson goes on to work in the next ones.
 
-    minqwen.course.keep(my_rms_norm, my_rotate)         # at the end of a lesson, after its checks have passed
-    my_rotate = minqwen.course.piece("my_rotate")       # in a later one: yours if you kept it, else the lesson's own
+    my_rotate = check.my_rotate(my_rotate)              # the exercise: what is right is kept
+    my_rotate = minqwen.course.piece("my_rotate")       # in a later lesson: yours if you wrote it, else the course's
 
 Kept functions lie in notebooks/mine/, one file to a lesson, as plain Python that you may read and edit; git ignores
 them. The lesson's own are read from the committed notebook, or from its solutions where the notebook leaves an
@@ -31,7 +31,8 @@ from ..files import INSTALLED, SHIPPED, write_whole
 
 __all__ = ["PIECES", "keep", "kept", "piece"]
 
-PIECES = {                                              # lesson: the functions that go on from it
+PIECES = {                                              # lesson: its functions, in order: exercises, and what it shows
+    "00": ("my_confidence",),
     "01": ("my_chat_prompt",),
     "02": ("my_attention", "my_linear_attention"),
     "03": ("my_gated_delta_rule",),
@@ -70,7 +71,7 @@ def piece(name: str) -> FunctionType:
     Raises:
         QwenError: there is no such piece, its lesson is not here, or a file that you kept is broken; says which.
     """
-    _lesson_of(name)
+    lesson_of(name)
     return _build(name, None, {})
 
 
@@ -85,19 +86,31 @@ def keep(*functions: FunctionType) -> None:
         QwenError: a function is no piece of the course, uses something of the notebook around it, or has no source that
             can be found; or the file it should go into is broken. Nothing is written then.
     """
-    ready, missing, files = [], [], {}
     for function in functions:
         if not isinstance(function, FunctionType):
             raise QwenError(f"keep() takes functions, as in keep(my_rotate), and not a {type(function).__name__}.")
-        name, lesson = function.__name__, _lesson_of(function.__name__)
-        function = inspect.unwrap(function)             # of decorators such as torch.no_grad()
-        source = _own_source(function)
-        if source is None or _is_stub(source):
-            missing.append(name)
-            continue
-        files.setdefault(lesson, {}).update(_with_helpers(name, source, function.__globals__))
-        ready.append(name)
+        lesson_of(function.__name__)
+    written = [function for function in functions if is_written(function)]
+    store(*written)
+    ready = [function.__name__ for function in written]
+    missing = [function.__name__ for function in functions if function not in written]
+    said = [f"ready for the later lessons: {', '.join(ready)}"] if ready else []
+    said += [f"not yet written: {', '.join(missing)}"] if missing else []
+    print(("✓ " if ready else "") + "; ".join(said))
 
+
+def store(*functions: FunctionType) -> None:
+    """Write functions that are right into notebooks/mine/; what they call comes along.
+
+    Raises:
+        QwenError: a function uses something of the notebook around it, or the file is broken. Nothing is written then.
+    """
+    files = {}
+    for function in functions:
+        function = inspect.unwrap(function)             # of decorators such as torch.no_grad()
+        name = function.__name__
+        new = _with_helpers(name, _own_source(function), function.__globals__)
+        files.setdefault(lesson_of(name), {}).update(new)
     if _mine_counts():
         texts = {}
         for lesson, new in files.items():               # all are read before the first is written
@@ -105,9 +118,17 @@ def keep(*functions: FunctionType) -> None:
             texts[path] = "\n\n".join([HEADER.format(lesson), *(_read_mine(path) | new).values()])
         for path, text in texts.items():
             write_whole(path, text.encode())
-    said = [f"ready for the later lessons: {', '.join(ready)}"] if ready else []
-    said += [f"not yet written: {', '.join(missing)}"] if missing else []
-    print(("✓ " if ready else "") + "; ".join(said))
+
+
+def is_written(function: FunctionType) -> bool:
+    """Is it the learner's own, and more than a stub?"""
+    source = _own_source(inspect.unwrap(function))
+    return source is not None and not _is_stub(source)
+
+
+def source_of(name: str) -> str:
+    """How the course itself writes a piece."""
+    return _of_the_course(name).functions[name]
 
 
 def kept() -> dict[str, str]:
@@ -147,10 +168,14 @@ def _build(name, beside, built):
 
 def _find(name) -> Place:
     """The place where a piece is defined: what the learner kept, the notebook, its solutions."""
-    lesson, folder = _lesson_of(name), _notebooks()
-    path = _mine(folder, lesson)
+    path = _mine(_notebooks(), lesson_of(name))
     if _mine_counts() and name in (functions := _read_mine(path)):
         return Place(_short(path), functions)
+    return _of_the_course(name)
+
+
+def _of_the_course(name) -> Place:
+    lesson, folder = lesson_of(name), _notebooks()
     notebooks = sorted(folder.glob(f"{lesson}_*.ipynb"))
     if not notebooks:
         raise QwenError(f"{name} is from lesson {lesson}, and that lesson is not in the folder {folder.name}.")
@@ -210,7 +235,12 @@ def _mine_counts() -> bool:
     return os.environ.get("MINQWEN_MINE") != "off"
 
 
-def _lesson_of(name) -> str:
+def lesson_of(name: str) -> str:
+    """The lesson that a piece is from, such as "05".
+
+    Raises:
+        QwenError: there is no such piece.
+    """
     for lesson, names in PIECES.items():
         if name in names:
             return lesson

@@ -1,0 +1,146 @@
+"""The exercises of the lessons: `check` tells a learner what is right and what is wrong with a function.
+
+    from minqwen.course import check
+
+    my_attention = check.my_attention(my_attention)     # yours if it is right, the course's as long as it is a stub
+    check.hint("my_attention")                          # the next hint: where to look, the idea, nearly the code
+    check.solution("my_attention")                      # the course's own
+
+What is right is kept for the later lessons, in notebooks/mine/. The checks themselves are in checks/, a file a lesson.
+"""
+
+import importlib
+import inspect
+import textwrap
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from types import FunctionType
+
+from ..errors import QwenError
+from . import checks
+from .judging import Wrong
+from .pieces import PIECES, is_written, kept, lesson_of, piece, source_of, store
+
+__all__ = ["check", "exercises", "judge"]
+
+WIDTH = 92                                              # of a line that is printed in a lesson
+NOT_YET = """\
+not yet: {name} is still to be written. Until then the lesson goes on with the course's.
+         check.hint("{name}") says where to begin."""
+
+
+def exercises() -> dict[str, list[str]]:
+    """{lesson: the names of its exercises, in order}."""
+    found = {lesson: [name for name in names if _check_of(name)] for lesson, names in PIECES.items()}
+    return {lesson: names for lesson, names in found.items() if names}
+
+
+def judge(name: str, function: FunctionType) -> str:
+    """Run an exercise's check on a function: what has been shown by it, as "my_attention: it looks back only".
+
+    Raises:
+        Wrong: one sentence that says what is wrong; nothing of the check is in its traceback.
+        QwenError: there is no such exercise.
+    """
+    check = _exercise(name)
+    try:
+        check(function)
+    except Wrong as wrong:
+        sentence = str(wrong)
+    except QwenError as error:
+        sentence = str(error)
+    except Exception as error:
+        sentence = _stumble(function, error)
+    else:
+        return f"{name}: {inspect.getdoc(check).splitlines()[0]}"
+    raise Wrong(f"{name}: {sentence}")
+
+
+class Checks:
+    """`check.NAME(function)` for every exercise, and `check.hint("NAME")`, `check.solution("NAME")`."""
+
+    def __init__(self):
+        self._hints_told = Counter()
+
+    def hint(self, name: str) -> None:
+        """Print the next hint to an exercise: where to look, then the idea, then nearly the code."""
+        levels = _exercise(name).hints
+        number = min(self._hints_told[name] + 1, len(levels))
+        self._hints_told[name] = number
+        print(textwrap.fill(f"{name}, hint {number} of {len(levels)}: {levels[number - 1]}", WIDTH))
+        if number == len(levels):
+            print(f'That was the last one; check.solution("{name}") shows how the course writes it.')
+
+    def solution(self, name: str) -> None:
+        """Print the course's own function."""
+        _exercise(name)
+        print(source_of(name))
+
+    def __getattr__(self, name: str) -> Callable[[FunctionType], FunctionType]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        _exercise(name)
+
+        def check(function: FunctionType) -> FunctionType:
+            return _checked(name, function)
+
+        check.__name__, check.__doc__ = name, f"Check your {name}, and keep it if it is right; else say what is wrong."
+        return check
+
+    def __dir__(self):
+        return ["hint", "solution", *(name for names in exercises().values() for name in names)]
+
+
+check = Checks()
+
+
+def _checked(name, function):
+    """The function that the lesson goes on with: the learner's own if it is right, the course's for a stub."""
+    if not isinstance(function, FunctionType) or function.__name__ != name:
+        raise QwenError(f"check.{name} takes your function {name}, as in {name} = check.{name}({name}).")
+    if is_written(function):
+        shown = judge(name, function)
+        try:
+            store(function)
+        except QwenError as error:
+            failed = str(error)
+        else:
+            print(f"✓ {shown}")
+            return function
+        raise Wrong(failed)
+    ours, place = piece(name), kept().get(name)
+    try:
+        shown = judge(name, ours)
+    except Wrong as wrong:
+        failed = f"{wrong} (It was run as it is in {'notebooks/mine' if place else 'the course'}.)"
+    else:
+        print(f"✓ {shown} (as you wrote it before)" if place else NOT_YET.format(name=name))
+        return ours
+    raise Wrong(failed)
+
+
+def _stumble(function, error):
+    """What to say of an error that is not the check's: where in the learner's function it happened."""
+    said = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
+    mine = inspect.unwrap(function).__code__.co_filename
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == mine]
+    if lines:
+        return f"it stops with {said}, at `{lines[-1]}`."
+    return f"what it returns cannot be used ({said})."
+
+
+def _exercise(name):
+    lesson_of(name)                                     # says so if there is no such piece
+    if found := _check_of(name):
+        return found
+    raise QwenError(f"{name} is no exercise: lesson {lesson_of(name)} shows how it is written.")
+
+
+def _check_of(name):
+    try:
+        module = importlib.import_module(f"{checks.__name__}.lesson_{lesson_of(name)}")
+    except ModuleNotFoundError:
+        return None
+    found = getattr(module, name, None)
+    return found if hasattr(found, "hints") else None

@@ -1,0 +1,106 @@
+"""What the checks of the exercises are made of. A check is a function that gets the learner's, and raises `Wrong`.
+
+    @hints("where to look", "the idea", "nearly the code")
+    def my_double(mine):
+        '''twice as much, of any number'''
+        x = torch.tensor([1.0, -2.0])
+        compare(call(mine, x), 2 * x, {"these are the squares: add x to itself": x * x})
+
+Its name is the exercise's, its docstring ends the line "✓ my_double: ..." of a learner who has got it right.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Wrong", "call", "compare", "demand", "hints"]
+
+
+class Wrong(AssertionError):
+    """What is wrong with a learner's function, in one sentence. A notebook shows the sentence and no traceback."""
+
+    def _render_traceback_(self) -> list[str]:          # IPython asks for this
+        return [str(self)]
+
+
+def hints(*levels: str) -> Callable:
+    """Give a check its hints, three or so: where to look, the idea, nearly the code. None is the whole answer."""
+
+    def decorate(check):
+        check.hints = levels
+        return check
+
+    return decorate
+
+
+def demand(condition: Any, sentence: str) -> None:
+    """Raise `Wrong` with the sentence unless the condition holds."""
+    if not condition:
+        raise Wrong(sentence)
+
+
+def call(mine: Callable, *given: Any, **named: Any) -> Any:
+    """What `mine` returns. It is handed copies; to return nothing, or to change what it was given, is wrong."""
+    signature = inspect.signature(mine)
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        raise Wrong(f"its arguments are not those of the exercise ({error}).") from None
+    handed, handed_names = _copy(given), _copy(named)
+    result = mine(*handed, **handed_names)
+    before = signature.bind(*given, **named).arguments
+    after = signature.bind(*handed, **handed_names).arguments
+    changed = " and ".join(name for name in before if not _same(before[name], after[name]))
+    demand(not changed, f"it changes {changed}, which it was given: leave that as it is, and make a new one.")
+    demand(result is not None and result is not ..., "it returns nothing: end it with `return`, and what it found.")
+    return result
+
+
+def compare(mine: Any, right: Tensor, slips: dict[str, Tensor] | None = None,
+            otherwise: str = "the numbers are not the right ones.", what: str = "what it returns",
+            tolerance: float = 1e-4) -> None:
+    """Raise `Wrong` unless `mine` is `right`: in shape, dtype, and every number.
+
+    Args:
+        slips: {sentence without full stop: what one gets by this mistake}. The first that fits is told.
+        otherwise: the sentence where none of them fits.
+        what: the name of the result, where there are several.
+        tolerance: the largest error that is allowed, over the largest number of `right`.
+    """
+    demand(isinstance(mine, Tensor), f"{what} should be a tensor, and not a {type(mine).__name__}.")
+    ours, theirs = tuple(mine.shape), tuple(right.shape)
+    demand(ours == theirs, f"{what} should have the shape {theirs}, and not {ours}.")
+    demand(mine.dtype == right.dtype, f"{what} should be {right.dtype}, and not {mine.dtype}.")
+
+    def alike(wrong):
+        largest = right.abs().max().item() if right.is_floating_point() else 0
+        return mine.shape == wrong.shape and torch.allclose(
+            mine.double(), wrong.double(), rtol=0, atol=tolerance * largest, equal_nan=True)
+
+    if alike(right):
+        return
+    for slip, wrong in (slips or {}).items():
+        demand(not alike(wrong), f"{slip}.")
+    demand(not mine.isnan().any(), f"in {what} there are numbers missing (nan).")
+    raise Wrong(otherwise)
+
+
+def _copy(x):
+    if isinstance(x, Tensor):
+        return x.clone()
+    if isinstance(x, dict):
+        return {name: _copy(value) for name, value in x.items()}
+    return type(x)(_copy(value) for value in x) if type(x) in (list, tuple) else x
+
+
+def _same(a, b):
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
+    if type(a) in (list, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a is b or a == b

@@ -1,0 +1,185 @@
+"""The exercises: every solution passes, every stub is told so kindly, and no wrong answer gets through."""
+
+import linecache
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
+from notebooks_support import NOTEBOOKS, exercises, lessons, read, run, solutions
+from wrong_answers import WRONG
+
+from minqwen import QwenError, course
+from minqwen.course import Wrong, check
+
+EXERCISES = [name for names in course.exercises().values() for name in names]
+STUB = 'def my_confidence(logits, tokens):\n    """How sure?"""\n    ...\n'
+RIGHT = ("def my_confidence(logits, tokens):\n    p = logits.softmax(-1)\n"
+         "    return p[torch.arange(len(tokens)), tokens]\n")
+LIKELIEST = "def my_confidence(logits, tokens):\n    return logits.softmax(-1).max(-1).values\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A learner's folder of lessons, with nothing kept so far."""
+    for path in (*lessons(), NOTEBOOKS / "solutions"):
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINQWEN_MINE", "on")
+    return tmp_path
+
+
+def defined(source, name):
+    """A function as a notebook's cell defines it, with a source that can be found."""
+    filename = f"cell of {name} {hash(source)}"
+    linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
+    around = dict(course.pieces.TOOLS)
+    exec(compile(source, filename, "exec"), around)
+    return around[name]
+
+
+def given(source):
+    return check.my_confidence(defined(source, "my_confidence"))
+
+
+# ---- all exercises
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_courses_own_passes(name):
+    assert course.judge(name, course.piece(name)).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_hints_come_in_levels_and_none_is_the_answer(name, capsys):
+    levels = course.checking._exercise(name).hints
+    assert len(levels) >= 3 and len(set(levels)) == len(levels)
+    lines = course.pieces.source_of(name).splitlines()[1:]
+    code = [line.split("#")[0].strip().removeprefix("return ") for line in lines]
+    told = " ".join(levels)
+    assert not [line for line in code if len(line) > 25 and line in told], "a hint is a line of the solution"
+
+
+@pytest.mark.parametrize("answer", WRONG, ids=lambda answer: f"{answer.exercise}-{answer.mistake}")
+def test_no_wrong_answer_passes(answer):
+    with pytest.raises(Wrong) as told:
+        course.judge(answer.exercise, defined(answer.source, answer.exercise))
+    sentence = str(told.value)
+    assert answer.says in sentence, sentence
+    assert sentence.startswith(f"{answer.exercise}: ") and sentence.endswith(".") and "\n" not in sentence
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_there_are_wrong_answers_to_each(name):
+    assert Counter(answer.exercise for answer in WRONG)[name] >= 3
+
+
+@pytest.mark.parametrize("lesson, names", course.exercises().items())
+def test_a_lesson_asks_for_each_in_a_stub_and_checks_it_in_the_next_cell(lesson, names):
+    path = next(path for path in lessons() if path.name.startswith(lesson))
+    pairs = exercises(read(path))
+    assert [re.search(r"^def (\w+)\(", stub.source, re.MULTILINE)[1] for stub, _ in pairs] == names
+    for name, (_, checks) in zip(names, pairs):
+        assert f"{name} = check.{name}({name})" in checks.source
+    codes = solutions((NOTEBOOKS / "solutions" / f"{path.stem}.py").read_text(encoding="utf-8"))
+    assert [re.search(r"^def (\w+)\(", code, re.MULTILINE)[1] for code in codes] == names
+
+
+# ---- what a learner is told
+
+def test_a_stub_is_told_not_yet_and_the_lesson_goes_on_with_the_courses(capsys, folder):
+    ours = given(STUB)
+    said = capsys.readouterr().out
+    assert said.startswith("not yet: my_confidence is still to be written.") and 'check.hint("my_confidence")' in said
+    assert ours(torch.zeros(1, 4), torch.tensor([2])).item() == 0.25
+    assert check.my_confidence(ours) is not None                 # the cell is run again, on what it gave back
+    assert capsys.readouterr().out == said
+    assert course.kept() == {} and not (folder / "mine").exists(), "the course's code is not the learner's"
+
+
+def test_a_right_answer_is_kept_and_comes_back(capsys, folder):
+    mine = defined(RIGHT, "my_confidence")
+    assert check.my_confidence(mine) is mine
+    assert capsys.readouterr().out == "✓ my_confidence: that is how sure it is of each token\n"
+    assert course.kept() == {"my_confidence": "00"} and RIGHT in (folder / "mine/00.py").read_text()
+    assert given(STUB).__code__.co_filename.endswith("mine/00.py: my_confidence>")       # on another day
+    assert capsys.readouterr().out == ("✓ my_confidence: that is how sure it is of each token "
+                                       "(as you wrote it before)\n")
+
+
+def test_a_wrong_answer_is_not_kept(folder):
+    with pytest.raises(Wrong, match="likeliest"):
+        given(LIKELIEST)
+    assert not (folder / "mine").exists()
+
+
+def test_what_was_kept_and_broken_since_is_told_apart(folder):
+    given(RIGHT)
+    path = folder / "mine/00.py"
+    path.write_text(path.read_text().replace("softmax(-1)", "softmax(0)"))
+    with pytest.raises(Wrong, match=r"over the positions.*as it is in notebooks/mine"):
+        given(STUB)
+
+
+def test_what_leans_on_the_notebook_around_it_is_told(folder):
+    softmax = RIGHT.replace("logits.softmax(-1)", "softmax(logits, -1)")
+    mine = defined(f"softmax = torch.softmax\n{softmax}", "my_confidence")
+    with pytest.raises(Wrong, match="uses 'softmax', which it is not given"):
+        check.my_confidence(mine)
+    assert not (folder / "mine").exists()
+
+
+def test_an_error_is_told_with_the_learners_line():
+    with pytest.raises(Wrong, match=r"^my_confidence: it stops with ZeroDivisionError: .*, at `return 1 / 0`\.$"):
+        given("def my_confidence(logits, tokens):\n    return 1 / 0\n")
+    with pytest.raises(Wrong, match="what it returns cannot be used .TypeError"):
+        given("def my_confidence(logits, tokens):\n    return type('Odd', (), {'shape': 3})()\n")
+    with pytest.raises(Wrong, match="arguments are not those of the exercise .too many positional"):
+        given("def my_confidence(logits):\n    return logits\n")
+
+
+def test_what_is_no_exercise_is_told():
+    for call_it, words in ((lambda: check.my_nothing, "'my_nothing' is no piece"),
+                           (lambda: check.my_model, "no exercise: lesson 06 shows"),
+                           (lambda: check.hint("my_nothing"), "no piece"),
+                           (lambda: check.my_confidence(3), "takes your function my_confidence"),
+                           (lambda: check.my_confidence(given), "takes your function my_confidence")):
+        with pytest.raises(QwenError, match=words):
+            call_it()
+    assert "my_confidence" in dir(check) and "hint" in dir(check)
+
+
+def test_hints_one_after_the_other(capsys):
+    fresh = course.checking.Checks()
+    told = []
+    for _ in range(4):
+        fresh.hint("my_confidence")
+        told.append(capsys.readouterr().out)
+    assert [text.split(":")[0] for text in told] == [f"my_confidence, hint {n} of 3" for n in (1, 2, 3, 3)]
+    assert "check.solution" in told[2] == told[3] and "check.solution" not in told[0] + told[1]
+    assert max(len(line) for text in told for line in text.splitlines()) <= 92
+    fresh.solution("my_confidence")
+    assert "def my_confidence(logits, tokens):" in capsys.readouterr().out
+
+
+# ---- nothing of the check is shown
+
+def test_in_a_notebook_only_the_sentence_is_shown(folder):
+    cells = ["import torch\nfrom minqwen.course import check", LIKELIEST, "check.my_confidence(my_confidence)"]
+    notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
+    with pytest.raises(CellExecutionError):
+        run(notebook, folder=folder)
+    error = notebook.cells[-1].outputs[-1]
+    assert error.ename == "Wrong"
+    assert error.traceback == [error.evalue] and "likeliest" in error.evalue
+
+
+def test_under_plain_python_nothing_of_the_check_is_shown(folder):
+    program = folder / "mine.py"
+    program.write_text(LIKELIEST + "\n\nfrom minqwen.course import check\ncheck.my_confidence(my_confidence)\n")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, cwd=folder)
+    assert done.returncode == 1 and "likeliest" in done.stderr
+    assert "lesson_00" not in done.stderr and "softmax" not in done.stderr.replace("likeliest", "")
