@@ -10,8 +10,8 @@ from ..judging import call, compare, demand, hints
     "over which axis do they sum to 1?",
     "The probabilities are a table (T, vocabulary). Of row 0 you want the column tokens[0], of row 1 "
     "the column tokens[1], and so on: one number from each row.",
-    "A table p can be asked for pairs: p[rows, columns], with two lists of equal length. The rows are 0, 1, ..., T - 1; "
-    "torch.arange makes them. (Or look at torch.gather.)",
+    "A table p can be asked for pairs: p[rows, columns], with two lists of equal length. The rows are 0, 1, ..., "
+    "T - 1; torch.arange makes them. (Or look at torch.gather.)",
 )
 def my_confidence(mine):
     """that is how sure it is of each token"""
