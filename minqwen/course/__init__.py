@@ -3,6 +3,7 @@
 checking.py    check: what is right and what is wrong with a learner's function, hints, solutions
 checks/        the checks of the exercises, a file a lesson; judging.py is what they are made of
 pieces.py      piece: what is written in one lesson works in the later ones
+figures/       figures of single lessons, a file a lesson
 """
 
 from .checking import check, exercises, judge

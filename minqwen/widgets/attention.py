@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..delta_rule import effective_attention, full_precision
 from ..trace import AttentionRecord, DeltaRecord
+from . import stills
 from .explorer import LayerExplorer, in_base64, sources
 
 SIDE, CELL = 600, 28                            # pixels: the largest side of an opened map, and of one of its cells
@@ -229,7 +230,7 @@ class AttentionExplorer(LayerExplorer):
         tile, layers, kind = self.story["tile"], self.story["layers"], self._kind(layer)
         texts, weights = [token["text"] for token in self.story["tokens"]], self._map(layer, head)
         names = [f"{x['index']} {self._kind(x['index'])}" for x in layers]
-        figure = plots.maps(self.overview(), tile["cells"] * tile["unit"], GAP, names, weights, texts,
+        figure = stills.maps(self.overview(), tile["cells"] * tile["unit"], GAP, names, weights, texts,
                             f"layer {layer}, head {head}: {kind}", limit_of(weights), self._layer(layer)["signed"])
         return figure, (
             f"Left, the maps of all {len(layers)} layers and their heads, small, over {len(texts)} tokens. Right, the "

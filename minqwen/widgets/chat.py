@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 import traitlets
 from matplotlib.figure import Figure
 
-from .. import plots
 from ..errors import QwenError
 from ..media import load_image
+from . import stills
 from .explorer import Explorer, sources
 
 PAUSE = 0.04                                    # seconds between two pictures of an answer that is coming
@@ -163,8 +163,8 @@ class ChatPanel(Explorer):
                 for turn in self.turns]
         if not said:
             name = self.story["name"]
-            return plots.dialogue([(name, "Write something.")]), f"A chat with {name} in which nothing was said yet."
-        return plots.dialogue(said), " ".join(f"{who}: {text}" for who, text in said)
+            return stills.dialogue([(name, "Write something.")]), f"A chat with {name} in which nothing was said yet."
+        return stills.dialogue(said), " ".join(f"{who}: {text}" for who, text in said)
 
     def to_html(self, path):
         """Write a page with what was said. To go on talking takes a kernel."""

@@ -24,10 +24,10 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
-from .. import plots
 from ..config import OFFICIAL_SIZES, Config
 from ..errors import QwenError
 from ..info import BYTES, in_thousands, memory, readable
+from . import stills
 from .explorer import Explorer, sources
 
 CONTEXTS = [2 ** i for i in range(8, 21)]       # tokens: 256 to 1,048,576
@@ -256,7 +256,7 @@ class ContextCost(Explorer):
         what = "the next token" if work == "token" else "the whole prompt"
         colours = COLOURS["light"]
         titles = {"memory": f"bytes kept by {size}", "work": f"operations for {what}"}
-        figure = plots.context_cost(CONTEXTS, {titles[chart]: {name: (costs[chart][name], colours[name])
+        figure = stills.context_cost(CONTEXTS, {titles[chart]: {name: (costs[chart][name], colours[name])
                                                                for name in CHARTS[chart]} for chart in CHARTS}, context)
         here = self.numbers(*place)["memory"]
         return figure, (

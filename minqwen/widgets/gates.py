@@ -19,6 +19,7 @@ from .. import plots
 from ..delta_rule import full_precision
 from ..errors import QwenError
 from ..trace import AttentionRecord, DeltaRecord
+from . import stills
 from .explorer import LayerExplorer, in_base64, sources
 
 WIDTH, ROOM, GAP, BAR, ACROSS = 640, 400, 4, 24, 56     # pixels: tokens, rows of panels, gaps, bars below, beside
@@ -244,7 +245,7 @@ class GateExplorer(LayerExplorer):
         shown, told = self._layer(layer), self._numbers[layer]
         panels = {x["title"]: (places(x["name"], told[x["name"]], x["limit"]).T, x["marks"]) for x in shown["panels"]}
         factors, texts = self.factors(layer, head), [token["text"] for token in self.story["tokens"]]
-        figure = plots.gate_maps(panels, factors, _limit(factors, shown), shown["kind"] == "delta", texts, token, head)
+        figure = stills.gate_maps(panels, factors, _limit(factors, shown), shown["kind"] == "delta", texts, token, head)
         kind = "a Gated DeltaNet layer" if shown["kind"] == "delta" else "a gated attention layer"
         return figure, (
             f"The gates of layer {layer}, {kind}, over {len(texts)} tokens, a row for each of {shown['heads']} heads: "

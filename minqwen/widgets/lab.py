@@ -9,9 +9,9 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 
-from .. import plots
 from ..edits import KINDS, Edit, edited
 from ..errors import QwenError
+from . import stills
 from .explorer import Explorer, sources
 
 ROWS, ROW, WIDE = 8, 22, 480                    # tokens that are compared; pixels for each, and for a probability of 1
@@ -186,7 +186,7 @@ class MemoryLab(Explorer):
     def still(self, at: int | None = None) -> tuple[Figure, str]:
         """What it shows, as a figure that stands still, and its description."""
         place, (before, after) = self._place(at), self.result["answers"]
-        figure = plots.before_after(place["texts"], place["before"], place["after"],
+        figure = stills.before_after(place["texts"], place["before"], place["after"],
                                     [f"before: {before['text']}", f"after: {after['text']}"])
         labels = "; ".join(self.result["labels"]) or "no edit"
         return figure, (f"How likely each next token is, before and after: {labels}. The answer before: "

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..errors import QwenError
 from ..trace import Trace, trace
+from . import stills
 from .explorer import Explorer, in_base64, sources, tokens_of
 
 PARTS = ("decayed", "erased", "written")        # of a step; the memory is the first minus the second plus the third
@@ -346,7 +347,7 @@ class StateExplorer(Explorer):
         record, real, row = self._records[0][layer], self._real[0], self.row
         alpha, beta = (gate[row, real, head] for gate in (record.alpha, record.beta))
         recall = record.answers(int(real[token]), head, row).cosine[real[: token + 1]]
-        figure = plots.memory(parts, alpha, beta, recall, texts[0], limits["memory"])
+        figure = stills.memory(parts, alpha, beta, recall, texts[0], limits["memory"])
         return figure, (
             f"Layer {layer}, head {head}, after token {token + 1} of {len(texts[0])}: the memory as what faded, minus "
             "what was erased, plus what was written; below, over the tokens, the gates alpha and beta and how well "

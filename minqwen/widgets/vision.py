@@ -18,6 +18,7 @@ from ..delta_rule import full_precision
 from ..errors import QwenError
 from ..media import Settings
 from ..trace import AttentionRecord, DeltaRecord, Trace, trace
+from . import stills
 from .explorer import Explorer, in_base64, sources, tokens_of
 
 PANEL, LARGEST, TILE, GAP = 400, 640, 40, 4     # pixels: an enlarged picture, one as sent, a tile of the overview; gaps
@@ -393,7 +394,7 @@ class VisionExplorer(Explorer):
         if text["view"] >= 0:
             towards = f"who looks at token {text['at']}"
         who = f"layer {layer}, " + ("mean of its heads" if head == -1 else f"head {head}")
-        figure = plots.looking(self._frames[view], self.weights(token, layer, head, view), maps, seen["patch"],
+        figure = stills.looking(self._frames[view], self.weights(token, layer, head, view), maps, seen["patch"],
                                seen["merge"], f"{towards}\n{who}")
         return figure, (
             f"A {seen['kind']} with its {seen['rows']} x {seen['columns']} tokens numbered; beside it, over it, the "

@@ -1,0 +1,20 @@
+"""Figures that a single lesson needs, a module for each lesson; general ones are in `minqwen.plots`.
+
+    from minqwen.course import figures
+    plots.show(figures.reads(prompt=6, new=8), alt="With a cache, each token is read once.")
+"""
+
+from .lesson_00 import stack
+from .lesson_01 import boxes, lengths, pieces
+from .lesson_02 import beside_theory, heads
+from .lesson_04 import chunks, errors
+from .lesson_05 import gated_attention, open_and_first, openness, turned
+from .lesson_06 import grouped, lens, tensor_names, wiring
+from .lesson_07 import choices, reads, rulers
+from .lesson_08 import clip, over, patches
+
+__all__ = [
+    "beside_theory", "boxes", "choices", "chunks", "clip", "errors", "gated_attention", "grouped", "heads", "lengths",
+    "lens", "open_and_first", "openness", "over", "patches", "pieces", "reads", "rulers", "stack", "tensor_names",
+    "turned", "wiring",
+]

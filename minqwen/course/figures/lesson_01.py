@@ -1,0 +1,98 @@
+"""Figures of lesson 01, Tokens and chat."""
+
+import html
+import unicodedata
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ...plots import BACKGROUND, BLANKS, FAINT, INK, KEEPS, WRITES, new_figure, visible
+
+
+def boxes(texts: dict, notes: dict | None = None, marked=(), width: int = 92) -> Figure:
+    """Texts cut into tokens: each token a box, and a text that is too long for a line goes on in the next.
+
+    Args:
+        texts: title -> the text's tokens.
+        notes: title -> a few signs to stand under each token, such as its id.
+        marked: tokens in a colour of their own, such as the special ones.
+        width: characters in a line.
+    """
+    lines = []                                            # (title, [(token, note, where it begins, how wide it is)])
+    for title, tokens in texts.items():
+        line, at = [], 0.0
+        lines.append((title, line))
+        for token, note in zip(tokens, notes[title] if notes else [""] * len(tokens), strict=True):
+            wide = max(len(visible(token)), 0.8 * len(str(note))) + 0.7
+            if line and at + wide > width:
+                line, at = [], 0.0
+                lines.append(("", line))
+            line.append((token, str(note), at, wide))
+            at += wide + 0.2
+    margin, high = 1.1 * max(map(len, texts)) + 1, 1.75 if notes else 1.25
+    figure = Figure(figsize=(0.081 * (margin + width), 0.27 * high * len(lines) + 0.1), facecolor=BACKGROUND)
+    ax = figure.add_axes((0, 0, 1, 1))                    # a sign of this font is 0.08 inches wide
+    for y, (title, line) in enumerate(lines):
+        ax.text(-1, y * high, title, ha="right", va="center", fontsize=9, color=INK)
+        for i, (token, note, at, wide) in enumerate(line):
+            colour = "#f8c793" if token in marked else ("#d5e4f3", "#e9f1f9")[i % 2]
+            ax.add_patch(Rectangle((at, y * high - 0.5), wide, 1, color=colour, linewidth=0))
+            ax.text(at + wide / 2, y * high + 0.04, visible(token).replace("$", r"\$"), ha="center", va="center",
+                    fontsize=9, color=INK, family="monospace")
+            ax.text(at + wide / 2, y * high + 0.8, note, ha="center", va="center", fontsize=7, color=FAINT)
+    ax.set(xlim=(-margin, width), ylim=((len(lines) - 1) * high + (1.1 if notes else 0.6), -0.6))
+    ax.axis("off")
+    return figure
+
+
+class pieces:
+    """Texts cut into tokens, for a notebook's own fonts, which know every script. (A figure's do not: `boxes`.)
+
+    Args:
+        texts: title -> the text's tokens as bytes; those that are no whole character are shown as \\x and two signs.
+    """
+
+    def __init__(self, texts: dict[str, list[bytes]]):
+        self.texts = {title: [_readable(token) for token in tokens] for title, tokens in texts.items()}
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{title} ({len(tokens)}): " + " │ ".join(tokens) for title, tokens in self.texts.items())
+
+    def _repr_html_(self) -> str:
+        def box(i, token):
+            style = f"background: {('#d5e4f3', '#e9f1f9')[i % 2]}; color: {INK}; display: inline-block; margin: 1px"
+            return f'<code style="{style}; padding: 1px 4px; border-radius: 3px">{html.escape(token)}</code>'
+        return "\n".join(f'<div style="margin-top: 0.6em"><b>{html.escape(title)}</b>: {len(tokens)} tokens</div>\n'
+                         '<div dir="auto">' + " ".join(box(i, token) for i, token in enumerate(tokens)) + "</div>"
+                         for title, tokens in self.texts.items())
+
+
+def _readable(token: bytes) -> str:
+    text = token.decode("utf-8", "backslashreplace")
+    alone = text and unicodedata.category(text[0]).startswith("M")              # a mark needs a letter to sit on
+    shown = "".join(BLANKS.get(c, c if c.isprintable() else f"‹{ord(c):x}›") for c in text)
+    return ("\u25cc" if alone else "") + shown
+
+
+def lengths(tokens: dict[str, int], signs: dict[str, int], marked=()) -> Figure:
+    """How many tokens texts take, the fewest first, and how many letters and signs each of them has.
+
+    Args:
+        tokens, signs: the text's name -> its number; marked: names whose bars have a colour of their own.
+    """
+    names = sorted(tokens, key=tokens.get)
+    half = -(-len(names) // 2)
+    figure, axes = new_figure(2, (9.5, 0.19 * half + 0.8), sharex=True)
+    for ax, part in zip(axes, (names[:half], names[half:])):
+        places = range(len(part))
+        bars = ax.barh(places, [tokens[name] for name in part], height=0.7, label="tokens",
+                       color=[WRITES if name in marked else KEEPS for name in part])
+        ax.bar_label(bars, fontsize=7, padding=-13, color="white")
+        ax.plot([signs[name] for name in part], places, "o", color=INK, markersize=3, label="letters and signs")
+        ax.set_yticks(places, part)
+        ax.set_ylim(half - 0.4, -0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_xlim(0, 1.05 * max(*tokens.values(), *signs.values()))
+    axes[0].legend(*axes[1].get_legend_handles_labels(), fontsize=8, frameon=False, loc="lower center",
+                   bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return figure

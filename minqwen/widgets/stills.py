@@ -1,0 +1,237 @@
+"""The explorers, standing still: the picture that a page shows where nothing can move."""
+
+import textwrap
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..plots import (
+    BACKGROUND,
+    DIVERGING,
+    FAINT,
+    INK,
+    KEEPS,
+    RECALLS,
+    SEQUENTIAL,
+    WRITES,
+    as_numpy,
+    bar_from_zero,
+    colour_bar,
+    draw_over,
+    draw_patches,
+    draw_strip,
+    new_figure,
+    plain_axes,
+    tokens_on,
+    visible,
+)
+
+
+def memory(step: dict, alpha, beta, recall, tokens: list[str], limit: float | None = None) -> Figure:
+    """The state explorer, standing still: one step of a memory, above the gates and the recall of all tokens up to it.
+
+    Args:
+        step: "memory", "decayed", "erased", "written" -> (Dk, Dv).
+        alpha, beta: (T,) over all tokens.
+        recall: (N,) cosines for the tokens up to this one, N - 1.
+        limit: the value that has the full colour; the largest there is if None.
+    """
+    parts = {"memory": "memory after “" + visible(tokens[len(recall) - 1]) + "”", "decayed": "=  faded",
+             "erased": "−  erased", "written": "+  written"}
+    limit = limit or max(np.abs(as_numpy(step[part])).max() for part in parts) or 1.0
+    figure = Figure(figsize=(10.5, 5.6), facecolor=BACKGROUND, layout="constrained")
+    grid = figure.add_gridspec(4, 4, height_ratios=(6, 1, 1, 1))
+    panels = [figure.add_subplot(grid[0, i]) for i in range(4)]
+    for ax, (part, title) in zip(panels, parts.items()):
+        image = ax.imshow(as_numpy(step[part]), cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.set(xticks=[], yticks=[])
+    colour_bar(figure, image, panels)
+    strips = {"α  keeps": (alpha, KEEPS), "β  writes": (beta, WRITES), "recall": (recall, RECALLS)}
+    for i, (name, (heights, colour)) in enumerate(strips.items()):
+        ax = figure.add_subplot(grid[i + 1, :])
+        draw_strip(ax, name, as_numpy(heights), colour, len(tokens))
+        ax.axvspan(len(recall) - 1.5, len(recall) - 0.5, color=INK, alpha=0.12, linewidth=0)
+        ax.set_xticks([])
+    tokens_on(ax.xaxis, tokens, most=130)
+    for ax in figure.axes:
+        plain_axes(ax)
+    return figure
+
+
+def maps(tiles, side: int, gap: int, layers: list[str], weights, tokens: list[str], title: str, limit: float,
+         signed: bool) -> Figure:
+    """The attention explorer, standing still: all maps as small tiles, and one of them large.
+
+    Args:
+        tiles: (height, width, 4) uint8: a row of tiles for each layer, the first at the bottom.
+        side, gap: pixels on a tile's side, and between two tiles.
+        layers: the name of each layer.
+        weights: (T, T); limit: the weight that has the full colour; signed: colours about zero, else from zero on.
+    """
+    height, width = tiles.shape[:2]
+    figure = Figure(figsize=(11.5, max(4.4, min(9.5, 5.0 * height / width))), facecolor=BACKGROUND,
+                    layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    left.imshow(tiles, interpolation="nearest")
+    rows, columns = (np.arange(n // (side + gap) + 1) * (side + gap) + side / 2 for n in (height, width))
+    left.set_yticks(rows, layers[::-1])
+    left.set_xticks(columns[:: -(-len(columns) // 16)], range(0, len(columns), -(-len(columns) // 16)))
+    left.set_title("every head's map", fontsize=10, color=INK)
+    left.set_xlabel("head", fontsize=8, color=FAINT)
+    shown = np.ma.array(as_numpy(weights), mask=~np.tri(len(tokens), dtype=bool))
+    image = right.imshow(shown, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0, vmax=limit,
+                         interpolation="nearest")
+    right.set_title(title, fontsize=10, color=INK)
+    right.set_xlabel("looked at", fontsize=8, color=FAINT)
+    right.set_ylabel("token", fontsize=8, color=FAINT)
+    for ax in (left, right):
+        plain_axes(ax)
+        ax.spines[:].set_visible(False)
+        ax.set_anchor("N")
+    tokens_on(right.xaxis, tokens)
+    tokens_on(right.yaxis, tokens)
+    bar = figure.colorbar(image, cax=right.inset_axes([1.02, 0.15, 0.025, 0.7]))
+    bar.ax.tick_params(labelsize=7, colors=INK)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def gate_maps(panels: dict, factors, limit: float, signed: bool, tokens: list[str], token: int, head: int) -> Figure:
+    """The gate explorer, standing still: a layer's gates over the tokens, and one head's output gate by dimensions.
+
+    Args:
+        panels: title -> ((H, T) places on the scale from 0 to 1, what is written along that scale in equal steps).
+        factors: (T, D); limit: the factor that has the full colour; signed: colours about zero, else from zero on.
+        token, head: what is marked.
+    """
+    factors, T = as_numpy(factors), len(tokens)
+    shares = [as_numpy(x) for x, _ in panels.values()]
+    heights = [*(0.5 + min(1.6, 0.16 * len(x)) for x in shares), 1.7]
+    figure, axes = new_figure((len(heights), 1), (max(6.0, min(12, 3.0 + 0.17 * T)), sum(heights) + 0.9), sharex=True,
+                           gridspec_kw={"height_ratios": heights})
+    for ax, x, (title, (_, marks)) in zip(axes, shares, panels.items()):
+        image = ax.imshow(x, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
+        ax.set_title(title, fontsize=9, color=INK, loc="left")
+        ax.set_ylabel("head", fontsize=8, color=FAINT)
+        ax.set_yticks(range(0, len(x), -(-len(x) // 8)))
+        _mark(ax, token, head)
+        colour_bar(figure, image, [ax])
+        image.colorbar.set_ticks(np.linspace(0, 1, len(marks)), labels=marks)
+    image = axes[-1].imshow(factors.T, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0,
+                            vmax=limit, aspect="auto", interpolation="nearest")
+    axes[-1].set_title(f"output gate of head {head}, dimension by dimension", fontsize=9, color=INK, loc="left")
+    axes[-1].set_ylabel("dimension", fontsize=8, color=FAINT)
+    _mark(axes[-1], token, None)
+    colour_bar(figure, image, axes[-1:])
+    tokens_on(axes[-1].xaxis, tokens, most=90)
+    return figure
+
+
+def _mark(ax, column, row):
+    """A frame about a column of a map, and about a row of it."""
+    for draw, place in ((ax.axvspan, column), (ax.axhspan, row)):
+        if place is not None:
+            draw(place - 0.5, place + 0.5, fill=False, edgecolor=WRITES, linewidth=1.2)
+
+
+def context_cost(contexts, charts: dict, at: int) -> Figure:
+    """Charts side by side over the context, both axes logarithmic.
+
+    Args:
+        contexts: (N,) tokens.
+        charts: title -> {name of a line -> ((N,) numbers, its colour)}; lines of zeros are left out.
+        at: the context that is marked.
+    """
+    figure, axes = new_figure(len(charts), (5.4 * len(charts), 3.7))
+    for ax, (title, lines) in zip(axes, charts.items()):
+        for name, (values, colour) in lines.items():
+            if np.any(values):
+                dashed = name.startswith("all")
+                ax.plot(contexts, values, color=colour, linewidth=1.2 if dashed else 2,
+                        linestyle="--" if dashed else "-", label="if all layers were attention" if dashed else name)
+        ax.axvline(at, color=INK, linewidth=0.8, alpha=0.5)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        ax.tick_params(axis="x", labelrotation=30)
+        ax.grid(color="#e6e8eb", linewidth=0.8)
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.set_xlabel("context, tokens", fontsize=9, color=FAINT)
+        ax.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def looking(frames, weights, maps: dict, patch: int, merge: int = 2, title: str = "") -> Figure:
+    """The vision explorer, standing still: frames with their patches, the weights over them, and more maps below.
+
+    Args:
+        frames: (F, H, W, 3) uint8, what one token spans in time: one for a picture, two for a clip.
+        weights: (rows, columns), a weight for each token.
+        maps: title -> (rows, columns); each kind of map (its title without the first word) has a scale of its own.
+        patch, merge: as in `patches`.
+    """
+    weights, maps = as_numpy(weights), {title: as_numpy(x) for title, x in maps.items()}
+    most = max(1, min(8, len(maps)))
+    down, ratio = -(-len(maps) // most), min(1.6, frames.shape[1] / frames.shape[2])
+    large, small = min(3.4, 10 / (len(frames) + 1)), 9.6 / most
+    figure = Figure(figsize=(10.5, large * ratio + 0.75 + down * (small * ratio + 0.45)), facecolor=BACKGROUND,
+                    layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(large * ratio + 0.75, down * (small * ratio + 0.45)))
+    panels = above.subplots(1, len(frames) + 1)
+    for i, (ax, frame) in enumerate(zip(panels, frames)):
+        draw_patches(ax, frame, patch, merge)
+        ax.set_title("what the model gets" if len(frames) == 1 else f"frame {i} of the group", fontsize=10, color=INK)
+    image = draw_over(panels[-1], frames.mean(0), weights, np.abs(weights).max() or 1.0)
+    panels[-1].set_title(title, fontsize=10, color=INK)
+    colour_bar(above, image, panels[-1:])
+    bar_from_zero(image, weights)
+    axes = below.subplots(down, most, squeeze=False).flat
+    kinds = {}
+    for name, looked in maps.items():
+        kind = name.partition(" ")[2]
+        kinds[kind] = max(kinds.get(kind, 0), np.abs(looked).max())
+    for ax, (name, looked) in zip(axes, maps.items()):
+        draw_over(ax, frames.mean(0), looked, kinds[name.partition(" ")[2]] or 1.0)
+        ax.set_title(name, fontsize=8, color=INK)
+    for ax in figure.axes:
+        plain_axes(ax)
+        if not ax.images and not ax.collections:
+            ax.axis("off")
+    return figure
+
+
+def before_after(names: list[str], before, after, answers: list[str] = ()) -> Figure:
+    """The memory lab, standing still: how likely each token was and is, the first at the top, under both answers.
+
+    Args:
+        names: texts of tokens; before, after: (tokens,) probabilities.
+    """
+    before, after = as_numpy(before), as_numpy(after)
+    title = [part for answer in answers for part in textwrap.wrap(answer, 100)]
+    figure, (ax,) = new_figure(1, (7.5, 0.42 * len(names) + 0.7 + 0.19 * len(title)))
+    for i, (chances, colour, label) in enumerate(((before, KEEPS, "before"), (after, WRITES, "after"))):
+        bars = ax.barh(np.arange(len(names)) + 0.4 * i - 0.2, chances, 0.36, color=colour, label=label)
+        ax.bar_label(bars, [f"{p:.1%}" for p in chances], fontsize=7, padding=2, color=INK)
+    ax.set(xlim=(0, 1.1), xticks=[0, 0.5, 1])
+    ax.set_yticks(range(len(names)), [visible(name).replace("$", r"\$") for name in names], family="monospace")
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title("\n".join(title).replace("$", r"\$"), fontsize=9, color=INK, loc="left")
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def dialogue(turns: list[tuple[str, str]], width: int = 88) -> Figure:
+    """A chat as it was spoken, from the top down. turns: who speaks, and what they say."""
+    lines = [(i, who if n == 0 else "", line) for i, (who, said) in enumerate(turns)
+             for n, line in enumerate(part for text in said.splitlines() or [""]
+                                      for part in textwrap.wrap(text, width) or [""])]
+    figure, (ax,) = new_figure(1, (8.2, 0.3 + 0.22 * (len(lines) + 0.5 * len(turns))))
+    for n, (i, who, line) in enumerate(lines):
+        y, colour = -n - 0.5 * i, KEEPS if i % 2 == 0 else "#a8540a"
+        ax.text(0.11, y, who, ha="right", va="center", fontsize=8, color=colour, weight="bold")
+        ax.text(0.13, y, line.replace("$", r"\$"), va="center", fontsize=9, color=INK)
+    ax.set(xlim=(0, 1), ylim=(-len(lines) - 0.5 * len(turns), 1))
+    ax.axis("off")
+    return figure

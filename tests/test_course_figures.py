@@ -1,0 +1,239 @@
+"""Figures of single lessons show the numbers they are given, and can be drawn without a warning."""
+
+import html
+import re
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+from plots_support import STRANGE, draw, heights, image, maps, picture, texts, traced
+from support import random_qwen
+
+from minqwen import plots
+from minqwen.course import figures
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def t():
+    return traced()
+
+
+def test_boxes_hold_every_token_and_wrap():
+    """In their order, each inside of its box, the marked ones in their own colour; a long text takes more lines."""
+    figure = draw(figures.boxes({"strange": STRANGE, "long": 40 * [" red"]}, marked=STRANGE[:1], width=80,
+                              notes={"strange": list(range(len(STRANGE))), "long": 40 * [7]}))
+    ax, shown = figure.axes[0], [plots.visible(token).replace("$", r"\$") for token in STRANGE]
+    said = [text.get_text() for text in ax.texts]
+    assert said[0] == "strange" and said[1 : 2 * len(STRANGE) : 2] == shown and said[2:5:2] == ["0", "1"]
+    assert len(ax.patches) == len(STRANGE) + 40
+    assert ax.patches[0].get_facecolor() not in {box.get_facecolor() for box in ax.patches[1:]}
+    assert max(box.get_x() + box.get_width() for box in ax.patches) <= 80
+    assert len({box.get_y() for box in ax.patches[len(STRANGE) :]}) > 1
+    boxes, words = ax.patches[: len(STRANGE)], ax.texts[1 : 2 * len(STRANGE) : 2]
+    for box, word in zip(boxes, words):
+        assert box.get_window_extent().width >= word.get_window_extent().width
+
+
+def test_heads(t):
+    maps = {f"head {i}": t.layers[3].attention[0, i] for i in range(3)}
+    figure = draw(figures.heads(maps, limit=0.5, columns=2))
+    for i, (title, weights) in enumerate(maps.items()):
+        shown = figure.axes[i].images[0]
+        assert figure.axes[i].get_title() == title and shown.get_clim() == (0, 0.5)
+        assert np.allclose(shown.get_array().filled(0), weights) and shown.get_array().mask[0, 1:].all()
+    assert not figure.axes[3].axison                             # the place that is left over
+
+
+def test_beside_theory():
+    figure = draw(figures.beside_theory([1, 10, 100], {"a": [1, 2, 3], "b": [4, 5, 6]}, {"b": [4, 4, 4]}, "n", "error"))
+    a, b, theory, _ = figure.axes[0].lines
+    assert [list(line.get_ydata()) for line in (a, b, theory)] == [[1, 2, 3], [4, 5, 6], [4, 4, 4]]
+    assert theory.get_color() == b.get_color() != a.get_color() and a.get_linestyle() == "None"
+    assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
+
+
+def test_patches():
+    pixels = picture(0, 16, 24)
+    figure = draw(figures.patches(pixels, patch=4, merge=2, title="$16$"))
+    (ax,) = figure.axes
+    assert np.array_equal(image(figure), pixels)
+    numbers = {text.get_text(): text.get_position() for text in ax.texts}
+    assert numbers == {str(i): (i % 3 * 8 + 0.5, i // 3 * 8 + 0.5) for i in range(6)}       # row by row
+    many = draw(figures.patches(picture(0, 16, 32 * 8), patch=4))
+    assert [text.get_text() for text in many.axes[0].texts] == ["0", "32"]                  # the begin of each row
+
+
+def test_over():
+    random = np.random.default_rng(0)
+    weights = {f"head {i}": random.standard_normal((2, 3)) for i in range(4)}
+    figure = draw(figures.over(picture(0, 16, 24), weights, columns=3))
+    assert np.array_equal(maps(figure), np.float32(list(weights.values())))
+    assert [ax.get_title() for ax in figure.axes[:4]] == list(weights)
+    limits = {shown.get_clim() for ax in figure.axes for shown in ax.images if shown.get_alpha()}
+    low, high = limits.pop()
+    assert not limits and low == -high == pytest.approx(-max(np.abs(x).max() for x in weights.values()))
+    positive = draw(figures.over(picture(0, 16, 24), {"softmax": np.abs(weights["head 0"])}))
+    assert positive.axes[-1].get_ylim()[0] == 0 and figure.axes[-1].get_ylim()[0] < 0       # the colour bars
+
+
+def test_clip():
+    frames, weights = picture(0, 6, 16, 24), torch.rand(3, 2, 3)
+    figure = draw(figures.clip(frames, weights, times=[0.3, 1.3, 2.3]))
+    for group in range(3):
+        for frame in range(2):
+            assert np.array_equal(image(figure, frame * 3 + group), frames[2 * group + frame])
+    assert np.allclose(maps(figure), weights)
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["group 0\n0.3 s", "group 1\n1.3 s", "group 2\n2.3 s"]
+    assert len(draw(figures.clip(frames)).axes) == 6
+
+
+def test_reads():
+    left, right = draw(figures.reads(prompt=3, new=4)).axes
+    for ax, read in ((left, 3 + 4 + 5 + 6), (right, 3 + 1 + 1 + 1)):
+        table = np.asarray(ax.images[0].get_array())
+        assert table.shape == (4, 6) and (table > 0).sum() == 3 + 4 + 5 + 6
+        assert (table == 2).sum() == read and ax.get_title().endswith(f" {read} tokens read")
+    assert table[2].tolist() == [1, 1, 1, 1, 2, 0]
+
+
+def test_rulers():
+    chances = {"all": torch.tensor([0.5, 0.3, 0.2]), "top": [0.0, 1.0, 0.0]}
+    (ax,) = draw(figures.rulers(chances, ["cup", "hat", "key"])).axes
+    pieces = [(round(bar.get_x(), 6), round(bar.get_width(), 6)) for bar in ax.patches]
+    assert pieces == [(0, 0.5), (0.5, 0.3), (0.8, 0.2), (0, 0), (0, 1), (1, 0)]
+    assert [text.get_text() for text in ax.texts] == ["cup", "hat", "key", "hat"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["all", "top"]
+
+
+def test_choices():
+    bits = torch.tensor([0.1, 2.5, 0.0])
+    long, short = draw(figures.choices({"long": (STRANGE, [0.0] * len(STRANGE)), "short": (STRANGE[:3], bits)})).axes
+    assert heights(short) == pytest.approx(bits.tolist()) and len(heights(long)) == len(STRANGE)
+    assert long.get_ylim() == short.get_ylim() and short.get_ylim()[1] > 2.5
+
+
+def test_gated_attention_says_the_widths():
+    config = random_qwen().config.text_config                                               # 4 query heads on 2, of 32
+    said = texts(draw(figures.gated_attention(config)))
+    assert {"query\n4 × 32", "gate\n4 × 32", "key\n2 × 32", "value\n2 × 32", "x\n64 wide", "64 wide"} <= set(said)
+
+
+def test_turned():
+    figure = draw(figures.turned({"here": {"q": 0.5, "k": 2.0}, "$there": {"q": 3.5, "k": 5.0}}))
+    assert [ax.get_title() for ax in figure.axes] == ["here", "$there"]
+    for ax, angles in zip(figure.axes, ((0.5, 2.0), (3.5, 5.0))):
+        tips = [text.xy for text in ax.texts if not text.get_text()]
+        assert np.allclose(tips, [(np.cos(angle), np.sin(angle)) for angle in angles])
+
+
+def test_openness(t):
+    gates = {f"head {h}": torch.sigmoid(t.layers[3].gate[0, :, h]).mean(-1) for h in range(4)}
+    figure = draw(figures.openness(gates, STRANGE, "how open"))
+    assert np.array_equal(image(figure), np.stack(list(gates.values())))
+    assert figure.axes[0].images[0].get_clim() == (0, 1)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(gates)
+
+
+def test_open_and_first():
+    shares = {f"layer 3, head {h}": torch.tensor(0.1 * h) for h in range(20)}
+    figure = draw(figures.open_and_first(torch.tensor([0.01, 0.02, 0.99]), shares, evenly=0.25))
+    assert [bar.get_height() for bar in figure.axes[0].patches][0] == 2
+    assert heights(figure.axes[1]) == pytest.approx([0.1 * h for h in range(20)])
+    assert figure.axes[1].lines[0].get_ydata()[0] == 0.25
+    assert len(figure.axes[1].get_xticks()) <= 16
+
+
+def test_wiring_says_whose_each_piece_is():
+    pieces = ["my_rms_norm", "my_gated_attention", "my_mlp", "my_gated_delta_net", "my_convolution", "my_decay",
+              "my_chunk_gated_delta_rule", "my_gated_norm"]
+    owners = dict.fromkeys(pieces, "built today") | {"my_mlp": "yours", "my_rms_norm": "the lessons'"}
+    figure = draw(figures.wiring(owners))
+    texts = {text.get_text(): text for ax in figure.axes for text in ax.texts}
+    assert {*pieces, "in_proj_qkv", "in_proj_z", "out_proj", "yours"} <= texts.keys()
+    colours = {name: to_hex(next(box for ax in figure.axes for box in ax.patches if isinstance(box, Rectangle)
+                                 and box.axes is texts[name].axes and box.contains_point(
+                                     texts[name].axes.transData.transform(texts[name].get_position()))).get_facecolor())
+               for name in pieces}
+    assert colours["my_mlp"] == plots.KEEPS and colours["my_rms_norm"] == "#dfe3e8"
+    assert {colours[name] for name in pieces if owners[name] == "built today"} == {"#fbe3c8"}
+
+
+def test_tensor_names_are_those_of_one_layer_of_each_kind():
+    model = random_qwen()
+    config = model.config.text_config
+    shapes = {name: tuple(x.shape) for name, x in model.state_dict().items() if "visual" not in name}
+    stack, words = draw(figures.tensor_names(shapes, config)).axes
+    texts = [text.get_text() for text in words.texts]
+    kinds = {kind: config.layer_types.index(kind) for kind in set(config.layer_types)}
+    shown = [name for name in shapes if ".layers." not in name
+             or any(f".layers.{i}." in name for i in kinds.values())]
+    for name in shown:
+        short = name.split(".layers.")[-1].split(".", 1)[1] if ".layers." in name else name
+        assert short in texts and " × ".join(map(str, shapes[name])) in texts
+    assert f"and {config.layer_types.count('linear_attention') - 1} other layers like it, of 4" in texts
+    assert [text.get_text() for text in stack.texts] == ["embed_tokens", *(f"layers.{i}" for i in range(4)), "norm"]
+
+
+def test_lens():
+    guesses = [STRANGE, STRANGE[::-1], ["a" * 40] * len(STRANGE)]
+    chances = torch.rand(3, len(STRANGE))
+    figure = draw(figures.lens(guesses, chances, STRANGE))
+    assert np.array_equal(image(figure), chances)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[1] == "·red" and texts[-1] == "a" * 12 + "…"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["embedding", "layer 0", "layer 1"]
+
+
+def test_grouped_bars():
+    values = {"0": {"mixer": 0.5, "MLP": 0.25}, "1": {"mixer": 0.125, "MLP": 1.0}}
+    (ax,) = draw(figures.grouped(values, "added", "layer")).axes
+    assert [bar.get_height() for bar in ax.patches] == [0.5, 0.125, 0.25, 1.0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mixer", "MLP"]
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("added", "layer")
+
+
+def test_lengths_put_the_fewest_tokens_first():
+    figure = draw(figures.lengths({"b": 7, "yours": 5, "a": 3}, {"b": 2, "yours": 9, "a": 4}, marked=["yours"]))
+    left, right = figure.axes
+    assert [label.get_text() for ax in figure.axes for label in ax.get_yticklabels()] == ["a", "yours", "b"]
+    assert [bar.get_width() for ax in figure.axes for bar in ax.patches] == [3, 5, 7]
+    assert [list(ax.lines[0].get_xdata()) for ax in figure.axes] == [[4, 9], [2]]
+    assert left.patches[1].get_facecolor() != left.patches[0].get_facecolor() == right.patches[0].get_facecolor()
+
+
+def test_pieces_are_read_in_any_script():
+    shown = figures.pieces({"a <title>": [b" red", "मि".encode()[3:], b"\xe1\x89", b"<b>\n\x00", "東".encode(), b""]})
+    tokens = ["·red", "\u25ccि", r"\xe1\x89", "<b>↵‹0›", "東", ""]
+    assert repr(shown) == "a <title> (6): " + " │ ".join(tokens)
+    page = shown._repr_html_()
+    assert re.findall(r"<code [^>]*>([^<]*)</code>", page) == [html.escape(token) for token in tokens]
+    assert "<b>a &lt;title&gt;</b>: 6 tokens" in page and "<b>↵" not in page
+    assert 'dir="auto"' in page                                          # so that Arabic goes from right to left
+
+
+def test_chunks_say_which_pairs_meet_inside_one():
+    figure = draw(figures.chunks(tokens=6, chunk_size=2))
+    assert image(figure).tolist() == [[2, 0, 0, 0, 0, 0],
+                                      [2, 2, 0, 0, 0, 0],
+                                      [1, 1, 2, 0, 0, 0],
+                                      [1, 1, 2, 2, 0, 0],
+                                      [1, 1, 1, 1, 2, 0],
+                                      [1, 1, 1, 1, 2, 2]]
+    assert [text.get_text() for text in figure.axes[0].texts if text.get_text()] == ["$S$", "$S$"]
+
+
+def test_errors_show_every_number_and_what_is_none():
+    lines = {"short": [1e-7, 1e-3, float("nan"), float("inf")], "right": [1e-7, 2e-7, 3e-7, 1e2]}
+    (ax,) = draw(figures.errors([1, 10, 100, 1000], lines, "x", "error", log=True)).axes
+    drawn = {line.get_label(): line for line in ax.lines}
+    assert drawn["short"].get_ydata().tolist() == pytest.approx([1e-7, 1e-3])
+    assert drawn["right"].get_ydata().tolist() == pytest.approx(lines["right"])
+    assert drawn["short: not a number"].get_xdata().tolist() == [100, 1000]
+    low, high = ax.get_ylim()
+    assert low < 1e-7 and 1e2 < drawn["short: not a number"].get_ydata().min() < high
+    (ax,) = draw(figures.errors([1, 2], {"a": [1e-7, 1e-6]}, "x", "error", points=True)).axes
+    assert ax.lines[0].get_linestyle() == "None" and ax.get_ylim()[1] > 1

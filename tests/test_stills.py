@@ -1,0 +1,38 @@
+"""The explorers' pictures show the numbers they are given, and can be drawn without a warning."""
+
+import numpy as np
+import pytest
+from plots_support import STRANGE, draw, heights, image, maps, picture, traced
+
+from minqwen.widgets import stills
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def t():
+    return traced()
+
+
+def test_memory(t):
+    layer = t.layers[0]
+    step = {"memory": layer.state(6, 1), "decayed": layer.decayed(6, 1), "erased": layer.erase(6, 1),
+            "written": layer.write(6, 1)}
+    recall = layer.answers(6, 1).cosine
+    figure = draw(stills.memory(step, layer.alpha[0, :, 1], layer.beta[0, :, 1], recall, STRANGE))
+    assert np.array_equal(image(figure, 3), layer.write(6, 1))
+    strips = figure.axes[-3:]
+    assert heights(strips[2]) == pytest.approx(recall.tolist()) and len(heights(strips[0])) == len(STRANGE)
+    for strip in strips:                                     # the mark is over token 6, as wide as a token
+        [mark] = [patch.get_bbox() for patch in strip.patches if patch.get_width() == pytest.approx(1)]
+        assert (mark.x0, mark.x1) == pytest.approx((5.5, 6.5))
+
+
+def test_looking():
+    frames, weights = picture(0, 2, 16, 24), np.arange(6.0).reshape(2, 3) - 2
+    layers = {"0 delta rule": weights, "1 attention": np.abs(weights), "2 delta rule": weights / 9}
+    figure = draw(stills.looking(frames, weights, layers, patch=4, title="layer $1"))
+    assert np.array_equal(image(figure, 0), frames[0]) and np.array_equal(image(figure, 1), frames[1])
+    assert np.allclose(maps(figure), [weights, *layers.values()])
+    below = [ax.images[1].get_clim()[1] for ax in figure.axes if ax.get_title() in layers]
+    assert below == [3, 3, 3]                                                               # one scale for each kind
