@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+NODE   := node_modules/.package-lock.json
 
 # Tests and committed notebooks run alike everywhere: the shipped model, the lessons' own pieces, a fixed number
 # of threads, no progress bars. A thread that waits for another sleeps (PASSIVE): beside other busy processes, waiting
@@ -24,6 +25,7 @@ lab: $(READY)     ## set everything up and open the lessons in JupyterLab
 	@$(VENV)/bin/minqwen lab
 
 test: $(READY)    ## set everything up and run all tests, lessons included
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE) || echo "npm failed: the tests of the site will be skipped."; fi
 	$(PY) -m ruff check
 	$(STEADY) $(PY) -m pytest -q --durations=10 --nbval $(NBVAL) tests $(LESSONS)
 
@@ -39,7 +41,7 @@ bench: $(READY)   ## our operations beside transformers', side by side in one ru
 notebooks: $(READY) ## run the lessons in place and keep their outputs (ONLY=03_delta_rule for one)
 	$(STEADY) $(PY) tests/notebooks_support.py $(ONLY)
 
-site: $(READY)    ## the lessons and their explorers as static pages, in build/site
+site: $(READY) $(NODE) ## the lessons and their explorers as static pages, in build/site
 	$(STEADY) $(PY) website/build.py
 
 nano: $(READY)    ## train the small model of data/nano again, from scratch
@@ -59,7 +61,7 @@ pins: $(READY)    ## write requirements.txt from what is installed now
 	@mv requirements.new requirements.txt
 
 clean:            ## remove the environment and everything that tools left behind
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .ipynb_checkpoints notebooks/.ipynb_checkpoints
+	rm -rf $(VENV) node_modules build dist *.egg-info .pytest_cache .ruff_cache .ipynb_checkpoints notebooks/.ipynb_checkpoints
 	find minqwen tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: $(READY)   ## set everything up and nothing more
@@ -72,3 +74,9 @@ $(READY): requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
 	$(PY) -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $(READY)
+
+# What the site is made with, done again only when the list of it has changed. No lesson and no other target needs Node.
+$(NODE): package.json package-lock.json
+	@command -v npm >/dev/null || { echo "This needs Node 18.13 or newer with npm (Debian, Ubuntu: sudo apt-get install nodejs npm)."; exit 1; }
+	npm ci
+	@touch $(NODE)

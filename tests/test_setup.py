@@ -122,7 +122,7 @@ def make(repository, *arguments, **environment):
 @pytest.fixture
 def fresh(repository, tmp_path):
     """A folder with the files that the set-up reads, and no environment yet."""
-    for name in ("Makefile", "pyproject.toml", "requirements.txt"):
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "package.json", "package-lock.json"):
         shutil.copy(repository / name, tmp_path)
     return tmp_path
 
@@ -164,6 +164,35 @@ def test_set_up_once_then_quick(fresh):
         os.utime(fresh / name, (later, later))
         assert "pip" in make(fresh, "-n", "test").stdout
         os.utime(fresh / name, (0, 0))
+
+
+def test_only_the_site_needs_node(fresh):
+    """`make site` has npm fetch its packages once; every other target does without, and tests skip what needs them."""
+    (fresh / ".venv").mkdir()
+    (fresh / ".venv/.ready").touch()
+    programs = fresh / "programs"                    # all that make needs, and no npm
+    programs.mkdir()
+    for name in ("make", "sh"):
+        (programs / name).symlink_to(shutil.which(name))
+    done = make(fresh, "site", PATH=str(programs))
+    assert done.returncode != 0
+    assert done.stdout.startswith("This needs Node 18.13 or newer with npm") and done.stdout.count("\n") == 1
+    assert "npm ci" not in make(fresh, "-n", "lab").stdout
+    assert "npm ci" in make(fresh, "-n", "site").stdout
+    (fresh / "node_modules").mkdir()
+    (fresh / "node_modules/.package-lock.json").touch()
+    assert "npm ci" not in make(fresh, "-n", "site").stdout
+
+
+def test_npm_packages_are_pinned(repository):
+    """Each of package.json in one version, and the lock file with a checksum for each and no address of a registry."""
+    wanted = json.loads((repository / "package.json").read_text())["devDependencies"]
+    locked = json.loads((repository / "package-lock.json").read_text())["packages"]
+    for name, version in wanted.items():
+        assert re.fullmatch(r"\d+\.\d+\.\d+", version) and locked[f"node_modules/{name}"]["version"] == version
+    for name, package in locked.items():
+        assert "resolved" not in package, f"{name} names a registry: npm is to omit it, .npmrc says so"
+        assert not name or package["integrity"].startswith("sha512-")
 
 
 def test_lessons_with_checkpoint_asks_for_one(fresh):

@@ -76,7 +76,8 @@ def test_the_source_distribution_makes_the_same_wheel(built, wheel, clone, tmp_p
     assert contents(tmp_path / wheel.name) == contents(wheel)
     [source] = built.glob("*.tar.gz")
     names = {name.partition("/")[2] for name in tarfile.open(source).getnames()}
-    for name in ("tests/test_wheel.py", "website/build.py", "Makefile", "requirements.txt", ".binder/postBuild"):
+    for name in ("tests/test_wheel.py", "website/build.py", "Makefile", "requirements.txt", ".binder/postBuild",
+                 "package-lock.json", ".npmrc"):
         assert name in names, f"{name} is not in the source distribution"
     assert not [name for name in names if "/mine" in name or "checkpoints" in name]
 

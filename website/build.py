@@ -2,12 +2,16 @@
 
 The README becomes the front page and every lesson a page: its text, its code, its outputs. Explorers, which need no
 kernel, become live pages inside the lesson's. What is made asks for nothing outside of its folder: formulas are MathML,
-which browsers draw by themselves, and styles and modules are inlined or beside the page. So it can be read from a disk,
-served from anywhere, and taken on a train.
+which browsers draw by themselves; their font, styles, modules and the search's index lie beside the pages. So it can
+be read from a disk, served from anywhere, and taken on a train. Scripts only add: they search, fold the contents away
+where there is little room, and fit frames to their explorers.
 """
 
 import argparse
+import ast
+import functools
 import html
+import json
 import os
 import re
 import shutil
@@ -15,8 +19,8 @@ import subprocess
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
-from latex2mathml.converter import convert
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -24,10 +28,14 @@ from nbconvert.preprocessors import TagRemovePreprocessor
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from pygments.style import Style
+from pygments.token import Comment, Generic, Keyword, Name, Number, Operator, String
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+MODULES = ROOT / "node_modules"                  # by npm ci, which `make site` runs
+FONT = "@fontsource/stix-two-math/files/stix-two-math-latin-400-normal.woff2"
 
 # Run in the lesson's kernel before its first cell: an explorer that is shown becomes a page, and the page a frame.
 AS_PAGES = """
@@ -45,7 +53,49 @@ Explorer._repr_mimebundle_ = _as_page
 """
 
 
+class Light(Style):
+    """Code on the site's light ground: every colour is read at a contrast of 4.5 at least. Dark is the same."""
+
+    background_color = "#f5f7f9"                 # site.css: --shade
+    styles = {Comment: "italic #59636f", Keyword: "#8428a0", Operator.Word: "#8428a0", Operator: "#4d5663",
+              Name.Builtin: "#0b6270", Name.Function: "#1d4fbf", Name.Class: "#1d4fbf", Name.Decorator: "#8a4500",
+              String: "#17693a", Number: "#9c3800", Generic: "#1d2129"}
+
+
+class Dark(Style):
+    background_color = "#1b1f25"
+    styles = {Comment: "italic #9aa4b2", Keyword: "#d9a6f2", Operator.Word: "#d9a6f2", Operator: "#bcc4cf",
+              Name.Builtin: "#7fd3dd", Name.Function: "#8fbcff", Name.Class: "#8fbcff", Name.Decorator: "#f0b878",
+              String: "#9fd79b", Number: "#f2b38a", Generic: "#e3e6eb"}
+
+
 # ---------------------------------------------------------------------------------------------------------- text
+
+
+def missing() -> str:
+    """What a site cannot be built without, and is not here; empty if all is."""
+    if not shutil.which("node"):
+        return "there is no Node: install version 18.13 or newer with npm (Debian, Ubuntu: apt-get install nodejs npm)"
+    return "" if MODULES.is_dir() else "the packages of package-lock.json are not here: npm ci"
+
+
+@functools.cache
+def _temml() -> subprocess.Popen:
+    """One Node for all formulas. It ends with this process, which holds its input."""
+    return subprocess.Popen(["node", HERE / "formulas.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            encoding="utf-8")
+
+
+@functools.cache
+def formula(tex: str, display: bool = False) -> str:
+    """TeX as MathML. A formula that cannot be set in full is an error: half of one is another law."""
+    node = _temml()
+    node.stdin.write(json.dumps({"tex": tex, "display": display}) + "\n")
+    node.stdin.flush()
+    answer = json.loads(node.stdout.readline())
+    if "error" in answer:
+        raise SystemExit(f"This formula cannot be set: {tex.strip()}\n{answer['error'].strip()}")
+    return f'<div class="formula">{answer["mathml"]}</div>' if display else answer["mathml"]
 
 
 class Renderer(IPythonRenderer):
@@ -56,13 +106,13 @@ class Renderer(IPythonRenderer):
         self.here, self.pages = here, pages
 
     def inline_math(self, body: str) -> str:
-        return convert(body)
+        return formula(body)
 
     def block_math(self, body: str) -> str:
-        return convert(body, display="block")
+        return formula(body, display=True)
 
     def latex_environment(self, name: str, body: str) -> str:
-        return convert(f"\\begin{{{name}}}{body}\\end{{{name}}}", display="block")
+        return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         return super().link(text, moved(url, self.here, self.pages), title)
@@ -81,7 +131,39 @@ def moved(url: str, here: str, pages: dict[str, str]) -> str:
 
 
 def markdown(text: str, here: str, pages: dict[str, str]) -> str:
-    return MarkdownWithMath(renderer=Renderer(here, pages)).render(text)
+    made = MarkdownWithMath(renderer=Renderer(here, pages)).render(text)
+    return made.replace('<a class="anchor-link"', '<a class="anchor-link" aria-label="Link to this section"')
+
+
+def sections(page: str, title: str, body: str) -> list[dict]:
+    """A page's parts, as its contents list and the search need them: what stands under each heading.
+
+    Returns:
+        {"page", "title", "anchor", "level", "heading", "text"} each; anchors and headings as the body has them.
+    """
+    soup = BeautifulSoup(body, "html.parser")
+    for element in soup.select("script, style, .anchor-link, .output_wrapper"):
+        element.extract()
+    for element in soup.find_all("math"):
+        element.replace_with(" … ")
+    found = [{"page": page, "title": title, "anchor": "", "level": 1, "heading": title, "text": ""}]
+    for element in soup.descendants:
+        if element.name in ("h1", "h2", "h3"):
+            found.append({"page": page, "title": title, "anchor": element.get("id", ""), "level": int(element.name[1]),
+                          "heading": element.get_text(), "text": ""})
+        elif isinstance(element, str) and element.find_parent(("h1", "h2", "h3")) is None:
+            found[-1]["text"] += element
+    for section in found:
+        section["text"] = " ".join(section["text"].split())
+    return [section for section in found if section["text"]]
+
+
+def definitions(page: str, source: str) -> list[dict]:
+    """The same of a Python file: its classes and functions, with what their docstrings say."""
+    return [{"page": page, "title": page, "anchor": f"line-{node.lineno}", "level": 2, "heading": node.name,
+             "text": " ".join((ast.get_docstring(node) or "").split())}
+            for node in ast.parse(source).body if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+            and not node.name.startswith("_")]
 
 
 # ------------------------------------------------------------------------------------------------------- lessons
@@ -137,6 +219,8 @@ def build(out: Path, execute: bool = True, notebooks: Path = ROOT / "notebooks",
         notebooks: where the lessons are.
         readme: the front page.
     """
+    if missing():
+        raise SystemExit(f"The site cannot be built, for {missing()}.")
     if out.exists() and any(out.iterdir()) and not (out / "site.css").exists():
         raise SystemExit(f"{out} holds something that is no site of ours; name an empty folder.")
     shutil.rmtree(out, ignore_errors=True)
@@ -149,43 +233,70 @@ def build(out: Path, execute: bool = True, notebooks: Path = ROOT / "notebooks",
     pages = {"README.md": "index.html", "notebooks/solutions": "solutions.html"}
     pages |= {f"notebooks/{path.name}": f"{path.stem}.html" for path in lessons}
     pages |= {file: f"{file.replace('/', '_').removesuffix('.py').removesuffix('.md')}.html" for file in files}
-    images = re.findall(r"!\[[^\]]*\]\(([^):]+)\)", text)
 
-    template = Environment(loader=FileSystemLoader(HERE), autoescape=False).get_template("page.html.j2")
     notes = {path: nbformat.read(path, as_version=4) for path in lessons}
     contents = [(pages[f"notebooks/{path.name}"], title(note, path.stem[:2])) for path, note in notes.items()]
+    bodies, parts = {}, {}                       # page -> its HTML, its sections
 
-    def write(page: str, heading: str, inside: str, **around) -> None:
-        made = template.render(title=html.escape(heading), body=inside, lessons=contents, page=page, **around)
-        (out / page).write_text(made, encoding="utf-8")
+    def add(page: str, heading: str, inside: str) -> None:
+        bodies[page], parts[page] = (heading, inside), sections(page, heading, inside)
 
-    write("index.html", "minqwen", markdown(text, "", pages))
-    for index, (path, note) in enumerate(tqdm(notes.items(), unit="lesson", disable=None)):
-        if execute:
-            note = run(note, path.stem, out / "explorers")
-        around = {"before": contents[index - 1] if index else None,
-                  "after": contents[index + 1] if index + 1 < len(contents) else None}
-        write(*contents[index], body(note, pages), **around)
+    add("index.html", "minqwen", markdown(text, "", pages))
+    for (path, note), (page, heading) in zip(tqdm(notes.items(), unit="lesson", disable=None), contents):
+        add(page, heading, body(run(note, path.stem, out / "explorers") if execute else note, pages))
+    answers = [f'<h2 id="{name}"><code>{name}</code></h2>' + code((notebooks / "solutions" / name).read_text("utf-8"))
+               for name in solutions]
+    add("solutions.html", "Solutions", "<h1>Solutions</h1>" + "".join(answers))
     for file in files:
         source = (ROOT / file).read_text(encoding="utf-8")
         if file.endswith(".md"):
-            inside = markdown(re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.DOTALL), str(Path(file).parent), pages)
+            text_only = re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.DOTALL)       # without a model card's data
+            add(pages[file], file, markdown(text_only, str(Path(file).parent), pages))
         elif file.endswith(".py"):
-            inside = f"<h1><code>{file}</code></h1>" + code(source, lines=True)
+            add(pages[file], file, f"<h1><code>{file}</code></h1>" + code(source, lines=True))
+            parts[pages[file]] = definitions(pages[file], source)
         else:
-            inside = f"<pre>{html.escape(source)}</pre>"
-        write(pages[file], file, inside)
-    parts = [f"<h2><code>{name}</code></h2>" + code((notebooks / "solutions" / name).read_text(encoding="utf-8"))
-             for name in solutions]
-    write("solutions.html", "Solutions", "<h1>Solutions</h1>" + "".join(parts))
+            add(pages[file], file, f"<h1>{file}</h1><pre>{html.escape(source)}</pre>")
 
-    for image in images:
+    template = Environment(loader=FileSystemLoader(HERE), autoescape=False).get_template("page.html.j2")
+    order = [page for page, _ in contents]
+    for page, (heading, inside) in bodies.items():
+        around = order.index(page) if page in order else None
+        made = template.render(
+            title=html.escape(heading), body=inside, lessons=contents, page=page,
+            here=[(html.escape(part["anchor"]), html.escape(part["heading"])) for part in parts[page]
+                  if part["level"] == 2 and part["anchor"]],
+            before=contents[around - 1] if around else None,
+            after=contents[around + 1] if around is not None and around + 1 < len(order) else None)
+        (out / page).write_text(made, encoding="utf-8")
+
+    for image in re.findall(r"!\[[^\]]*\]\(([^):]+)\)", text):
         (out / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(readme.parent / image, out / image)
-    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("friendly", "github-dark"))
-    sheet = (HERE / "site.css").read_text(encoding="utf-8")
+    write_shared(out, [part for page in parts.values() for part in page])
+
+
+def write_shared(out: Path, found: list[dict]) -> None:
+    """What all pages share: sheet, font, scripts, the search's index, and the licences of what is not ours.
+
+    Args:
+        found: the sections of all pages.
+    """
+    for folder in ("fonts", "licences"):
+        (out / folder).mkdir()
+    shutil.copy(MODULES / FONT, out / "fonts" / "stix-two-math.woff2")
+    for package in ("@fontsource/stix-two-math", "minisearch", "temml"):
+        for licence in (MODULES / package).glob("LICENSE*"):
+            shutil.copy(licence, out / "licences" / f"{Path(package).name}.txt")
+    own = (HERE / "site.css").read_text("utf-8")
+    formulas = re.sub(r"(?s)@font-face \{.*?\}", "", (MODULES / "temml/dist/Temml-STIX2.css").read_text("utf-8"))
+    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in (Light, Dark))
     (out / "site.css").write_text(
-        f"{sheet}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n", encoding="utf-8")
+        f"{formulas}\n{own}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n", "utf-8")
+    shutil.copy(HERE / "site.js", out)
+    library = (MODULES / "minisearch/dist/umd/index.js").read_text("utf-8").replace("//# sourceMappingURL", "//")
+    index = json.dumps(found, ensure_ascii=False)
+    (out / "search.js").write_text(f"{library}\nglobalThis.sections = {index};\n", "utf-8")
 
 
 def code(source: str, lines: bool = False) -> str:
