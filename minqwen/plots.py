@@ -10,6 +10,7 @@ Figures of a single lesson are in `minqwen.course.figures`, the explorers' in `m
 
 import csv
 import io
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -177,7 +178,10 @@ def training(path) -> Figure:
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     steps, *names = rows[0]
-    curves = {name: [(float(row[steps]), float(row[name])) for row in rows if row[name]] for name in names}
+    curves = {}
+    for name in names:
+        with suppress(ValueError):                      # a column of words, such as the phase, has no curve
+            curves[name] = [(float(row[steps]), float(row[name])) for row in rows if row[name]]
     losses = [name for name in curves if "loss" in name]
     accuracies = [name for name, points in curves.items() if name not in (*losses, "lr") and points
                   and all(0 <= y <= 1 for _, y in points)]

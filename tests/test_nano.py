@@ -21,6 +21,8 @@ from minqwen.media import Clip
 from minqwen.model import GatedDeltaNet, Qwen, Step
 from minqwen.nano import pictures, train, world
 from minqwen.nano import score as scoring
+from minqwen.nano.recipe import PHASES, Phase, Recipe
+from minqwen.nano.samples import COUNTING, LOOKING_UP, MOVING, Sample, phase_samples, picture_samples, story_samples
 from minqwen.nano.tokenizer import build_tokenizer, save_tokenizer
 from minqwen.tokenizer import Tokenizer
 from minqwen.tools import ToolCall
@@ -507,68 +509,99 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
         torch.testing.assert_close(resumed[name], whole[name], rtol=1e-6, atol=1e-7)
     known = [torch.load(tmp_path / name / "last.pt", weights_only=False)["curriculum"] for name in ("whole", "resumed")]
     assert known[1] == pytest.approx(known[0]) and known[0]["since"] == 4
-    with pytest.raises(SystemExit, match="--restart"):
+    with pytest.raises(SystemExit, match=r"another recipe \(lr\).*--restart"):
         run("resumed", "--lr", "0.5")
 
 
 def test_every_layer_begins_with_memories_of_all_lengths(folder):
     model = Qwen(train.nano_config(FastTokenizer.from_file(str(folder / "tokenizer.json"))))
-    train.begin_as_a_memory(model)
+    train.begin_as_a_memory(model, half_lives=(30, 2000))
     mixers = [module for module in model.modules() if isinstance(module, GatedDeltaNet)]
     assert len(mixers) == 6
     for mixer in mixers:
         decay = torch.exp(-mixer.A_log.exp() * torch.nn.functional.softplus(mixer.dt_bias))     # of one token
-        kept = decay.double() ** torch.logspace(*(math.log10(x) for x in train.HALF_LIVES), 4).double()
+        kept = decay.double() ** torch.logspace(*(math.log10(x) for x in (30, 2000)), 4).double()
         torch.testing.assert_close(kept, torch.full_like(kept, 0.5), rtol=1e-3, atol=0)
 
 
 def test_stories_come_first_then_pictures_and_then_everything():
-    def read(phase, since=0, steps=20, tokens=4096, pictures=24):
-        mixture = train.Mixture.at(phase, since, tokens, pictures)
-        assert mixture.weights.keys() == train.WEIGHTS.keys()
-        kinds = Counter(sample.kind for seed in range(steps) for sample in mixture.samples(Random(seed), most_facts=8))
-        return mixture.weights, {kind: kinds[kind] / steps for kind in kinds}
+    phases = {phase.name: phase for phase in PHASES}
 
+    def read(phase, steps=20, **numbers):
+        recipe = Recipe(**numbers)
+        samples = [sample for seed in range(steps)
+                   for sample in phase_samples(Random(seed), phases[phase], recipe, most_facts=8)]
+        kinds = Counter(sample.kind for sample in samples)
+        weights = recipe.weights | phases[phase].weights
+        assert weights.keys() == recipe.weights.keys()
+        return weights, {kind: kinds[kind] / steps for kind in kinds}
+
+    assert list(phases) == ["stories", "pictures", "clips", "everything", "counting"]
     weights, told = read("stories")
     assert told["pictures"] == 8 and told["facts"] > 8 and told.keys() == {"pictures", "facts", "mixed"}
     assert weights["facts"] == 10 * weights["pictures"]
     weights, kinds = read("pictures")
     assert kinds["pictures"] == 36 and 0.4 < kinds["facts"] / told["facts"] < 0.6 and kinds.keys() == told.keys()
     assert weights["facts"] == 1.5 * weights["pictures"]
-    for since, clips, weight, counts in ((0, 9 + 8, 2, 0), (399, 9 + 8, 2, 0), (400, 9, train.WEIGHTS["clips"], 0),
-                                         (619, 9, train.WEIGHTS["clips"], 0), (620, 9, train.WEIGHTS["clips"], 8)):
-        weights, kinds = read("everything", since)
+    for phase, clips, more, counts in (("clips", 9 + 8, {"clips": 2.0}, 0), ("everything", 9, {}, 0),
+                                       ("counting", 9, {}, 8)):
+        weights, kinds = read(phase)
         assert (kinds["pictures"], kinds["clips"], kinds["calculator"]) == (24 + counts, clips, 4)
-        assert kinds.keys() == train.WEIGHTS.keys() and weights == train.WEIGHTS | {"clips": weight}
-    _, kinds = read("everything", tokens=400, pictures=1)                       # none of them is ever left out
+        assert kinds.keys() == weights.keys() and weights == Recipe().weights | more
+    _, kinds = read("clips", tokens=400, pictures=1)                            # none of them is ever left out
     assert (kinds["pictures"], kinds["clips"], kinds["calculator"]) == (1, 2, 1)
 
 
 def test_the_next_phase_begins_when_this_one_is_mastered():
     """Or after so many steps. Stories grow when they are easy, up to the longest, and not while they are not."""
+    recipe = Recipe()
+
     def steps_with(curriculum, **losses):
         phase, steps = curriculum.phase, 0
         while curriculum.phase == phase and steps < 5000:
-            curriculum.go_on(losses)
+            curriculum.go_on(losses, recipe)
             steps += 1
         return steps
 
     slow, quick = train.Curriculum(), train.Curriculum()
-    assert steps_with(slow, facts=0.3, pictures=0) == train.STORIES_UNTIL and slow == train.Curriculum(
-        "pictures", 0, 8, pytest.approx(0.3), 1.0)
-    assert 30 < steps_with(quick, facts=0.1, pictures=0.5) < 200 and quick.most_facts >= train.LONG > 25
-    assert (quick.phase, quick.since, quick.pictures) == ("pictures", 0, 1.0)
-    assert steps_with(slow, facts=0.3, pictures=train.SEEN + 0.01) == train.PICTURES_UNTIL
-    assert 20 < steps_with(quick, facts=0.1, pictures=train.SEEN - 0.01) < 100
-    assert (slow.phase, slow.since) == ("everything", 0) == (quick.phase, quick.since) and slow.most_facts == 8
-    assert steps_with(quick, facts=0.1, pictures=0) == 5000 and quick.most_facts == train.MOST_FACTS
+    stories, looking, clips, everything, _ = recipe.phases
+    assert steps_with(slow, facts=0.3, pictures=0) == stories.steps and slow == train.Curriculum(
+        1, 0, 8, pytest.approx(0.3), 1.0)
+    assert 30 < steps_with(quick, facts=0.1, pictures=0.5) < 200 and quick.most_facts >= stories.until_facts > 25
+    assert (quick.phase, quick.since, quick.pictures) == (1, 0, 1.0)
+    assert steps_with(slow, facts=0.3, pictures=looking.until_seen + 0.01) == looking.steps
+    assert 20 < steps_with(quick, facts=0.1, pictures=looking.until_seen - 0.01) < 100
+    assert (slow.phase, slow.since) == (2, 0) == (quick.phase, quick.since) and slow.most_facts == 8
+    assert steps_with(quick, facts=0.1, pictures=0) == clips.steps
+    assert steps_with(quick, facts=0.1, pictures=0) == everything.steps
+    assert steps_with(quick, facts=0.1, pictures=0) == 5000 and quick.most_facts == recipe.most_facts
+
+
+def test_a_recipe_is_kept_as_plain_numbers():
+    recipe = Recipe(steps=7, half_lives=(1, 2), phases=(Phase("all", stories=1, weights={"facts": 3.0}),))
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe != Recipe()
+    assert json.loads(json.dumps(recipe.to_dict())) == recipe.to_dict()
+
+
+def test_a_resumed_run_keeps_the_recipe_it_began_with(tmp_path, monkeypatch, capsys):
+    """From the command line nothing need be said again; in Python another recipe is refused by name."""
+    monkeypatch.setattr(train, "probe", lambda *_: {})
+    recipe = Recipe(steps=1, looks=1, tokens=100, pictures=1, mtp_weight=0.7, enough=9)
+    train.train(recipe, tmp_path / "run", tmp_path / "out")
+    made = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert Recipe.from_dict(made["recipe"]) == recipe
+    train.main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "again")])
+    assert "holds a run at step 1" in capsys.readouterr().out
+    assert Recipe.from_dict(json.loads((tmp_path / "again" / "training.json").read_text())["recipe"]) == recipe
+    with pytest.raises(SystemExit, match=r"another recipe \(enough, mtp_weight\)"):
+        train.train(Recipe(steps=1, looks=1, tokens=100, pictures=1), tmp_path / "run", tmp_path / "out")
 
 
 def test_in_some_longer_stories_a_colour_does_not_tell_whose_thing_it_is():
     """One to three colours for all that people have: found by its colour, it would mostly be somebody else's."""
     numbers = []
     for seed in range(20):
-        for sample in train.story_samples(Random(seed), 4096, most_facts=48):
+        for sample in story_samples(Random(seed), 4096, most_facts=48, most_digits=3):
             if sample.kind == "facts":
                 text = "".join(text for text, _ in sample.pieces)
                 numbers.append(len(set(re.findall(rf"has a ({'|'.join(world.COLOURS)})", text))))
@@ -577,14 +610,15 @@ def test_in_some_longer_stories_a_colour_does_not_tell_whose_thing_it_is():
 
 
 @pytest.mark.parametrize("sample, kinds_asked, shapes", [
-    (dict(first_pictures=300), train.FIRST_KINDS, {1, 2, 3}), (dict(first_clips=300), train.FIRST_OF_CLIPS, {1, 2}),
-    (dict(counts=300), train.COUNTS, {1, 2, 3, 4}),
+    (dict(looking_up=300), LOOKING_UP, {1, 2, 3}), (dict(moving=300), MOVING, {1, 2}),
+    (dict(counting=300), COUNTING, {1, 2, 3, 4}),
 ])
 def test_what_is_asked_in_running_text_is_of_one_kind(sample, kinds_asked, shapes):
     """One kind of question to each picture, the first of up to three shapes, or to each clip."""
-    asked, counts, film = Counter(), set(), "first_clips" in sample
+    asked, counts, film = Counter(), set(), "moving" in sample
     all_questions = world.film_questions if film else world.scene_questions
-    for sort, conversation, pieces in train.Mixture({}, 0, **sample).samples(Random(0), most_facts=8):
+    phase = Phase("", stories=0, **sample)
+    for sort, conversation, pieces in phase_samples(Random(0), phase, Recipe(pictures=1), most_facts=8):
         assert sort == ("clips" if film else "pictures") and pieces == world.plain_pieces(conversation)
         kinds, sees = set(), None
         for turn in conversation.turns:
@@ -601,13 +635,13 @@ def test_what_is_asked_in_running_text_is_of_one_kind(sample, kinds_asked, shape
 
 def test_what_stands_still_is_asked_a_quarter_as_often_as_what_moves():
     """So say the card and the README, for that is why it is not learnt."""
-    asked = Counter(turn.question for sample in train.picture_samples(Random(0), 4000, film=True)
+    asked = Counter(turn.question for sample in picture_samples(Random(0), 4000, film=True)
                     for turn in sample.conversation.turns)
     assert 0.2 < asked["what stands still?"] / asked["what moves?"] < 0.3
 
 
 def test_what_is_learnt_first_of_pictures_is_what_must_be_looked_up():
-    assert set(train.FIRST_KINDS) < set(world.LOOKUPS)
+    assert set(LOOKING_UP) < set(world.LOOKUPS)
 
 
 def test_the_teacher_wants_the_words_of_what_is_seen(folder):
@@ -701,7 +735,7 @@ def test_beside_the_model_the_teacher_shows_unnamed_colours_in_half_of_its_pictu
             return super().forward(seen, scenes, words)
 
     def nothing_learnt(*_):
-        return dict.fromkeys((*train.WEIGHTS, "mtp"), 0.0)
+        return dict.fromkeys((*Recipe().weights, "mtp"), 0.0)
 
     stand_ins = {"Teacher": Watch, "probe": lambda *_: {}, "step_losses": nothing_learnt}
     for name, stand_in in stand_ins.items():
@@ -712,24 +746,28 @@ def test_beside_the_model_the_teacher_shows_unnamed_colours_in_half_of_its_pictu
 
 
 def test_a_kind_of_few_tokens_does_not_drown_the_others(monkeypatch):
-    """Two learnt tokens pull with 2 / ENOUGH of their kind's weight, ten times ENOUGH with all of it."""
-    few, many = train.ENOUGH // 128, 10 * train.ENOUGH
+    """Four learnt tokens pull with 4 / enough of their kind's weight, ten times as many as are enough with all of it."""
+    recipe = Recipe(enough=512, mtp_weight=0.25)
+    few, many = 4, 10 * recipe.enough
     targets = torch.full((2, many + 1), -100)
     targets[0, :few], targets[1, :many] = 1, 1
-    loss = torch.ones(2, many + 1, requires_grad=True)
-    monkeypatch.setattr(train, "losses", lambda model, batch: (loss * (targets >= 0), torch.zeros(2, many)))
+    loss, ahead = (torch.ones(2, many + 1, requires_grad=True) for _ in range(2))
+    monkeypatch.setattr(train, "losses", lambda model, batch: (loss * (targets >= 0), ahead * (targets >= 0)))
     batch = train.Batch(["calculator", "facts"], torch.zeros_like(targets), targets, {})
-    means = train.step_losses(None, [batch], {"calculator": 0.5, "facts": 2.0})
-    assert means["calculator"] == means["facts"] == 1 and means["sums"] == 0
-    assert loss.grad.sum(-1).tolist() == pytest.approx([0.5 * few / train.ENOUGH, 2])
+    means = train.step_losses(None, [batch], {"calculator": 0.5, "facts": 2.0, "sums": 1.0}, recipe)
+    assert means["calculator"] == means["facts"] == means["mtp"] == 1 and means["sums"] == 0
+    assert loss.grad.sum(-1).tolist() == pytest.approx([0.5 * few / 512, 2])
+    assert ahead.grad.sum(-1).tolist() == pytest.approx([0.25 * 0.5 * few / 512, 0.25 * 2])
 
 
 def test_the_shipped_model_says_how_it_was_made():
     facts = json.loads((NANO / "training.json").read_text())
     card = (NANO / "README.md").read_text()
-    assert facts["command"] in card and f"Seed {facts['seed']}, {facts['steps']} steps" in card
+    recipe = Recipe.from_dict(facts["recipe"])
+    assert recipe == Recipe(), "`make nano` makes another model than the one that is shipped"
+    assert facts["command"] in card and f"Seed {recipe.seed}, {recipe.steps} steps" in card
     log = (NANO / "training.csv").read_text().splitlines()
-    assert log[0].startswith("step,seconds,") and log[-1].startswith(f"{facts['steps']},")
+    assert log[0].startswith("step,seconds,") and log[-1].startswith(f"{recipe.steps},")
 
 
 # ------------------------------------------------------------------------------------- what the shipped model can do
@@ -840,7 +878,7 @@ def test_the_head_for_two_tokens_ahead_has_learnt_to_draft(qwen):
     conversations, model = task.samples(60), qwen.model
     assert {len(c.images()) > 0 for c in conversations} == {False, True}
     encode = train.Encoder(qwen.tokenizer.fast, qwen.processor)
-    batch = encode.batch([encode(train.Sample("", c, world.pieces(c))) for c in conversations])
+    batch = encode.batch([encode(Sample("", c, world.pieces(c))) for c in conversations])
     embedded = model.embed(batch.input_ids, **batch.media)
     grids = batch.media.get("image_grid_thw"), batch.media.get("video_grid_thw")
     positions = model.positions(batch.input_ids, None, *grids)

@@ -99,8 +99,8 @@ def test_dials():
 
 def test_training_reads_its_log(tmp_path):
     (tmp_path / "training.csv").write_text(
-        "step,seconds,lr,loss facts,loss sums,12 facts\n"
-        "1,10,0.1,3.0,2.0,\n" "2,20,0.2,2.0,1.0,0.25\n" "3,30,0.1,1.0,0.5,0.5\n")
+        "step,seconds,lr,phase,loss facts,loss sums,12 facts\n"
+        "1,10,0.1,stories,3.0,2.0,\n" "2,20,0.2,stories,2.0,1.0,0.25\n" "3,30,0.1,everything,1.0,0.5,0.5\n")
     figure = draw(plots.training(tmp_path / "training.csv"))
     losses, accuracies = figure.axes
     assert [line.get_label() for line in losses.lines] == ["loss facts", "loss sums"]

@@ -3,6 +3,8 @@
     world.py      what can be said in the world, and samples of it
     pictures.py   what can be seen in it: coloured shapes, still and moving
     tokenizer.py  the tokenizer and chat template, made from the world
+    recipe.py     what is chosen about a training: its phases and numbers
+    samples.py    what a step of it reads
     train.py      `make nano`: from nothing to data/nano
     score.py      `python -m minqwen.nano.score`: held-out accuracy, and the model card
 """

@@ -20,9 +20,12 @@ from tqdm import tqdm
 from ..chat import Assistant, Reply, load
 from . import world
 from .pictures import HELD_OUT
-from .train import CONTEXT, MOST_DIGITS, MOST_FACTS, Encoder, Sample, drafted
+from .recipe import Recipe
+from .samples import Sample
+from .train import Encoder, drafted
 
 TEXT, MEDIA, CALLS, DRAFTS = "text", "pictures and clips", "calculator", "drafts, token by token"
+MOST_FACTS, MOST_DIGITS = Recipe().most_facts, Recipe().most_digits      # in training
 
 
 class Task(NamedTuple):
@@ -181,9 +184,31 @@ Made by `python -m minqwen.nano.score --card`.
 `{command}`
 
 Seed {seed}, {steps} steps, {minutes:.0f} minutes on {threads} thread(s) of a shared machine, torch {torch}.
-The curve is in `training.csv`. The vision tower was first taught by itself, by a small teacher that holds what it sees
-against the model's own words for it, goes along to the end and is thrown away. Mostly stories came first, then pictures
-beside them, then everything.
+The curve is in `training.csv`, all numbers of the recipe are in `training.json`, and `minqwen/nano/recipe.py` says what
+each means. The vision tower was first taught by itself, by a small teacher that holds what it sees against the model's
+own words for it, goes along to the end and is thrown away. Mostly stories came first, then pictures beside them, then
+everything.
+
+## How the recipe was found
+
+What earlier runs failed at, and what has helped:
+
+- **Stories come before pictures.** The other way round recall was not learnt: the model found things in stories as it
+  finds shapes in pictures, by their colour, and not by whose they are. Recall is learnt on what is short and then
+  stretches.
+- **A phase has mostly pictures.** From a few among stories, looking something up in a picture was never learnt.
+- **Clips, then counting, are asked by themselves for a while.** Which way something moves was not learnt without. The
+  answers to counting are so short that they weigh little among those about pictures.
+- **The tower's teacher speaks the model's own words.** With no teacher, colours and places were half learnt after an
+  hour, and shapes hardly. One with a language of its own left vectors twenty times as long as words, in which nothing
+  was ever looked up by its name. From named colours alone the tower learns, too, which shapes never are of which
+  colour, and takes white diamonds for crosses.
+- **Weights begin near recall:** queries equal to keys, values passed through, memories of all lengths. From plain
+  random weights no recall had appeared after as many steps as this needs to have it. How soon it comes still depends
+  on the seed: from stories alone, just over half of the 12 facts were recalled after 800 steps with seed 0, and five
+  in six after 450 with seed 2.
+- **Kinds with few tokens count less.** Two tokens of one call had a gradient forty times as long as that of all
+  stories, and drowned them.
 """
 
 
@@ -191,15 +216,17 @@ def write_card(qwen: Assistant, folder: Path, scores: list[Score]) -> None:
     """README.md and scores.json beside the weights, from what was measured."""
     text, tower = qwen.config.text_config, qwen.config.vision_config
     training = json.loads((folder / "training.json").read_text())
+    recipe = training["recipe"]
     (folder / "README.md").write_text(CARD.format(
         parameters=sum(p.numel() for p in qwen.model.parameters()), layers=text.num_hidden_layers,
         delta=text.layer_types.count("linear_attention"), attention=text.layer_types.count("full_attention"),
         width=text.hidden_size, Hk=text.linear_num_key_heads, Hv=text.linear_num_value_heads,
-        Dk=text.linear_key_head_dim, Dv=text.linear_value_head_dim, vocabulary=text.vocab_size, context=CONTEXT,
-        depth=tower.depth, tower=tower.hidden_size, heads=tower.num_heads,
+        Dk=text.linear_key_head_dim, Dv=text.linear_value_head_dim, vocabulary=text.vocab_size,
+        context=text.max_position_embeddings, depth=tower.depth, tower=tower.hidden_size, heads=tower.num_heads,
         side=tower.patch_size * tower.spatial_merge_size, frames=tower.temporal_patch_size,
-        facts=MOST_FACTS, digits=MOST_DIGITS, pairs=world.series([" ".join(pair) for pair in HELD_OUT]),
-        table=table(scores), minutes=training["seconds"] / 60, **training,
+        facts=recipe["most_facts"], digits=recipe["most_digits"],
+        pairs=world.series([" ".join(pair) for pair in HELD_OUT]), table=table(scores),
+        seed=recipe["seed"], steps=recipe["steps"], minutes=training["seconds"] / 60, **training,
     ))
     measured = {s.task.name: {"right": s.right, "samples": s.samples} for s in scores}
     (folder / "scores.json").write_text(json.dumps(measured, indent=2) + "\n")

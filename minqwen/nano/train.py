@@ -2,11 +2,8 @@
 
 First, for a minute or two, the vision tower looks at pictures by itself: a `Teacher`, which is thrown away in the end,
 holds what it sees where against the model's words for it. Then the whole model learns: the next token, and by the head
-for multi-token prediction the one after it. From the first step on it reads stories and pictures in the same batches,
-in three phases: first mostly stories, which grow from a few facts to many (recall is learnt on what is short and then
-stretches); then as much of pictures, until what is asked for is looked up in them, which from few pictures was never
-learnt; then everything: stories, sums, pictures, clips and calls of the calculator. The other way round recall was not
-learnt: the model found things in stories as it finds shapes in pictures, by their colour, and not by whose they are.
+for multi-token prediction the one after it, through the phases of its `Recipe`. Text and pictures share a context from
+the first step on.
 
 Step s draws its samples from a generator seeded with (seed, s), so that a run that was interrupted and resumed sees
 what an uninterrupted one sees.
@@ -18,8 +15,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -32,28 +28,14 @@ from tqdm import tqdm
 from ..checkpoint import save_model
 from ..config import Config, TextConfig, VisionConfig
 from ..media import Processor
-from ..model import GatedDeltaNet, Qwen
+from ..model import GatedDeltaNet, Qwen, Step
 from . import pictures, world
+from .recipe import Recipe
+from .samples import Sample, phase_samples
 from .tokenizer import save_tokenizer
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 4096
-MOST_FACTS, MOST_DIGITS = 48, 3                          # the longest in training of each
-WEIGHTS = {"facts": 2.0, "sums": 1.0, "pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4}  # of the losses
-HALF_LIVES = 30, 2000                                    # tokens: of a layer's shortest and longest memory at first
-MUON_PACE = 3.0                                          # of the learning rate, for matrices
-TOWER_PACE = 0.2                                         # of these, once the tower has learnt to look
-OPTIONS = ("seed", "looks", "steps", "lr", "tokens", "pictures")  # of the command that makes the model
-MTP_WEIGHT = 0.2                                         # of the loss two tokens on, beside that of the next
-FIRST_KINDS = "colour", "where", "shape"                 # of question, that are learnt first, of up to three shapes
-FIRST_OF_CLIPS = "which way", "what moves"               # the same of clips, in
-CLIPS_FIRST = 400                                        # so many steps of the last phase
-COUNTS = "how many", "how many of a kind"                # these of pictures,
-COUNTS_FROM = 620                                        # from this step of it
-LONG, STORIES_UNTIL = 30, 1000                           # pictures begin after stories of so many facts, or this step
-SEEN, PICTURES_UNTIL = 0.06, 700                         # all else at these nats a token, or after so many steps more
-SHARP = 20                                               # of the teacher: two names' logits for cosines 1 apart
-ENOUGH = 256                                             # learnt tokens of a kind in a step: fewer of them count less
 
 
 def nano_config(tokenizer) -> Config:
@@ -77,14 +59,6 @@ def nano_config(tokenizer) -> Config:
 
 
 # ------------------------------------------------------------------------------------------------------ batches
-
-
-class Sample(NamedTuple):
-    """A conversation, cut where the loss goes on and off, and which of the losses is its."""
-
-    kind: str
-    conversation: world.Conversation
-    pieces: list[tuple[str, bool]]
 
 
 class Row(NamedTuple):
@@ -154,77 +128,6 @@ class Encoder:
         return [*batches, self.batch(rows)]
 
 
-def story_samples(rng: Random, tokens: int, most_facts: int) -> list[Sample]:
-    """Stories of about the same length, some `tokens` in all; with one in ten there is a picture or a clip.
-
-    Short stories, which come first, are running text; then comes the chat, in which the answer stands a dozen tokens
-    away from the name that was asked for.
-
-    In three of ten longer stories all things have one to three colours, which do not tell whose they are.
-    """
-    plain = 1 if most_facts < 10 else 0.5 if most_facts < 15 else 0.2
-    facts = rng.randint(max(1, most_facts // 3), most_facts)
-    samples = []
-    while tokens > 0:
-        about = max(1, facts + rng.randint(-1, 1))
-        kind, tell = "facts", world.facts_conversation
-        if rng.random() < 0.1:
-            kind, tell = "mixed", world.mixed_conversation
-        elif most_facts >= 18 and rng.random() < 0.3:
-            tell = partial(tell, colours=rng.sample(world.COLOURS, rng.randint(1, 3)))
-        if rng.random() < plain:
-            conversation = tell(rng, about, rng.randint(10, 16))
-            samples.append(Sample(kind, conversation, world.plain_pieces(conversation)))
-            tokens -= 7 * about + 200
-            continue
-        conversation = tell(rng, about, rng.randint(6, 9), thinking=rng.random() < 0.2)
-        if rng.random() < 0.1:                          # a sum in the middle of a story is a sum all the same
-            conversation.turns.append(world.addition(*world.pair(rng, rng.randint(1, MOST_DIGITS)), thinking=True))
-        samples.append(Sample(kind, conversation, world.pieces(conversation, keep_blocks=rng.random() < 0.5)))
-        tokens -= 7 * about + 220
-    return samples
-
-
-def sum_samples(rng: Random, tokens: int, most_digits: int, thinking: float = 0.9) -> list[Sample]:
-    samples = []
-    for _ in range(tokens // 55):
-        if rng.random() < 0.04:
-            conversation = world.greeting_conversation(rng, thinking=rng.random() < 0.3)
-        else:
-            questions = rng.choices((1, 2, 3), weights=(4, 1, 1))[0]
-            conversation = world.sums_conversation(rng, rng.random() < thinking, most_digits, questions)
-        samples.append(Sample("sums", conversation, world.pieces(conversation, learn="last")))
-    return samples
-
-
-def plain_samples(rng: Random, count: int, kinds: tuple[str, ...], film: bool = False,
-                  most_shapes: int = 4) -> list[Sample]:
-    """Pictures, or clips, in running text; one of these kinds of question is asked of each."""
-    conversations = [world.picture_conversation(rng, rng.randint(2, 4), film=film, most_shapes=most_shapes,
-                                                kind=rng.choice(kinds))
-                     for _ in range(count)]
-    kind = "clips" if film else "pictures"
-    return [Sample(kind, conversation, world.plain_pieces(conversation)) for conversation in conversations]
-
-
-def picture_samples(rng: Random, count: int, film: bool = False) -> list[Sample]:
-    """All questions about pictures, or about clips: now and then in running text, mostly as a chat."""
-    samples = []
-    for _ in range(count):
-        conversation = world.picture_conversation(rng, rng.randint(2, 4), thinking=rng.random() < 0.15, film=film)
-        if rng.random() < 0.3:
-            pieces = world.plain_pieces(conversation)
-        else:
-            pieces = world.pieces(conversation, keep_blocks=rng.random() < 0.5)
-        samples.append(Sample("clips" if film else "pictures", conversation, pieces))
-    return samples
-
-
-def calculator_samples(rng: Random, count: int) -> list[Sample]:
-    conversations = [world.tools_conversation(rng, thinking=rng.random() < 0.4) for _ in range(count)]
-    return [Sample("calculator", conversation, world.pieces(conversation)) for conversation in conversations]
-
-
 # ----------------------------------------------------------------------------------------------------- training
 
 
@@ -232,10 +135,9 @@ class Teacher(torch.nn.Module):
     """Holds what the tower sees at each of a picture's nine places against the model's own words for it.
 
     An answer in words gives the tower a few bits for each picture, and only once the language model has learnt where to
-    look; this gives it all there is to know. Without it, colours and places were half learnt after an hour, and shapes
-    hardly. What is seen of a red circle in the top left comes to lie near "red", "circle", "top" and "left" and is as
-    long as a word: a teacher of any other language left vectors twenty times as long, in which nothing was ever looked
-    up by its name. It is no part of the model and is not kept.
+    look; this gives it all there is to know. What is seen of a red circle in the top left comes to lie near "red",
+    "circle", "top" and "left" and is as long as a word, so that it can be looked up by its name. It is no part of the
+    model and is not kept.
     """
 
     def __init__(self, tokenizer, width: int):
@@ -266,6 +168,9 @@ class Teacher(torch.nn.Module):
         return loss + F.cross_entropy(likeness(there[occupied, place], where), place)
 
 
+SHARP = 20                                               # two names' logits for cosines 1 apart
+
+
 def likeness(seen: Tensor, names: Tensor) -> Tensor:
     """Cosines of seen (..., width) and names (n, width), times SHARP: logits (..., n)."""
     return SHARP * F.normalize(seen, dim=-1) @ F.normalize(names, dim=-1).T
@@ -293,7 +198,8 @@ def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
     grids = batch.media.get("image_grid_thw"), batch.media.get("video_grid_thw")
     position_ids = model.positions(batch.input_ids, None, *grids)
     hidden = model.hidden_states(batch.input_ids, position_ids=position_ids, inputs_embeds=x)
-    ahead = model.mtp(hidden[:, :-1], x[:, 1:], position_ids[..., :-1], mask=None)      # pads come last: causal will do
+    step = Step.at(position_ids[..., :-1], model.config.text_config, x.dtype)           # pads come last: causal will do
+    ahead = model.mtp(hidden[:, :-1], x[:, 1:], step)
     both = []
     for states, targets in ((hidden, batch.targets), (ahead, batch.targets[:, 1:])):
         learnt = targets >= 0
@@ -305,84 +211,43 @@ def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Curriculum:
-    """How far training has come, by what it has mastered: the next phase begins when this one's samples are known."""
+    """How far training has come, by what it has mastered."""
 
-    phase: str = "stories"                              # then "pictures", then "everything"
+    phase: int = 0                                      # which of the recipe's
     since: int = 0                                      # steps of this phase
     most_facts: int = 8                                 # in the longest story now
     facts: float = 1.0                                  # losses, smoothed, nats a token
     pictures: float = 1.0
 
-    def go_on(self, loss: dict[str, float]) -> None:
-        """After a step with these losses."""
+    def go_on(self, loss: dict[str, float], recipe: Recipe) -> None:
+        """After a step with these losses: stories grow where they are easy, and a phase that is known ends."""
         self.since += 1
         self.facts += 0.1 * (loss["facts"] - self.facts)
         self.pictures += 0.1 * (loss["pictures"] - self.pictures)
         if self.facts < 0.2:                            # these stories are easy by now: make them longer by a fifth
-            self.most_facts, self.facts = min(MOST_FACTS, self.most_facts + -(-self.most_facts // 5)), 0.3
-        if self.phase == "stories" and (self.most_facts >= LONG or self.since == STORIES_UNTIL):
-            self.phase, self.since, self.pictures = "pictures", 0, 1.0
-        elif self.phase == "pictures" and (self.pictures < SEEN or self.since == PICTURES_UNTIL):
-            self.phase, self.since = "everything", 0
+            self.most_facts, self.facts = min(recipe.most_facts, self.most_facts + -(-self.most_facts // 5)), 0.3
+        phase = recipe.phases[self.phase]
+        told = phase.until_facts is not None and self.most_facts >= phase.until_facts
+        seen = phase.until_seen is not None and self.pictures < phase.until_seen
+        if self.phase + 1 < len(recipe.phases) and (told or seen or self.since == phase.steps):
+            self.phase, self.since, self.pictures = self.phase + 1, 0, 1.0
 
 
-class Mixture(NamedTuple):
-    """What a step reads - stories and sums in tokens, pictures, clips and calls of the calculator in numbers - and how
-    much the loss of each kind counts."""
-
-    weights: dict[str, float]
-    stories: int
-    sums: int = 0
-    first_pictures: int = 0
-    pictures: int = 0
-    first_clips: int = 0
-    clips: int = 0
-    calls: int = 0
-    counts: int = 0
-
-    @classmethod
-    def at(cls, phase: str, since: int, tokens: int, pictures: int) -> "Mixture":
-        """After `since` steps of this phase.
-
-        Beside the first pictures there are half as many stories, which are known by then. In the last phase there are,
-        for a while, a third as many clips as pictures that, as pictures were at first, are asked one kind of question:
-        which way something moves was not learnt without. Once that is known, the same is done for counting, whose
-        answers are so short that they weigh little among those of pictures.
-        """
-        stories, few = tokens * 4 // 5, max(1, pictures // 3)
-        if phase == "stories":
-            return cls(WEIGHTS | {"pictures": 0.2}, stories, first_pictures=few)
-        if phase == "pictures":
-            return cls(WEIGHTS | {"facts": 1.5}, stories // 2, first_pictures=pictures * 3 // 2)
-        weights, first_clips = (WEIGHTS | {"clips": 2.0}, few) if since < CLIPS_FIRST else (WEIGHTS, 0)
-        return cls(weights, stories, tokens // 5, pictures=pictures, first_clips=first_clips,
-                   clips=max(1, pictures * 3 // 8), calls=max(1, pictures // 6),
-                   counts=few if since >= COUNTS_FROM else 0)
-
-    def samples(self, rng: Random, most_facts: int) -> list[Sample]:
-        return [*story_samples(rng, self.stories, most_facts), *sum_samples(rng, self.sums, MOST_DIGITS),
-                *plain_samples(rng, self.first_pictures, FIRST_KINDS, most_shapes=3),
-                *picture_samples(rng, self.pictures),
-                *plain_samples(rng, self.first_clips, FIRST_OF_CLIPS, film=True),
-                *picture_samples(rng, self.clips, film=True),
-                *calculator_samples(rng, self.calls), *plain_samples(rng, self.counts, COUNTS)]
-
-
-def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float]) -> dict[str, float]:
+def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], recipe: Recipe) -> dict[str, float]:
     """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
 
     Every kind counts by its weight, however many tokens of it there are - unless they are so few that their mean is
-    mostly chance: two tokens of one call had a gradient forty times as long as that of all stories, and drowned them.
+    mostly chance.
     """
-    learnt = {kind: 0 for kind in WEIGHTS}
+    learnt = {kind: 0 for kind in weights}
     for batch in batches:
         for kind, row in zip(batch.kinds, batch.targets):
             learnt[kind] += (row >= 0).sum().item()
-    means = {kind: 0.0 for kind in (*WEIGHTS, "mtp")}
+    means = {kind: 0.0 for kind in (*weights, "mtp")}
     for batch in batches:
-        share = torch.tensor([weights[kind] / max(ENOUGH, learnt[kind]) for kind in batch.kinds])
+        share = torch.tensor([weights[kind] / max(recipe.enough, learnt[kind]) for kind in batch.kinds])
         following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
-        (share @ (following + MTP_WEIGHT * ahead)).backward()
+        (share @ (following + recipe.mtp_weight * ahead)).backward()
         for kind, mine, second in zip(batch.kinds, following.tolist(), ahead.tolist()):
             means[kind] += mine / learnt[kind]
             means["mtp"] += second / sum(learnt.values())
@@ -433,7 +298,8 @@ def probe(model: Qwen, encode: Encoder, samples: int = 48) -> dict[str, float]:
     return scores
 
 
-def optimizers_for(*modules: torch.nn.Module, tower_pace: float = 1.0) -> list[torch.optim.Optimizer]:
+def optimizers_for(*modules: torch.nn.Module, matrix_pace: float,
+                   tower_pace: float = 1.0) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the projections; AdamW for norms, gates, convolutions, biases and embeddings.
 
     Muon (K. Jordan 2024; scaled to AdamW's steps as in arXiv 2502.16982) turns a matrix in all its directions alike,
@@ -442,7 +308,7 @@ def optimizers_for(*modules: torch.nn.Module, tower_pace: float = 1.0) -> list[t
     """
     matrices, others = {}, {}
     for name, p in (named for module in modules for named in module.named_parameters()):
-        groups, pace = (matrices, MUON_PACE) if p.ndim == 2 and "embed" not in name else (others, 1.0)
+        groups, pace = (matrices, matrix_pace) if p.ndim == 2 and "embed" not in name else (others, 1.0)
         pace *= tower_pace if name.startswith("model.visual.") else 1.0
         groups.setdefault(pace, []).append(p)
     matrices, others = ([{"params": group, "pace": pace} for pace, group in groups.items()]
@@ -463,24 +329,24 @@ def step_all(optimizers: list[torch.optim.Optimizer], lr: float) -> float:
     return norm.item()
 
 
-def look_first(model: Qwen, teacher: Teacher, processor: Processor, seed: int, steps: int, peak: float) -> None:
+def look_first(model: Qwen, teacher: Teacher, processor: Processor, recipe: Recipe) -> None:
     """Train the tower alone, on what the teacher asks."""
-    optimizers = optimizers_for(model.model.visual, teacher)
-    for step in tqdm(range(steps), desc="looking", unit="step", disable=None):
-        taught(model, teacher, processor, Random(f"{seed} look {step}")).backward()
-        step_all(optimizers, schedule(step, steps, peak))
+    optimizers = optimizers_for(model.model.visual, teacher, matrix_pace=recipe.matrix_pace)
+    for step in tqdm(range(recipe.looks), desc="looking", unit="step", disable=None):
+        taught(model, teacher, processor, Random(f"{recipe.seed} look {step}")).backward()
+        step_all(optimizers, schedule(step, recipe.looks, recipe.lr))
 
 
 @torch.no_grad()
-def begin_as_a_memory(model: Qwen) -> None:
+def begin_as_a_memory(model: Qwen, half_lives: tuple[float, float]) -> None:
     """Start where recall is near: "Mimetic Initialization Helps State Space Models Learn to Recall" (arXiv 2410.11135).
 
     In each Gated DeltaNet layer queries begin equal to keys (a word finds itself), values pass through the convolution
     and are written out again as they came in (out_proj is the transpose of the values' projection), and there are
     memories of all lengths in each, for training hardly moves how fast a memory fades. The other layers begin small, so
-    that a word's own vector is not drowned. With plain random weights no recall had appeared after as many steps as
-    this needs to have it. How soon it comes still depends on the seed: from stories alone, just over half of the 12
-    facts were recalled after 800 steps with seed 0, and five in six after 450 with seed 2.
+    that a word's own vector is not drowned.
+
+    half_lives: in tokens, of a layer's shortest and longest memory.
     """
     for name, p in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -494,7 +360,7 @@ def begin_as_a_memory(model: Qwen) -> None:
         conv_v.mul_(0.2)
         conv_v[:, 0, -1] += 1
         mixer.out_proj.weight.copy_(0.3 * v.T)
-        lives = torch.logspace(*(math.log10(x) for x in HALF_LIVES), mixer.num_v_heads)
+        lives = torch.logspace(*(math.log10(x) for x in half_lives), mixer.num_v_heads)
         step = math.log(2) / (lives * mixer.A_log.exp())        # is softplus(dt_bias): half is gone after that long
         mixer.dt_bias.copy_(torch.log(torch.expm1(step)))
     model.model.visual.merger.linear_fc2.weight.mul_(0.15)      # pictures' vectors about as long as words'
@@ -507,26 +373,35 @@ def schedule(step: int, steps: int, peak: float, warmup: int = 30) -> float:
     return peak * min(1.0, (step + 1) / warmup) * (1 - math.sqrt(down) if down > 0 else 1.0)
 
 
-def train(args: argparse.Namespace) -> None:
+def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_every: int = 100,
+          restart: bool = False) -> None:
+    """Train a model as the recipe says, from nothing or from where the run was interrupted.
+
+    Args:
+        run: the folder where a run keeps its place; an interrupted one goes on there, unless `restart`.
+        out: where the finished model goes.
+        probe_every, keep_every: steps.
+    Raises: SystemExit if the run there has another recipe, or torch is too old.
+    """
     if not hasattr(torch.optim, "Muon"):
         raise SystemExit(f"Training needs torch 2.9 or newer, for torch.optim.Muon; this is {torch.__version__}.")
-    torch.manual_seed(args.seed)
+    torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
-    run = Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(run / "tokenizer")
     model = Qwen(nano_config(tokenizer))
     encode = Encoder(tokenizer, Processor.from_folder(run / "tokenizer", model.config.vision_config))
-    begin_as_a_memory(model)
+    begin_as_a_memory(model, recipe.half_lives)
     teacher = Teacher(tokenizer, model.config.text_config.hidden_size)
-    optimizers = optimizers_for(model, teacher, tower_pace=TOWER_PACE)
-    settings = [vars(args)[name] for name in OPTIONS]
+    optimizers = optimizers_for(model, teacher, matrix_pace=recipe.matrix_pace, tower_pace=recipe.tower_pace)
     first, seconds, log = 0, 0.0, []
     curriculum = Curriculum()
-    if (run / "last.pt").exists() and not args.restart:
-        saved = torch.load(run / "last.pt", weights_only=False)
-        if saved["args"] != settings:
-            raise SystemExit(f"{run} holds a run with other settings: finish it with those, or add --restart.")
+    saved = None if restart else kept(run)
+    if saved:
+        before, now = saved["recipe"], recipe.to_dict()
+        if other := [name for name in now if before.get(name) != now[name]]:
+            raise SystemExit(f"{run} holds a run with another recipe ({', '.join(other)}): finish it with its own, "
+                             f"or add --restart.")
         model.load_state_dict(saved["model"])
         teacher.load_state_dict(saved["teacher"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
@@ -535,54 +410,62 @@ def train(args: argparse.Namespace) -> None:
         curriculum = Curriculum(**saved["curriculum"])
     else:
         started = time.perf_counter()
-        look_first(model, teacher, encode.processor, args.seed, args.looks, args.lr)
+        look_first(model, teacher, encode.processor, recipe)
         seconds = time.perf_counter() - started
         average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def keep(step):
-        saved = {"args": settings, "model": model.state_dict(), "teacher": teacher.state_dict(), "average": average,
-                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        saved = {"recipe": recipe.to_dict(), "model": model.state_dict(), "teacher": teacher.state_dict(),
+                 "average": average, "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                  "step": step, "seconds": seconds, "log": log, "curriculum": vars(curriculum)}
         torch.save(saved, run / "last.pt.part")
         os.replace(run / "last.pt.part", run / "last.pt")
 
     model.train()
-    bar = tqdm(range(first, args.steps), initial=first, total=args.steps, unit="step", disable=None)
+    bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, unit="step", disable=None)
     for step in bar:
         started = time.perf_counter()
-        rng = Random(f"{args.seed} {step}")
-        mixture = Mixture.at(curriculum.phase, curriculum.since, args.tokens, args.pictures)
-        samples = mixture.samples(rng, curriculum.most_facts)
-        loss = step_losses(model, encode.batches(samples, area=args.tokens), mixture.weights)
+        rng = Random(f"{recipe.seed} {step}")
+        phase = recipe.phases[curriculum.phase]
+        samples = phase_samples(rng, phase, recipe, curriculum.most_facts)
+        batches = encode.batches(samples, area=recipe.tokens)
+        loss = step_losses(model, batches, recipe.weights | phase.weights, recipe)
         teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
         teaching.backward()
         loss["teacher"] = teaching.item()
-        norm = step_all(optimizers, schedule(step, args.steps, args.lr))
+        lr = schedule(step, recipe.steps, recipe.lr)
+        norm = step_all(optimizers, lr)
         with torch.no_grad():                           # an average over the last hundred steps or so is what is kept
             for name, p in model.named_parameters():
                 average[name].lerp_(p, max(0.01, 1 / (step + 1)))
         seconds += time.perf_counter() - started
-        row = {"step": step + 1, "seconds": round(seconds, 1), "lr": schedule(step, args.steps, args.lr),
-               "phase": curriculum.phase, "most facts": curriculum.most_facts, "gradient norm": norm,
+        row = {"step": step + 1, "seconds": round(seconds, 1), "lr": lr, "phase": phase.name,
+               "most facts": curriculum.most_facts, "gradient norm": norm,
                **{f"loss {name}": x for name, x in loss.items()}}
-        curriculum.go_on(loss)
-        last = step + 1 == args.steps
-        if last or (step + 1) % args.probe_every == 0:
+        curriculum.go_on(loss, recipe)
+        last = step + 1 == recipe.steps
+        if last or (step + 1) % probe_every == 0:
             row |= probe(model, encode)
             bar.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
         if last or (step + 1) % 10 == 0:
             log.append(row)
         bar.set_postfix({name: f"{x:.2f}" for name, x in loss.items()})
-        if (step + 1) % args.keep_every == 0:
+        if (step + 1) % keep_every == 0:
             keep(step + 1)
-    keep(args.steps)
+    keep(recipe.steps)
 
     model.load_state_dict(average, strict=False)
-    finish(model, run, Path(args.out), args, log)
+    finish(model, out, recipe, log)
 
 
-def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: list[dict]) -> None:
-    """Weights, tokenizer, log and the command that made them, into the folder that ships."""
+def kept(run: Path) -> dict | None:
+    """What an interrupted run kept, its recipe as `Recipe.to_dict` gave it; None if there is none."""
+    path = run / "last.pt"
+    return torch.load(path, weights_only=False) if path.exists() else None
+
+
+def finish(model: Qwen, out: Path, recipe: Recipe, log: list[dict]) -> None:
+    """Weights, tokenizer, log and recipe, into the folder that ships."""
     save_model(model.eval(), out, overwrite=True)
     save_tokenizer(out)
     columns = list(dict.fromkeys(key for row in log for key in row))
@@ -591,26 +474,36 @@ def finish(model: Qwen, run: Path, out: Path, args: argparse.Namespace, log: lis
         writer.writeheader()
         for row in log:
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
-    options = " ".join(f"--{name} {vars(args)[name]}" for name in OPTIONS)
-    facts = {"command": f"python -m minqwen.nano.train {options}", "seed": args.seed, "steps": args.steps,
-             "seconds": log[-1]["seconds"], "threads": torch.get_num_threads(), "torch": torch.__version__}
+    options = " ".join(f"--{name} {getattr(recipe, name)}" for name in OPTIONS)
+    facts = {"command": f"python -m minqwen.nano.train {options}", "seconds": log[-1]["seconds"],
+             "threads": torch.get_num_threads(), "torch": torch.__version__, "recipe": recipe.to_dict()}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+OPTIONS = {                                              # of the command: what they are. All else is the recipe's.
+    "seed": "", "looks": "steps of the tower by itself, before", "steps": "", "lr": "the highest learning rate",
+    "tokens": "tokens of stories and sums in a step, about",
+    "pictures": "pictures in a step, at last, and 3/8 as many clips",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--looks", type=int, default=600, help="steps of the tower by itself, before")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens of stories and sums in a step, about")
-    parser.add_argument("--pictures", type=int, default=24, help="pictures in a step, at last, and 3/8 as many clips")
+    for name, words in OPTIONS.items():
+        default = getattr(Recipe(), name)
+        parser.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS,
+                            help=f"{words} (default: {default}, or that of the run that is resumed)")
     parser.add_argument("--probe-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
-    parser.add_argument("--run", default=str(ROOT / "runs" / "nano"), help="where a run keeps its place")
-    parser.add_argument("--out", default=str(ROOT / "data" / "nano"), help="where the finished model goes")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "nano", help="where a run keeps its place")
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "nano", help="where the finished model goes")
     parser.add_argument("--restart", action="store_true", help="forget a run that was interrupted")
-    train(parser.parse_args(arguments))
+    args = vars(parser.parse_args(arguments))
+    chosen = {name: args.pop(name) for name in OPTIONS if name in args}
+    saved = None if args["restart"] else kept(args["run"])
+    if saved:
+        print(f"{args['run']} holds a run at step {saved['step']}: it goes on, by the recipe that it began with.")
+    train(replace(Recipe.from_dict(saved["recipe"]) if saved else Recipe(), **chosen), **args)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""What is chosen about a training run, as plain numbers: the recipe, and the phases it goes through.
+
+    train(replace(Recipe(), steps=4000, mtp_weight=0.3), run="runs/mine", out="runs/mine/model")
+
+How this one was found is told in data/nano/README.md.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of training: what its steps read, what counts in their loss, and when the next part begins.
+
+    Stories and sums are shares of the recipe's `tokens`, all else multiples of its `pictures`, and at least one.
+    """
+
+    name: str
+    stories: float
+    sums: float = 0.0
+    looking_up: float = 0.0         # pictures of up to three shapes, each asked one kind of question, in running text
+    pictures: float = 0.0           # pictures of which all is asked
+    moving: float = 0.0             # clips that are asked, in running text, what moves or which way
+    clips: float = 0.0              # clips of which all is asked
+    calls: float = 0.0              # of the calculator
+    counting: float = 0.0           # pictures that are asked, in running text, how many there are
+    weights: dict[str, float] = field(default_factory=dict)     # of losses, where they differ from the recipe's
+    steps: int | None = None        # it ends after so many; None: it is the last one
+    until_facts: int | None = None  # or sooner, once stories have grown to so many facts
+    until_seen: float | None = None  # or once pictures cost no more than so many nats a token
+
+
+PHASES = (
+    # Stories grow from a few facts to many, with a few pictures among them from the first step on.
+    Phase("stories", stories=0.8, looking_up=1 / 3, weights={"pictures": 0.2}, until_facts=30, steps=1000),
+    # Half of the stories, which are known by now, make room for pictures, until what is asked for is looked up in them.
+    Phase("pictures", stories=0.4, looking_up=1.5, weights={"facts": 1.5}, until_seen=0.06, steps=700),
+    # Everything, and more clips than there will be, until it is known which way something moves.
+    Phase("clips", stories=0.8, sums=0.2, pictures=1, moving=1 / 3, clips=3 / 8, calls=1 / 6, weights={"clips": 2.0},
+          steps=400),
+    # Everything as it is.
+    Phase("everything", stories=0.8, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, steps=220),
+    # Everything, and counting by itself: its answers are short and weigh little among those about pictures.
+    Phase("counting", stories=0.8, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, counting=1 / 3),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. A run keeps its recipe beside its weights, and goes on with it when it is resumed."""
+
+    seed: int = 2
+    looks: int = 600                # steps of the tower by itself, before
+    steps: int = 3000
+    lr: float = 2e-3
+    matrix_pace: float = 3.0        # the learning rate of matrices is so many times `lr`
+    tower_pace: float = 0.2         # and the tower's so much of that, once it has learnt to look
+    tokens: int = 4096              # of stories and sums in a step, about
+    pictures: int = 24              # in a step, at last; phases count in these
+    most_facts: int = 48            # in the longest story
+    most_digits: int = 3            # in the longest sum without the calculator
+    weights: dict[str, float] = field(default_factory=lambda: {         # of the losses
+        "facts": 2.0, "sums": 1.0, "pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4})
+    enough: int = 256               # learnt tokens of a kind in a step: fewer of them count less
+    mtp_weight: float = 0.2         # of the loss two tokens on, beside that of the next
+    half_lives: tuple[float, float] = (30, 2000)    # tokens: of a layer's shortest and longest memory at first
+    phases: tuple[Phase, ...] = PHASES
+
+    def to_dict(self) -> dict:
+        """Numbers, texts, lists and dicts only, as JSON has them."""
+        return asdict(self) | {"half_lives": list(self.half_lives), "phases": [asdict(phase) for phase in self.phases]}
+
+    @classmethod
+    def from_dict(cls, numbers: dict) -> "Recipe":
+        """What `to_dict` gave."""
+        return cls(**numbers | {"half_lives": tuple(numbers["half_lives"]),
+                                "phases": tuple(Phase(**phase) for phase in numbers["phases"])})
