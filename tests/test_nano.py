@@ -746,7 +746,7 @@ def test_beside_the_model_the_teacher_shows_unnamed_colours_in_half_of_its_pictu
 
 
 def test_a_kind_of_few_tokens_does_not_drown_the_others(monkeypatch):
-    """Four learnt tokens pull with 4 / enough of their kind's weight, ten times as many as are enough with all of it."""
+    """Four learnt tokens pull with 4 / enough of their kind's weight, ten times as many as enough with all of it."""
     recipe = Recipe(enough=512, mtp_weight=0.25)
     few, many = 4, 10 * recipe.enough
     targets = torch.full((2, many + 1), -100)
