@@ -5,7 +5,7 @@ import torch
 
 from minqwen.course.checks import delta_rule
 from minqwen.course.checks.delta_rule import judge_delta_rule, judge_gradients
-from minqwen.course.judging import Wrong, call, compare
+from minqwen.course.judging import Wrong, call, compare, parts
 from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 
 
@@ -32,7 +32,7 @@ def test_call_hands_out_copies_and_tells_what_was_changed():
     (torch.ones(3), r"shape \(2,\), and not \(3,\)"),
     (torch.tensor([1.0, 2.0], dtype=torch.float64), "should be torch.float32, and not torch.float64"),
     (torch.tensor([2.0, 1.0]), r"^the other way round\.$"),
-    (torch.tensor([torch.nan, 2.0]), "missing"),
+    (torch.tensor([torch.nan, 2.0]), "^nothing of the kind.$"),
     (torch.tensor([1.0, 2.001]), "^nothing of the kind.$"),
 ])
 def test_compare_says_what_is_wrong(mine, says):
@@ -40,6 +40,22 @@ def test_compare_says_what_is_wrong(mine, says):
     compare(right + 1e-4, right)
     with pytest.raises(Wrong, match=says):
         compare(mine, right, {"the other way round": right.flip(0)}, "nothing of the kind.")
+
+
+def test_compare_has_a_plain_sentence_for_what_it_does_not_know():
+    right = torch.tensor([1.0, 2.0])
+    with pytest.raises(Wrong, match=r"^in o there are numbers missing \(nan\)\.$"):
+        compare(torch.tensor([torch.nan, 2.0]), right, what="o")
+    with pytest.raises(Wrong, match=r"^in o the numbers are not the right ones\.$"):
+        compare(2 * right, right, what="o")
+
+
+@pytest.mark.parametrize("found, says", [(torch.ones(2), "2 things are wanted: return o, S"),
+                                         ((1, 2, 3), "2 things are wanted, o, S, and not 3")])
+def test_parts_are_counted(found, says):
+    assert parts((1, 2), "o", "S") == (1, 2)
+    with pytest.raises(Wrong, match=says):
+        parts(found, "o", "S")
 
 
 def test_a_sentence_is_all_that_wrong_renders():

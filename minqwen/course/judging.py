@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Wrong", "call", "compare", "demand", "hints"]
+__all__ = ["Wrong", "call", "compare", "demand", "hints", "parts"]
 
 
 class Wrong(AssertionError):
@@ -60,13 +60,12 @@ def call(mine: Callable, *given: Any, **named: Any) -> Any:
 
 
 def compare(mine: Any, right: Tensor, slips: dict[str, Tensor] | None = None,
-            otherwise: str = "the numbers are not the right ones.", what: str = "what it returns",
-            tolerance: float = 1e-4) -> None:
+            otherwise: str = "", what: str = "what it returns", tolerance: float = 1e-4) -> None:
     """Raise `Wrong` unless `mine` is `right`: in shape, dtype, and every number.
 
     Args:
         slips: {sentence without full stop: what one gets by this mistake}. The first that fits is told.
-        otherwise: the sentence where none of them fits.
+        otherwise: the sentence where none of them fits; there is a plain one.
         what: the name of the result, where there are several.
         tolerance: the largest error that is allowed, over the largest number of `right`.
     """
@@ -84,8 +83,16 @@ def compare(mine: Any, right: Tensor, slips: dict[str, Tensor] | None = None,
         return
     for slip, wrong in (slips or {}).items():
         demand(not alike(wrong), f"{slip}.")
-    demand(not mine.isnan().any(), f"in {what} there are numbers missing (nan).")
-    raise Wrong(otherwise)
+    missing = f"in {what} there are numbers missing (nan)." if mine.isnan().any() else ""
+    raise Wrong(otherwise or missing or f"in {what} the numbers are not the right ones.")
+
+
+def parts(found: Any, *names: str) -> tuple:
+    """`found` as a tuple of so many things; to return fewer, more, or another kind of thing is wrong."""
+    wanted = ", ".join(names)
+    demand(type(found) in (tuple, list), f"{len(names)} things are wanted: return {wanted}.")
+    demand(len(found) == len(names), f"{len(names)} things are wanted, {wanted}, and not {len(found)}.")
+    return tuple(found)
 
 
 def _copy(x):

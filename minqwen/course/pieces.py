@@ -34,7 +34,7 @@ __all__ = ["PIECES", "keep", "kept", "piece"]
 PIECES = {                                              # lesson: its functions, in order: exercises, and what it shows
     "00": ("my_confidence",),
     "01": ("my_chat_prompt",),
-    "02": ("my_attention", "my_linear_attention"),
+    "02": ("my_causal_weights", "my_weights", "my_attention", "my_linear_attention"),
     "03": ("my_gated_delta_rule",),
     "04": ("my_chunk_gated_delta_rule",),
     "05": ("my_rms_norm", "my_angles", "my_rotate", "my_split", "my_gated_attention"),

@@ -4,6 +4,8 @@
     def squares(x):
         return x * x
 
+    slip("my_double", "nothing is added", "x + x", "x") # or the course's own, with one place changed
+
 At least three for each exercise, and among them what is right for the wrong reason: it never looks at one of its
 arguments, it knows the sizes by heart, it works for a single text, it changes what it was given.
 """
@@ -14,6 +16,8 @@ import re
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
+
+from minqwen.course.pieces import source_of
 
 WRONG = []
 
@@ -35,6 +39,12 @@ def wrong(exercise, says):
         WRONG.append(WrongAnswer(exercise, says, function.__name__, source))
         return function
     return collect
+
+
+def slip(exercise, says, old, new):
+    source = source_of(exercise)
+    assert source.count(old) == 1, f"{old!r} is {source.count(old)} times in the course's {exercise}"
+    WRONG.append(WrongAnswer(exercise, says, f"{old} -> {new}", source.replace(old, new)))
 
 
 for _path in sorted(Path(__file__).parent.glob("lesson_*.py")):
