@@ -17,7 +17,7 @@ import inspect
 import math
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .cache import Cache
 from .errors import QwenError
+from .graph import Decoder, lent_cache, untouched
 from .model import Qwen
 
 __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "sample", "stream", "warp"]
@@ -67,6 +68,7 @@ def stream(
     think_ids: tuple[int, int] | None = None,
     end_think_ids: Sequence[int] = (),
     prefill_chunk: int | None = 512,
+    compiled: bool = False,
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
@@ -90,6 +92,7 @@ def stream(
         think_ids: the ids of `<think>` and `</think>`.
         prefill_chunk: read the prompt in pieces of so many tokens: less memory, and Ctrl-C works between them; None: at
             once.
+        compiled: on a GPU, let `torch.compile` make the kernels that decode: a minute once, and quicker from then on.
         pixel_values, image_grid_thw: the prompt's pictures, those of the first row first; see `Qwen.embed`.
         pixel_values_videos, video_grid_thw: its clips, likewise.
 
@@ -140,9 +143,6 @@ def stream(
         budgets = [ThinkingBudget(budget, think_ids, end_think_ids or think_ids[1:], prompt) for prompt in prompts]
 
     def run(cache):
-        keep_cache = cache is not None
-        if not keep_cache:
-            cache = model.new_cache(B, T + max(limits))
         generator = torch.Generator(device)
         if seed is None:
             generator.seed()
@@ -150,13 +150,14 @@ def stream(
             generator.manual_seed(seed)
         running = [limit > 0 for limit in limits]
         logits = prefill(model, input_ids, cache, mask, prefill_chunk, **pictures)                  # (B, V)
+        read = reader(model, cache, compiled)
         penalties = presence_penalty != 0 or repetition_penalty != 1
         if penalties:
             in_prompt = seen(input_ids, mask, logits.shape[-1])                                     # (B, V)
             in_output = torch.zeros_like(in_prompt)
 
         for step in range(1, max(limits) + 1):
-            _check_logits(logits, model)
+            broken = ~logits.amax(-1).isfinite()                                                    # (B,)
             if penalties:
                 logits = penalize(logits, in_prompt, in_output, presence_penalty, repetition_penalty)
             next_ids = sample(logits, temperature, top_k, top_p, min_p, generator)                  # (B,)
@@ -165,18 +166,34 @@ def stream(
                 next_ids = next_ids.new_tensor(chosen)
             if penalties:
                 in_output.scatter_(1, next_ids[:, None], True)
-            ids = next_ids.tolist()
+            ids = told(next_ids.masked_fill(broken, BROKEN))
+            ahead = goes_ahead and step < max(limits)
+            if ahead:                                    # the GPU has its next step before we know of this one
+                logits = read(next_ids)
+            ids = ids()
+            if BROKEN in ids:
+                raise _broken(model)
             given = [id if runs else None for id, runs in zip(ids, running, strict=True)]
             running = [runs and id not in stops and step < limit
                        for id, runs, limit in zip(ids, running, limits, strict=True)]
             yield given
             if not any(running):
                 return
-            # what a row reads after its stop is never looked at - unless the cache lives on: then it reads nothing
-            real = None if not keep_cache or all(running) else torch.tensor(running, device=device)
-            logits = decode_one_token(model, next_ids, cache, real)
+            if not ahead:
+                # what a row reads after its stop is never looked at, unless the cache lives on: then it reads nothing
+                real = None if not keep_cache or all(running) else torch.tensor(running, device=device)
+                logits = read(next_ids, real)
 
-    return run(cache)
+    keep_cache = cache is not None
+    goes_ahead = device.type == "cuda" and not keep_cache and budgets is None
+    if keep_cache:
+        return run(cache)
+
+    def run_and_give_back():
+        with lent_cache(model, B, T + max(limits)) as cache:
+            yield from run(cache)
+
+    return run_and_give_back()
 
 
 # ------------------------------------------------------------------------------------------------ the parts of the loop
@@ -214,13 +231,45 @@ def decode_one_token(model: Qwen, ids: Tensor, cache: Cache, real: Tensor | None
         return model(ids[:, None], attention_mask=None if real is None else real[:, None], cache=cache)[:, -1]
 
 
+def reader(model: Qwen, cache: Cache, compiled: bool = False) -> Callable[..., Tensor]:
+    """How a token of each row is read, `read(ids, real)`: by one CUDA graph on a GPU, else by `decode_one_token`."""
+    decoder = Decoder.of(model, cache, compiled) if model.head_weight.is_cuda and untouched(model) else None
+
+    def read(ids, real=None):
+        if decoder is None or real is not None:
+            return decode_one_token(model, ids, cache, real)
+        with interrupts_held_back():
+            return decoder(ids)
+
+    return read
+
+
+BROKEN = -1                                              # the token where logits were no numbers
+
+
+def told(ids: Tensor) -> Callable[[], list[int]]:
+    """Asks for ids, (B,), without waiting: the list is there when it is called for, and a GPU goes on meanwhile."""
+    if not ids.is_cuda:
+        return ids.tolist
+    copy, arrived = ids.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+
+    def wait():
+        arrived.synchronize()
+        return copy.tolist()
+
+    return wait
+
+
 def sample(logits: Tensor, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
            generator: torch.Generator | None = None) -> Tensor:
     """Draw one token of each row from its logits: (B, V) -> (B,). Temperature 0 draws the likeliest."""
     if temperature == 0:
         return logits.float().argmax(-1)                 # in bfloat16 the same, only slower
     scores, ids = _candidates(logits, temperature, top_k, top_p, min_p)
-    drawn = torch.multinomial(scores.softmax(-1), 1, generator=generator)
+    p = scores.softmax(-1)
+    # of exponential waiting times with rates p the shortest: what torch.multinomial does, and then waits for the GPU
+    drawn = (p / torch.empty_like(p).exponential_(generator=generator)).argmax(-1, keepdim=True)
     return (drawn if ids is None else ids.gather(1, drawn))[:, 0]
 
 
@@ -367,12 +416,10 @@ def _ids(name: str, ids) -> list[int]:
     return list(map(int, ids))
 
 
-def _check_logits(logits: Tensor, model: Qwen) -> None:
-    if logits.amax(-1).isfinite().all():                 # what is not a number counts as the largest
-        return
+def _broken(model: Qwen) -> QwenError:
     why = ("float16 holds nothing beyond 65504, and this model needs more: load it with dtype='bfloat16' or 'float32'"
            if model.head_weight.dtype == torch.float16 else "its weights are damaged, or an edit of them goes too far")
-    raise QwenError(f"What the model computes is not a number any more: {why}.")
+    return QwenError(f"What the model computes is not a number any more: {why}.")
 
 
 def _check_prompt(model: Qwen, input_ids: Tensor, mask: Tensor) -> None:

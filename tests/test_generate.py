@@ -16,7 +16,6 @@ import minqwen
 from minqwen.errors import QwenError
 from minqwen.generate import (
     ThinkingBudget,
-    _check_logits,
     decode_one_token,
     generate,
     interrupts_held_back,
@@ -477,8 +476,11 @@ def test_half_logits_are_warped_and_penalized_in_float32(dtype):
     assert ours.dtype == torch.float32 and torch.equal(ours, penalize(logits.float(), seen, ~seen, 0.3, 1.3))
 
 
-def test_logits_may_rule_a_token_out():
-    _check_logits(torch.tensor([[1.0, -torch.inf]]), random_qwen(small_config()))
+def test_logits_may_rule_tokens_out():
+    logits = torch.full((1, 300), -torch.inf)
+    logits[0, 9] = 1.0
+    with mock.patch("minqwen.generate.prefill", lambda *_, **__: logits):
+        assert generate(random_qwen(small_config()), [[7]], max_new_tokens=1) == [[9]]
 
 
 def test_penalties_count_what_was_written_and_not_what_the_budget_replaced():
