@@ -30,7 +30,7 @@ from time import perf_counter
 
 import torch
 
-from .checkpoint import KEPT_FLOAT32
+from .checkpoint import KEPT_FLOAT32, usable_device
 from .config import Config
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .errors import QwenError
@@ -173,10 +173,10 @@ def make_folder(config: Config, folder: Path) -> Path:
 class Ours:
     """A folder and what a user of this package calls with it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, device: str = "cpu"):
         import minqwen
 
-        self.model = minqwen.load(folder).model
+        self.model = minqwen.load(folder, device=device).model
 
     def answer(self, inputs: dict, new: int, **options) -> list[list[int]]:
         """The new tokens of each row: the likeliest ones, unless options say how to draw them."""
@@ -196,8 +196,9 @@ class Ours:
 class Theirs:
     """A folder and what a user of `transformers` calls with it. The methods are those of `Ours`."""
 
-    def __init__(self, folder: Path):
-        self.model = official_modules().Qwen3_5ForConditionalGeneration.from_pretrained(folder, dtype="auto")
+    def __init__(self, folder: Path, device: str = "cpu"):
+        official = official_modules().Qwen3_5ForConditionalGeneration
+        self.model = official.from_pretrained(folder, dtype="auto").to(device)
 
     def _generate(self, inputs, new, **options):
         return self.model.generate(**inputs, max_new_tokens=new, do_sample="temperature" in options, **options)
@@ -222,8 +223,8 @@ class Theirs:
 class Pair:
     """A folder that is made when it is first needed, and both sides of it: each loads it by itself."""
 
-    def __init__(self, config: Config, folder: Path):
-        self.config, self._folder = config, folder
+    def __init__(self, config: Config, folder: Path, device: str = "cpu"):
+        self.config, self._folder, self.device = config, folder, device
 
     @cached_property
     def folder(self) -> Path:
@@ -231,12 +232,13 @@ class Pair:
 
     @cached_property
     def sides(self) -> tuple[Ours, Theirs]:
-        return Ours(self.folder), Theirs(self.folder)
+        return Ours(self.folder, self.device), Theirs(self.folder, self.device)
 
     def prompt(self, *rows: list) -> dict:
         """What both are given: see `verify.random_prompt`. A mask is always there, as processors give it."""
         inputs = random_prompt(self.config, *rows, random=torch.Generator().manual_seed(0))
-        return {"attention_mask": torch.ones_like(inputs["input_ids"])} | inputs
+        inputs = {"attention_mask": torch.ones_like(inputs["input_ids"])} | inputs
+        return {name: x.to(self.device) for name, x in inputs.items()}
 
     def answering(self, rounds: int, *rows: list, new: int = 1) -> list[tuple]:
         """From a prompt to `new` tokens."""
@@ -259,7 +261,7 @@ class Pair:
         inputs = self.prompt([64])
 
         def load(side):
-            model = side(self.folder)
+            model = side(self.folder, self.device)
             if new:
                 model.answer(inputs, new)
 
@@ -270,8 +272,9 @@ class Pair:
 
         def peak(side):
             code = (f"import torch\nfrom minqwen.bench import {side}, peak_memory\n"
-                    f"{side}({str(self.folder)!r}).answer({{'input_ids': torch.ones(1, 64, dtype=torch.long)}}, 1)\n"
-                    f"print(peak_memory())")
+                    f"ids = torch.ones(1, 64, dtype=torch.long, device={self.device!r})\n"
+                    f"{side}({str(self.folder)!r}, {self.device!r}).answer({{'input_ids': ids}}, 1)\n"
+                    f"print(peak_memory({self.device!r}))")
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             if done.returncode:
                 raise QwenError(f"The process that was to be weighed failed: {done.stderr.strip()[-300:]}")
@@ -280,8 +283,10 @@ class Pair:
         return by_turns("Ours", "Theirs", rounds, figure=peak)
 
 
-def peak_memory() -> int:
+def peak_memory(device: str = "cpu") -> int:
     """The most bytes that this process has held so far. Linux hands `ru_maxrss` on from a parent: VmHWM it does not."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
@@ -320,39 +325,49 @@ def model_rows(pair: Pair, rounds: int) -> Iterator[Row]:
     for side in (512, 1024):
         picture = (side // 16, side // 16)
         yield row(f"first token after a picture of {side} x {side}", pair.answering, [8, picture, 8], aim=1.3)
-    for new in (8, 16):
+    for new in (8, 16) if pair.device == "cpu" else (64,):
         yield row(f"8 rows of 12 to 60 tokens, {new} new each", pair.answering, *LENGTHS, new=new, aim=1.3)
+    new = 8 if pair.device == "cpu" else 64
     for context, aim in ((32, 1.15), (4096, 1.3)):
-        yield row(f"decoding after {context:,}", pair.going_on, context, aim=aim if full else 1.4, unit="tokens/s")
-    sampling = partial(row, measure=pair.going_on, context=32, sampling=SAMPLING, unit="tokens/s")
+        decoding = partial(row, measure=pair.going_on, context=context, new=new, unit="tokens/s")
+        yield decoding(f"decoding after {context:,}", aim=aim if full else 1.4)
+        if pair.device != "cpu":
+            yield decoding(f"decoding after {context:,}, ours compiled", compiled=True)
+    sampling = partial(row, measure=pair.going_on, context=32, new=new, sampling=SAMPLING, unit="tokens/s")
     yield sampling("sampling after 32")
     yield sampling("sampling after 32, ours with presence penalty", presence_penalty=1.5)
 
 
-def all_rows(layers: int, rounds: int, folder: str | None = None) -> Iterator[Row]:
-    """Every row there is, to be measured one after the other: a folder goes when the next dtype's turn has come."""
-    yield from rule_rows(2 * rounds)
-    for dtype in ("bfloat16", "float32"):
+def all_rows(layers: int, rounds: int, folder: str | None = None, device: str = "cpu") -> Iterator[Row]:
+    """Every row there is, to be measured one after the other: a folder goes when the next dtype's turn has come.
+
+    On a GPU only whole models in bfloat16: its delta rule has a table of its own, see `make gpu`.
+    """
+    if device == "cpu":
+        yield from rule_rows(2 * rounds)
+    for dtype in ("bfloat16", "float32") if device == "cpu" else ("bfloat16",):
         with TemporaryDirectory(prefix="minqwen-bench-", dir=folder, ignore_cleanup_errors=True) as place:
-            yield from model_rows(Pair(shape(layers, dtype), Path(place)), rounds)
+            yield from model_rows(Pair(shape(layers, dtype), Path(place), device), rounds)
 
 
-def machine() -> str:
+def machine(device: str = "cpu") -> str:
     """The processor, what it has for bfloat16, threads and versions: a ratio holds for these."""
     import transformers
 
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name(device)}, {versions}"
     cpuinfo = Path("/proc/cpuinfo")
     facts = dict(re.findall(r"(.*?)\s*:\s*(.*)", cpuinfo.read_text())) if cpuinfo.exists() else {}
     flags = facts.get("flags", facts.get("Features", "")).split()
     has = [name for flag, name in (("avx512f", "AVX-512"), ("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX"),
                                    ("bf16", "BF16")) if flag in flags]
     name = facts.get("model name") or platform.processor() or platform.machine()
-    return (f"{name} ({', '.join(has) or 'nothing'} for bfloat16), {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}, transformers {transformers.__version__}")
+    return f"{name} ({', '.join(has) or 'nothing'} for bfloat16), {torch.get_num_threads()} threads, {versions}"
 
 
 def run(quick: bool = False, only: str = "", layers: int | None = None, folder: str | None = None,
-        markdown: bool = False) -> list[Row]:
+        device: str = "cpu", markdown: bool = False) -> list[Row]:
     """Time our calls and transformers' by turns, and print how many times faster ours are.
 
     Args:
@@ -360,9 +375,11 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
         only: measure the rows whose names this regular expression finds.
         layers: of the model.
         folder: where the checkpoint is made for the while: 3.5 GB in float32.
+        device: "cpu", or "cuda" for a GPU.
         markdown: print the table once more at the end, for a README.
     """
     layers, rounds = layers or (8 if quick else 24), 3 if quick else 7
+    device = str(usable_device(device))
     try:
         wanted = re.compile(only)
     except re.error as error:
@@ -371,9 +388,9 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    print(f"{machine()}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers\n\n{_line(HEADINGS)}", flush=True)
+    print(f"{machine(device)}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers\n\n{_line(HEADINGS)}", flush=True)
     rows = []
-    for row in all_rows(layers, rounds, folder):
+    for row in all_rows(layers, rounds, folder, device):
         if wanted.search(row.what):
             rows.append(row.measured())
             print(rows[-1], flush=True)

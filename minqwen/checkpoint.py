@@ -86,7 +86,7 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
 
     Tensors that the model has no place for are left alone, with a warning that names them.
     """
-    dtype, device = _dtype(dtype), _device(device)
+    dtype, device = _dtype(dtype), usable_device(device)
     folder = resolve(path_or_name, revision, progress)
     config, stored = load_config(folder), _find_tensors(folder)
     _refuse_quantized(folder, stored)
@@ -284,7 +284,7 @@ def _dtype(dtype):
     raise QwenError(f"There is no dtype {str(dtype)!r} for weights; try 'float32' or 'bfloat16'.")
 
 
-def _device(device):
+def usable_device(device):
     """A torch device that can be used."""
     try:
         return torch.empty(0, device=device).device

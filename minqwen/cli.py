@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--layers", type=int, metavar="N", help="of the model that is made for it (24)")
     sub.add_argument("--folder", help="where that model is kept for the while, up to 3.5 GB (the system's place for "
                      "temporary files)")
+    sub.add_argument("--device", default="cpu", help="cpu, or cuda for a GPU")
     sub.add_argument("--markdown", action="store_true", help="print the table once more, for a README")
     return parser
 
@@ -234,7 +235,7 @@ def bench(arguments) -> None:
     """Time our calls and transformers' by turns, and print how many times faster ours are."""
     from .bench import run
 
-    run(arguments.quick, arguments.only, arguments.layers, arguments.folder, arguments.markdown)
+    run(arguments.quick, arguments.only, arguments.layers, arguments.folder, arguments.device, arguments.markdown)
 
 
 if __name__ == "__main__":
