@@ -17,6 +17,7 @@ not carry on where the last one ended starts a new record. Symbols are those of 
 import inspect
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import rearrange, repeat
@@ -54,6 +55,36 @@ class Joined:
 
 
 # ------------------------------------------------------------------------------------------- a Gated DeltaNet layer
+
+
+class DeltaStep(NamedTuple):
+    """What one token does to one memory, part by part."""
+
+    decayed: Tensor           # (Dk, Dv)  alpha S, the memory as the token finds it, a little faded
+    answer: Tensor            # (Dv,)     what that answers to the token's key
+    erased: Tensor            # (Dk, Dv)  k (beta answer)^T
+    written: Tensor           # (Dk, Dv)  k (beta v)^T
+
+    @property
+    def after(self) -> Tensor:
+        """(Dk, Dv): the memory after the token."""
+        return self.decayed - self.erased + self.written
+
+
+def delta_step(state, k, v, alpha, beta) -> DeltaStep:
+    """One token's step of the gated delta rule for one head, taken apart.
+
+    state (Dk, Dv), k (Dk,), v (Dv,), alpha and beta numbers: tensors, or NumPy's arrays. Every sum and product has its
+    order, so that a page in the browser, which does the same, comes to the same bits.
+    """
+    decayed = alpha * state
+    answer = ask(decayed, k)
+    return DeltaStep(decayed, answer, k[:, None] * (beta * answer), k[:, None] * (beta * v))
+
+
+def ask(state, k):
+    """(Dv,): S^T k, what a memory (Dk, Dv) answers to a key (Dk,); summed from the first key dimension to the last."""
+    return (k[:, None] * state).cumsum(0)[-1]
 
 
 @dataclass
@@ -99,20 +130,19 @@ class DeltaRecord:
 
     def decayed(self, t: int, head: int, row: int = 0) -> Tensor:
         """(Dk, Dv): alpha S, the memory as token t finds it, a little faded."""
-        return self._step(t, head, row)[0]
+        return self._step(t, head, row).decayed
 
     def erase(self, t: int, head: int, row: int = 0) -> Tensor:
         """(Dk, Dv): what token t takes away - the old answer to its key, k (beta S^T k)^T with S decayed."""
-        return self._step(t, head, row)[1]
+        return self._step(t, head, row).erased
 
     def write(self, t: int, head: int, row: int = 0) -> Tensor:
         """(Dk, Dv): what token t puts in its place, k (beta v)^T."""
-        return self._step(t, head, row)[2]
+        return self._step(t, head, row).written
 
     def error(self, t: int, head: int, row: int = 0) -> Tensor:
         """(Dv,): v - S^T k, what the decayed memory's answer to token t's key lacks."""
-        decayed = self.decayed(t, head, row)
-        return full_precision(self.v[row, t, head]) - decayed.T @ full_precision(self.k[row, t, head // self._group])
+        return full_precision(self.v[row, t, head]) - self._step(t, head, row).answer
 
     def state(self, t: int, head: int, row: int = 0) -> Tensor:
         """(Dk, Dv): the memory after token t, decayed(t) - erase(t) + write(t) exactly. Going on is quick."""
@@ -121,8 +151,7 @@ class DeltaRecord:
         if reached > t or state is None:
             reached, state = -1, self.initial_state[row, head]
         for step in range(reached + 1, t + 1):
-            decayed, erase, write = self._step(step, head, row, state)
-            state = decayed - erase + write
+            state = self._step(step, head, row, state).after
         self._reached[row, head] = t, state
         return state
 
@@ -162,14 +191,14 @@ class DeltaRecord:
                             f"heads, and the record holds {T} tokens in {B} rows; all are counted from 0.")
         return t % T
 
-    def _step(self, t, head, row, before=None) -> tuple[Tensor, Tensor, Tensor]:
-        """(decayed, erase, write) at token t; `before` is the state it meets, where that is known."""
+    def _step(self, t, head, row, before=None) -> DeltaStep:
+        """The step of token t; `before` is the state it meets, where that is known."""
         t = self._token(t, head, row)
         if before is None:
             before = self.state(t - 1, head, row) if t else self.initial_state[row, head]
-        k, v = full_precision(self.k[row, t, head // self._group]), full_precision(self.v[row, t, head])
-        decayed, beta = before * full_precision(self.g[row, t, head]).exp(), full_precision(self.beta[row, t, head])
-        return decayed, torch.outer(k, beta * (decayed.T @ k)), torch.outer(k, beta * v)
+        k, v, g, beta = (full_precision(x) for x in (self.k[row, t, head // self._group], self.v[row, t, head],
+                                                     self.g[row, t, head], self.beta[row, t, head]))
+        return delta_step(before, k, v, g.exp(), beta)
 
     def __repr__(self) -> str:
         (B, T, Hk, Dk), (Hv, Dv) = self.k.shape, self.v.shape[2:]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from ..errors import QwenError
-from ..trace import Trace, trace
+from ..trace import Trace, ask, delta_step, trace
 from . import stills
 from .explorer import Explorer, in_base64, sources, tokens_of
 
@@ -32,19 +32,11 @@ KEPT = 64_000_000                               # bytes of states that are kept 
 def step(state, k, v, alpha, beta) -> dict:
     """One token's step of the gated delta rule, with all that can be seen of it.
 
-    state (Dk, Dv), k (Dk,), v (Dv,), all float64. Sums over key dimensions run from the first to the last.
+    state (Dk, Dv), k (Dk,), v (Dv,), all float64.
     """
-    decayed = alpha * state
-    answer = ask(decayed, k)                                            # (Dv,)  what the memory answers to the key
-    erased, written = k[:, None] * (beta * answer), k[:, None] * (beta * v)
-    memory = decayed - erased + written
-    return {"memory": memory, "decayed": decayed, "erased": erased, "written": written, "key": k,
-            "now": ask(memory, k), "error": v - answer, "answer": answer, "value": v}
-
-
-def ask(state, k) -> np.ndarray:
-    """(Dv,): S^T k, what a memory (Dk, Dv) answers to a key (Dk,)."""
-    return np.cumsum(k[:, None] * state, axis=0)[-1]
+    parts = delta_step(state, k, v, alpha, beta)
+    return parts._asdict() | {"memory": parts.after, "key": k, "now": ask(parts.after, k), "error": v - parts.answer,
+                              "value": v}
 
 
 def together(parts: dict, on: dict) -> np.ndarray:
