@@ -80,7 +80,7 @@ class Decoder:
         self.ids, self.slot = (torch.zeros(n, dtype=torch.long, device=device) for n in (cache.batch_size, 1))
         self.positions, self.valid = torch.zeros_like(cache.positions), cache.valid
         self.layers = [State(layer) if isinstance(layer, DeltaCache) else layer for layer in cache.layers]
-        self.step = torch.compile(self._step, fullgraph=True, dynamic=False, options=FUSED) if compiled else self._step
+        self.layer = torch.compile(read_layer, fullgraph=True, dynamic=False) if compiled else read_layer
         self.graphs = {}                                 # reach: (graph, the logits that it leaves)
 
     @classmethod
@@ -144,26 +144,25 @@ class Decoder:
         return graph, logits
 
     def _read(self, reach):
+        """What `Qwen.forward` is for one token, and with nothing in it that looks at a number."""
         layers = [layer if isinstance(layer, State) else Slots(layer, self.slot, reach) for layer in self.layers]
-        logits = self.step(self.ids, self.slot, self.positions, self.valid[:, :reach], layers)
+        model = self._model()
+        text = model.model.language_model
+        x = text.embed_tokens(self.ids)[:, None]                                            # (B, 1, hidden_size)
+        filled = torch.arange(reach, device=x.device) <= self.slot                          # (reach,)
+        mask = (self.valid[:, :reach] & filled)[:, None, None]                              # (B, 1, 1, reach)
+        step = Step.at(self.positions[:, None].expand(3, -1, 1), text.config, x.dtype, mask=mask)
+        with torch._dynamo.config.patch(recompile_limit=64):                                # one for each reach
+            for layer, cache in zip(text.layers, layers, strict=True):
+                x = self.layer(layer, x, step, cache)
         for state in self.states:
             state.keep()
-        return logits
-
-    def _step(self, ids, slot, positions, valid, layers):
-        """What `Qwen.forward` is for one token, and with nothing in it that looks at a number."""
-        model = self._model()
-        text, reach = model.model.language_model, valid.shape[1]
-        x = text.embed_tokens(ids)[:, None]                                                 # (B, 1, hidden_size)
-        filled = torch.arange(reach, device=ids.device) <= slot                             # (reach,)
-        mask = (valid & filled)[:, None, None]                                              # (B, 1, 1, reach)
-        step = Step.at(positions[:, None].expand(3, -1, 1), text.config, x.dtype, mask=mask)
-        for layer, cache in zip(text.layers, layers, strict=True):
-            x = layer(x, step, cache)
         return model.head(text.norm(x))[:, -1]                                              # (B, V)
 
 
-FUSED = {"coordinate_descent_tuning": True}              # and matrices times one vector are fused with what is around
+def read_layer(layer, x, step, cache):
+    """One layer of the step, which is what a compiler gets: once for each kind, and not for each of them."""
+    return layer(x, step, cache)
 
 
 # -------------------------------------------------------------------------------------------- caches that are lent out

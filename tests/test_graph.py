@@ -80,7 +80,7 @@ def test_there_is_one_decoder_until_the_weights_move(qwen, caches):
 def test_the_step_has_nothing_that_a_compiler_cannot_take(qwen, caches):
     """As one graph: nothing in it looks at a number, which would have to come from the GPU first."""
     decoder = Decoder.of(qwen, caches[1])
-    decoder.step = torch.compile(decoder._step, fullgraph=True, dynamic=False, backend="eager")
+    decoder.layer = torch.compile(graph.read_layer, fullgraph=True, dynamic=False, backend="eager")
     same_tokens(qwen, decoder, *caches, steps=3)
 
 
