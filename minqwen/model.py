@@ -125,12 +125,13 @@ def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
     Source: "Qwen3-VL Technical Report" (arXiv 2511.21631), interleaved M-RoPE; RoPE: Su et al. 2021 (arXiv 2104.09864).
     """
     rope, dims = config.rope_parameters, config.rotary_dim
-    section = torch.tensor(rope.get("mrope_section", [11, 11, 10]), device=position_ids.device)
+    _, height, width = rope.get("mrope_section", [11, 11, 10])
     i = torch.arange(dims // 2, device=position_ids.device)
     # radians per position, written so that they are the official ones to the last bit: 200,000 tokens on, that bit has
     # become a thousandth of a turn
     frequency = 1 / rope.get("rope_theta", 10_000) ** (2 * i.float() / dims)
-    clock = torch.where(i < 3 * section[i % 3], i % 3, 0)                                   # 0 time, 1 height, 2 width
+    clock = i % 3                                                                           # 0 time, 1 height, 2 width
+    clock = clock * (i < 3 * torch.where(clock == 1, height, width))
     return rearrange(position_ids[clock], "f b t -> b t 1 f") * frequency
 
 
