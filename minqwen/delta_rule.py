@@ -77,7 +77,7 @@ def recurrent_gated_delta_rule(
     Raises:
         ValueError: shapes that do not fit together.
     """
-    _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
+    check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
     if cu_seqlens is not None:
         return _sequence_by_sequence(
             recurrent_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
@@ -136,7 +136,7 @@ def chunk_gated_delta_rule(
     exp(-c) alone overflows. M comes from substitution: doubling the Neumann series of the inverse is unstable on
     correlated keys.
     """
-    _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
+    check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
     if cu_seqlens is not None:
         return _sequence_by_sequence(
             chunk_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
@@ -197,7 +197,7 @@ def effective_attention(
         Quadratic in T, to be looked at rather than computed with.
     """
     Hk, Hv, T = k.shape[2], g.shape[2], k.shape[1]
-    _check_shapes(q, k, beta.unsqueeze(-1), g, beta, None, None)
+    check_shapes(q, k, beta.unsqueeze(-1), g, beta, None, None)
     q, k, _, g, beta = _prepare(q, k, beta, g, beta, scale, use_qk_l2norm_in_kernel)
     q, k = (repeat(x, "b t h d -> b (h r) t d", r=Hv // Hk) for x in (q, k))             # (B, Hv, T, Dk)
     c, beta = (rearrange(x, "b t h -> b h t") for x in (g.cumsum(1), beta))
@@ -253,7 +253,7 @@ def _sequence_by_sequence(rule, q, k, v, g, beta, scale, initial_state, output_f
     return torch.cat(outputs, dim=1), torch.cat(states) if output_final_state else None
 
 
-def _check_shapes(q, k, v, g, beta, initial_state, cu_seqlens):
+def check_shapes(q, k, v, g, beta, initial_state, cu_seqlens):
     (B, T, Hk, Dk), (Hv, Dv) = k.shape, v.shape[2:]
     if q.shape != k.shape or v.shape[:2] != (B, T) or T == 0:
         raise ValueError(f"q and k must be (B, T, Hk, Dk) and v (B, T, Hv, Dv) with T >= 1, "
