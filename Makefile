@@ -16,7 +16,7 @@ NBVAL  := --nbval-current-env --nbval-cell-timeout=300
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint wheel bench notebooks site nano mutants lessons-with-checkpoint pins clean
+.PHONY: help setup lab test lint wheel bench notebooks site gpu nano mutants lessons-with-checkpoint pins clean
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
@@ -44,6 +44,9 @@ notebooks: $(READY) ## run the lessons in place and keep their outputs (ONLY=03_
 site: $(READY) $(NODE) ## the lessons and their explorers as static pages, in build/site
 	$(STEADY) $(PY) website/build.py
 
+gpu: $(READY)     ## the delta rule's kernels on this machine's GPU: right, and how fast; figures in build/gpu
+	$(PY) -m minqwen.gpu --out build/gpu
+
 nano: $(READY)    ## train the small model of data/nano again, from scratch
 	$(PY) -m minqwen.nano.train
 
@@ -57,7 +60,7 @@ lessons-with-checkpoint: $(READY) ## run the lessons on MINQWEN_CHECKPOINT=<fold
 
 pins: $(READY)    ## write requirements.txt from what is installed now
 	@{ sed -n '/^#/p' requirements.txt; \
-	  $(PY) -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip=='; } > requirements.new
+	  $(PY) -m pip freeze --all --exclude-editable | sed 's/+cpu$$//; /^triton==/s/$$/ ; sys_platform == "linux"/' | grep -v '^pip=='; } > requirements.new
 	@mv requirements.new requirements.txt
 
 clean:            ## remove the environment and everything that tools left behind

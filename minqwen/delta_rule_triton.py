@@ -99,7 +99,7 @@ def inverse(L, C: tl.constexpr, PRECISION: tl.constexpr):
     on_diagonal = b[:, None, None, None] == b[None, None, :, None]
     blocks = tl.sum(tl.where(on_diagonal, tl.reshape(L, (N, 16, N, 16)), 0.0), 2)             # (N, 16, 16)
     X = tl.zeros((N, 16, 16), tl.float32) + (i[:, None] == i[None, :])[None]
-    for row in range(1, 16):                             # row of X  <-  row of I  -  (row of L) X, whose upper rows are done
+    for row in range(1, 16):                             # row of X  <-  row of I  -  (row of L) X: upper rows are done
         here = (i == row)[None, :, None]
         weights = tl.sum(tl.where(here, blocks, 0.0), 1)                                      # (N, 16)
         X = tl.where(here, X - tl.sum(weights[:, :, None] * X, 1)[:, None, :], X)
@@ -156,7 +156,7 @@ def walk(
     i, d, e = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     begin, end = tl.load(ends + n), tl.load(ends + n + 1)
     chunk = tl.load(chunks_before + n).to(tl.int64)
-    memory = (n * Hv + h).to(tl.int64) * Dk * Dv                                              # (Dk, Dv) in global memory
+    memory = (n * Hv + h).to(tl.int64) * Dk * Dv                                              # (Dk, Dv), global memory
     line, key_head, value_head = h.to(tl.int64) * tokens, h // (Hv // Hk) * Dk, h * Dv
 
     S = tl.zeros((BV, BK), tl.float32)                   # S^T: this program's columns of the memory, in registers
@@ -277,8 +277,8 @@ def gradients(
             do_b = read(do + h * Dv, token, end, Hv * Dv, e, Dv)                              # (C, BV)
             u_b = read(u + h * Dv, token, end, Hv * Dv, e, Dv)
             dr_b = read(dr + h * Dv, token, end, Hv * Dv, e, Dv)
-            S_b = read(states + (chunk * Hv + h) * Dv * Dk, e, Dv, Dk, d, Dk)                 # (BV, BK), before the chunk
-            dS_b = read(dstates + (chunk * Hv + h) * Dv * Dk, e, Dv, Dk, d, Dk)               # and after it
+            S_b = read(states + (chunk * Hv + h) * Dv * Dk, e, Dv, Dk, d, Dk)                 # S^T before the chunk
+            dS_b = read(dstates + (chunk * Hv + h) * Dv * Dk, e, Dv, Dk, d, Dk)               # and dS^T after it
             do_u = do_u + product(do_b, tl.trans(u_b), PRECISION)
             dr_u = dr_u + product(dr_b, tl.trans(u_b), PRECISION)
             do_S = product(do_b, S_b, PRECISION)                               # (C, BK)
@@ -343,7 +343,7 @@ def recur(
     Hk: tl.constexpr, Hv: tl.constexpr, Dk: tl.constexpr, Dv: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     NORMALISE: tl.constexpr,
 ):
-    """The rule itself for a few tokens: one row, one value head, BV columns of the memory, which is read and written once."""
+    """The rule itself for a few tokens: one row, one value head, BV columns of the memory: read once, written once."""
     BLOCKS: tl.constexpr = (Dv + BV - 1) // BV
     block, n, h = tl.program_id(0) % BLOCKS, tl.program_id(0) // BLOCKS // Hv, tl.program_id(0) // BLOCKS % Hv
     d, e = tl.arange(0, BK), block * BV + tl.arange(0, BV)
@@ -377,12 +377,13 @@ def tiles(kernel: str, Dk: int, Dv: int, dtype: torch.dtype) -> dict:
     """The sizes of a kernel's tiles, its warps and the stages of its pipeline: what was fastest on an H100."""
     half = dtype == torch.bfloat16
     BK, BV = max(16, triton.next_power_of_2(Dk)), max(16, triton.next_power_of_2(Dv))
-    wide = BK > 128
+    block, warps = min(BV, 64 if half else 32), 8 if BK > 128 else 4
     return {
         "prepare": {"BK": BK, "num_warps": 4},
-        "walk": {"BK": BK, "BV": min(BV, 64 if half else 32), "num_warps": 8 if wide else 4, "STAGES": 2},
-        "walk_back": {"BK": BK, "BV": min(BV, 64 if half else 32), "num_warps": 8 if wide else 4, "STAGES": 2},
-        "gradients": {"BK": min(BK, 128 if half else 64), "BV": min(BV, 64 if half else 32), "num_warps": 8, "num_stages": 1},
+        "walk": {"BK": BK, "BV": block, "num_warps": warps, "STAGES": 2},
+        "walk_back": {"BK": BK, "BV": block, "num_warps": warps, "STAGES": 2},
+        "gradients": {"BK": min(BK, 128 if half else 64), "BV": block, "num_warps": 8, "num_stages": 1},
+        "recur": {"BK": BK, "BV": min(BV, 16), "num_warps": 1},
     }[kernel]
 
 
@@ -511,13 +512,13 @@ def decode_step(
     (B, T, Hk, Dk), (Hv, Dv) = k.shape, v.shape[2:]
     q, k, v = (x if compact_heads(x) else x.contiguous() for x in (q, k, v))
     o = v.new_empty(B, T, Hv, Dv)
-    BK, BV = max(16, triton.next_power_of_2(Dk)), min(16, triton.next_power_of_2(Dv))
+    step = tiles("recur", Dk, Dv, v.dtype)
     with torch.cuda.device_of(v):
-        recur[(B * Hv * triton.cdiv(Dv, BV),)](
+        recur[(B * Hv * triton.cdiv(Dv, step["BV"]),)](
             q, k, v, g.contiguous(), beta.contiguous(), A_log, dt_bias, state, o, T,
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
             Dk ** -0.5 if scale is None else scale,
-            Hk=Hk, Hv=Hv, Dk=Dk, Dv=Dv, BK=BK, BV=BV, NORMALISE=use_qk_l2norm_in_kernel, num_warps=1)
+            Hk=Hk, Hv=Hv, Dk=Dk, Dv=Dv, NORMALISE=use_qk_l2norm_in_kernel, **step)
     return o
 
 
@@ -548,7 +549,7 @@ def unit_length_back(x, dy):
 
 
 def packing(B, T, C, device, cu_seqlens=None):
-    """Sequences one behind the other: how many, where each ends, chunks before each, first token and end of each chunk."""
+    """Sequences one behind the other: how many, where each ends, chunks before each; first token and end of a chunk."""
     return even_packing(B, T, C, device) if cu_seqlens is None else pack(cu_seqlens.cpu(), C, device)
 
 
