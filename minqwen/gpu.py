@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -123,12 +123,14 @@ def floors(B, T, Hk, Hv, ceiling, D=128, C=64, backward=False) -> tuple[float, f
     return passed / ceiling["GB/s"] / 1e6, (3.5 if backward else 1) * products / ceiling["TFLOP/s"] / 1e9
 
 
+@lru_cache
 def peer() -> Callable | None:
-    """flash-linear-attention's rule, if it is installed."""
+    """flash-linear-attention's rule, if it is installed and can be imported."""
     try:
         from fla.ops.gated_delta_rule import chunk_gated_delta_rule as rule
         return rule
-    except ImportError:
+    except Exception as problem:
+        print(f"Without flash-linear-attention ({type(problem).__name__}: {str(problem)[:200]}).")
         return None
 
 
