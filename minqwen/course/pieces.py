@@ -33,7 +33,7 @@ __all__ = ["PIECES", "keep", "kept", "piece"]
 
 PIECES = {                                              # lesson: its functions, in order: exercises, and what it shows
     "00": ("my_confidence",),
-    "01": ("my_chat_prompt",),
+    "01": ("my_merge", "my_opening", "my_scores", "my_table_bytes"),
     "02": ("my_causal_weights", "my_weights", "my_attention", "my_linear_attention"),
     "03": ("my_gated_delta_rule",),
     "04": ("my_chunk_gated_delta_rule",),

@@ -2,6 +2,7 @@
 
 # %% exercise 1
 def my_merge(tokens, pair):
+    """The tokens with the pair glued together wherever it stands, from left to right."""
     merged, i = [], 0
     while i < len(tokens):
         if tuple(tokens[i : i + 2]) == pair:
@@ -14,6 +15,7 @@ def my_merge(tokens, pair):
 
 # %% exercise 2
 def my_opening(thinking):
+    """The end of the prompt: the turn of the assistant, begun."""
     begun = "<|im_start|>assistant\n<think>\n"
     if thinking:
         return begun                            # the block stays open: the model goes on inside of it
@@ -21,9 +23,11 @@ def my_opening(thinking):
 
 # %% exercise 3
 def my_scores(hidden, embedding):
+    """The logits (V,) of the token that comes after a text, from its hidden states (T, D) and the table (V, D)."""
     return embedding @ hidden[-1]               # (V, D) times (D,): one product with each row
 
 # %% exercise 4
 def my_table_bytes(rows, width, tied):
+    """The bytes of the embedding, and of the head where it is a table of its own; two bytes a number."""
     tables = 1 if tied else 2                   # tied: the embedding is the head
     return tables * rows * width * 2
