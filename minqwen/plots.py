@@ -3,8 +3,9 @@
     t = minqwen.trace(qwen).run("ann has a red cup.")
     plots.show(plots.step(t.layers[0], t=5, head=2), alt="The memory after the sixth token, and how it came about.")
 
-Every figure is a function that returns a matplotlib `Figure` and shows nothing. They bring their own light background,
-so they read well on dark pages too. Colours are safe for colour-blind eyes: blue to orange about zero, teal above.
+Every figure is a function that returns a matplotlib `Figure` and shows nothing. `show` lets it stand on the page's own
+ground, light or dark: colours are of a middle brightness, and only maps, pictures and boxes bring a ground along.
+Colours are safe for colour-blind eyes: blue to orange about zero, teal above.
 Figures of a single lesson are in `minqwen.course.figures`, the explorers' in `minqwen.widgets.stills`.
 """
 
@@ -14,9 +15,10 @@ from contextlib import suppress
 
 import numpy as np
 import torch
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from .info import readable
@@ -26,8 +28,11 @@ __all__ = [
     "shares", "show", "states", "step", "tokens_on", "training", "visible",
 ]
 
-KEEPS, WRITES, RECALLS, INK, FAINT = "#3b82c4", "#e07b1a", "#8e63b0", "#24292f", "#8a8f98"
-BACKGROUND = "#ffffff"
+# Each is read at a contrast of 4 at least, on white and on black, so that one picture serves both.
+KEEPS, WRITES, RECALLS, INK = "#377cbe", "#c86000", "#9166b4", "#6f7680"
+PALETTE = (KEEPS, WRITES, RECALLS, "#258482", "#947000", "#b9568a", INK, "#5f6fc6")
+FAINT, RULE, GRID = "#8a8f98", "#8a8f9899", "#8a8f9840"     # lines, the axes', and those behind curves
+ON_LIGHT, ON_DARK = "#171a1f", "#ffffff"                    # what is written on a figure's own grounds
 BLANKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}     # how they are shown
 
 
@@ -62,6 +67,12 @@ DIVERGING = ListedColormap(diverging()[1:] / 255, name="blue to orange")
 SEQUENTIAL = ListedColormap(sequential() / 255, name="white to teal")
 
 
+def ink_on(colour) -> str:
+    """Which of `ON_LIGHT` and `ON_DARK` is read better on this (red, green, blue, alpha) from 0 to 1."""
+    red, green, blue = (c ** 2.2 for c in colour[:3])         # light, not voltage
+    return ON_LIGHT if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.2 else ON_DARK
+
+
 def visible(token: str) -> str:
     """A token as it can be read: spaces and line ends shown, and what the plots' font lacks written as a code point."""
     def drawn(c):                        # DejaVu has Latin, Greek, Cyrillic and common signs, but not CJK or emoji
@@ -69,11 +80,11 @@ def visible(token: str) -> str:
     return "".join(BLANKS.get(c, c if drawn(c) else f"‹{ord(c):x}›") for c in token) or "∅"
 
 
-def tokens_on(axis, tokens: list[str], most: int = 64) -> None:
+def tokens_on(axis, tokens: list[str], most: int = 48) -> None:
     """Write tokens along an axis (`ax.xaxis` or `ax.yaxis`); every n-th where there are more than `most`."""
     places = range(0, len(tokens), -(-len(tokens) // most))
     axis.set_ticks(list(places), [visible(tokens[i]).replace("$", r"\$") for i in places], family="monospace")
-    axis.set_tick_params(labelsize=8 if len(places) < 40 else 6, length=2,
+    axis.set_tick_params(labelsize=8 if len(places) <= 48 else 6, length=2,
                          **({"labelrotation": 90} if axis.axis_name == "x" else {}))
 
 
@@ -95,8 +106,8 @@ def states(pictures: dict, limit: float | None = None, height: float = 2.4) -> F
         image = ax.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
         ax.set_title(title, fontsize=10, color=INK)
         ax.set(xticks=[], yticks=[])
-        ax.set_xlabel("value dimension", fontsize=8, color=FAINT)
-    axes[0].set_ylabel("key dimension", fontsize=8, color=FAINT)
+        ax.set_xlabel("value dimension", fontsize=8, color=INK)
+    axes[0].set_ylabel("key dimension", fontsize=8, color=INK)
     colour_bar(figure, image, axes)
     return figure
 
@@ -131,17 +142,17 @@ def attention(weights, tokens: list[str], looked_at: list[str] | None = None, ti
     weights, looked_at = as_numpy(weights), looked_at or tokens
     signed = weights.min() < 0
     limit = limit or (np.abs(weights).max() or 1.0 if signed else 1.0)
-    side = max(3.2, min(8.5, 0.16 * len(looked_at)))
+    side = max(3.2, min(6.8, 0.16 * len(looked_at)))            # one that is wider would be shown smaller
     figure, (ax,) = new_figure(1, (side + 1.9, side * len(tokens) / len(looked_at) + 1.1))
-    if not signed:                                       # what no token sees is left empty, and not drawn as a zero
-        weights = np.ma.array(weights, mask=~np.tri(*weights.shape, len(looked_at) - len(tokens), dtype=bool))
+    seen = np.tri(*weights.shape, len(looked_at) - len(tokens), dtype=bool)    # the rest is empty, and not drawn as 0
+    weights = np.ma.array(weights, mask=~seen)
     image = ax.imshow(weights, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0, vmax=limit,
                       interpolation="nearest")
     ax.set_title(title, fontsize=10, color=INK)
     tokens_on(ax.xaxis, looked_at)
     tokens_on(ax.yaxis, tokens)
-    ax.set_xlabel("looked at", fontsize=8, color=FAINT)
-    ax.set_ylabel("token", fontsize=8, color=FAINT)
+    ax.set_xlabel("looked at", fontsize=8, color=INK)
+    ax.set_ylabel("token", fontsize=8, color=INK)
     colour_bar(figure, image, [ax])
     return figure
 
@@ -154,7 +165,7 @@ def bars(panels: dict, wanted=None) -> Figure:
         wanted: the names that were asked for: their bars are blue, all others orange. None: all are blue.
     """
     widths = [max(3, len(heights)) for heights in panels.values()]
-    figure = Figure(figsize=(0.42 * sum(widths) + 0.7 * len(widths), 2.7), facecolor=BACKGROUND, layout="constrained")
+    figure = Figure(figsize=(0.42 * sum(widths) + 0.7 * len(widths), 2.7), layout="constrained")
     axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False).flat
     for ax, (title, heights) in zip(axes, panels.items()):
         names, heights = list(heights), as_numpy(list(heights.values()))
@@ -189,13 +200,12 @@ def training(path) -> Figure:
     groups = {name: group for name, group in groups.items() if group}
     figure, axes = new_figure((len(groups), 1), (7.5, 2.3 * len(groups) + 0.6), sharex=True)
     for ax, (label, group) in zip(axes, groups.items()):
-        colours = ["#3b82c4", "#e07b1a", "#8e63b0", "#4aa3a2", "#b8860b", "#7f7f7f", "#c05a8c", "#1b3b6f"]
         for i, name in enumerate(group):
-            ax.plot(*zip(*curves[name]), label=name.replace("_", " "), color=colours[i % 8], linewidth=1.4,
+            ax.plot(*zip(*curves[name]), label=name.replace("_", " "), color=PALETTE[i % 8], linewidth=1.4,
                     linestyle=("-", "--", ":")[i // 8 % 3])
         ax.set_ylabel(label, fontsize=9, color=INK)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+        ax.grid(axis="y", color=GRID, linewidth=0.8)
         if len(group) > 1:
             ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         if label == "accuracy":
@@ -223,14 +233,14 @@ def dials(angles: dict, listens=None) -> Figure:
     for y, row in enumerate(turns):
         for i, angle in enumerate(row):
             colour = KEEPS if listens is None else colours[listens[i]]
-            ax.add_patch(Circle((i, -1.2 * y), 0.42, facecolor="none", edgecolor="#c9ced6", linewidth=0.8))
+            ax.add_patch(Circle((i, -1.2 * y), 0.42, facecolor="none", edgecolor=RULE, linewidth=0.8))
             ax.plot([i, i + 0.42 * np.cos(angle)], [-1.2 * y, -1.2 * y + 0.42 * np.sin(angle)], color=colour,
                     linewidth=1.8, solid_capstyle="round")
     ax.set_yticks(-1.2 * np.arange(rows), list(angles), fontsize=9)
     ax.set_xticks(range(pairs), [f"{i}" if listens is None else f"{i}\n{names[listens[i]]}" for i in range(pairs)])
     ax.set(xlim=(-0.7, pairs - 0.3), ylim=(-1.2 * rows + 0.5, 0.7), aspect="equal")
     ax.set_xlabel("pair" if listens is None else "pair, and what it listens to: t time, h height, w width", fontsize=8,
-                  color=FAINT)
+                  color=INK)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return figure
@@ -244,7 +254,7 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
         log: the axes that are logarithmic: "", "x", "y" or "xy".
     """
     figure, (ax,) = new_figure(1, (7.5, 3.2))
-    looks = zip((KEEPS, WRITES, RECALLS, INK, FAINT, "#4aa3a2"), ("o-", "s--", "^:", "d-.", "v-", "x--"))
+    looks = zip(PALETTE, ("o-", "s--", "^:", "d-.", "v-", "x--"))
     for (name, y), (colour, look) in zip(lines.items(), looks):
         few = len(x) <= 16                                # markers on more points would be a band
         ax.plot(as_numpy(x), as_numpy(y), look if few else look[1:], color=colour, linewidth=1.8, markersize=4,
@@ -267,8 +277,7 @@ def cache_bytes(tokens, sizes: dict) -> Figure:
         sizes: a model's name -> N `info.Memory`s, one for each length.
     """
     figure, (ax,) = new_figure(1, (8.2, 3.8))
-    palette = (KEEPS, WRITES, RECALLS, "#4aa3a2", "#c05a8c", INK)
-    for (name, kept), colour in zip(sizes.items(), palette):
+    for (name, kept), colour in zip(sizes.items(), PALETTE):
         ax.plot(tokens, [m.keys_and_values for m in kept], color=colour, linewidth=1.8, label=name)
         ax.plot(tokens, [m.states + m.convolutions for m in kept], ":", color=colour, linewidth=1.8)
     ax.plot([], [], color=INK, linewidth=1.8, label="keys and values")
@@ -277,7 +286,7 @@ def cache_bytes(tokens, sizes: dict) -> Figure:
     ax.yaxis.set_major_formatter(lambda size, _: readable(size))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     name_axes(ax, "tokens", "kept in the cache")
-    ax.grid(axis="x", color="#e6e8eb", linewidth=0.8)
+    ax.grid(axis="x", color=GRID, linewidth=0.8)
     return figure
 
 
@@ -300,16 +309,15 @@ def matrices(pictures: dict, labels: list[str], limit: float | None = None, numb
         tokens_on(ax.xaxis, labels)
         tokens_on(ax.yaxis, labels)
         for i, j in zip(*np.nonzero(matrix)) if numbers else ():
-            dark = abs(matrix[i, j]) > 0.6 * limit
             ax.text(j, i, f"{matrix[i, j]:.2g}".replace("-", "−"), ha="center", va="center", fontsize=9,
-                    color=BACKGROUND if dark else INK)
+                    color=ink_on(image.to_rgba(matrix[i, j])))
     colour_bar(figure, image, axes)
     return figure
 
 
 def shares(parts: dict[str, dict[str, int]]) -> Figure:
     """Which share of a whole each part has, one bar of length 1 for each whole. parts: whole -> {part: number}."""
-    colours = (FAINT, KEEPS, "#a8540a", "#4aa3a2", RECALLS)
+    colours = (INK, KEEPS, WRITES, PALETTE[3], RECALLS)
     figure, (ax,) = new_figure(1, (8.5, 0.42 * len(parts) + 1.2))
     for y, numbers in enumerate(parts.values()):
         start, total = 0.0, sum(numbers.values())
@@ -318,7 +326,7 @@ def shares(parts: dict[str, dict[str, int]]) -> Figure:
             seen = any(other[part] > 0.005 * sum(other.values()) for other in parts.values())
             ax.barh(-y, share, left=start, height=0.74, color=colour, label=part if y == 0 and seen else None)
             if share > 0.055:
-                ax.text(start + share / 2, -y, f"{share:.0%}", ha="center", va="center", color="white", fontsize=8)
+                ax.text(start + share / 2, -y, f"{share:.0%}", ha="center", va="center", color=ON_DARK, fontsize=8)
             start += share
         ax.text(1.01, -y, _rounded(total), fontsize=8.5, color=INK, va="center")
     ax.set_yticks([-y for y in range(len(parts))], list(parts))
@@ -344,17 +352,32 @@ def show(figure: Figure, alt: str, dpi: int = 100) -> None:
 
 def png(figure: Figure, dpi: int = 100) -> bytes:
     """A figure as the bytes of a PNG."""
+    on_any_ground(figure)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=dpi, metadata={"Software": None})
     return image.getvalue()
+
+
+def on_any_ground(figure: Figure) -> None:
+    """Take a figure's ground away, and what is black, for nobody chose that: so light pages and dark ones suit it."""
+    for patch in (figure.patch, *(part.patch for part in (*figure.subfigs, *figure.axes))):
+        patch.set_visible(False)
+    for ax in figure.axes:
+        ax.tick_params(which="both", colors=INK)
+        for spine in ax.spines.values():
+            if to_hex(spine.get_edgecolor()) == "#000000":
+                spine.set_edgecolor(RULE)
+    for words in figure.findobj(Text):
+        if to_hex(words.get_color()) == "#000000":
+            words.set_color(INK)
 
 
 # ---------------------------------------------------------------------------------------------------- what they share
 
 
 def new_figure(panels, size, **options):
-    """A figure on its own background, and its axes as a flat list. Not pyplot's: nothing keeps it alive."""
-    figure = Figure(figsize=size, facecolor=BACKGROUND, layout="constrained")
+    """A figure, and its axes as a flat list. Not pyplot's: nothing keeps it alive."""
+    figure = Figure(figsize=size, layout="constrained")
     rows, columns = panels if isinstance(panels, tuple) else (1, panels)
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
     for ax in axes:
@@ -365,7 +388,7 @@ def new_figure(panels, size, **options):
 def plain_axes(ax):
     ax.tick_params(colors=INK, labelsize=8)
     for spine in ax.spines.values():
-        spine.set(color="#c9ced6", linewidth=0.8)
+        spine.set(color=RULE, linewidth=0.8)
 
 
 def draw_patches(ax, picture, patch, merge):
@@ -375,12 +398,12 @@ def draw_patches(ax, picture, patch, merge):
     for step, strength in ((patch, 0.5), (patch * merge, 1.6)):
         for lines, length in ((ax.hlines, width), (ax.vlines, height)):
             places = np.arange(step, height if lines == ax.hlines else width, step)
-            lines(places, 0, length, color="#ffffff", linewidth=strength + 0.6, alpha=0.5)
-            lines(places, 0, length, color=INK, linewidth=strength, alpha=0.7)
+            lines(places, 0, length, color=ON_DARK, linewidth=strength + 0.6, alpha=0.5)
+            lines(places, 0, length, color=ON_LIGHT, linewidth=strength, alpha=0.7)
     side, columns = patch * merge, width // (patch * merge)
     for i in range(0, height // side * columns, 1 if columns <= 12 else columns):
-        ax.text(i % columns * side + side / 16, i // columns * side + side / 16, str(i), fontsize=7, color="#ffffff",
-                va="top", bbox={"facecolor": INK, "alpha": 0.65, "linewidth": 0, "pad": 1.2})
+        ax.text(i % columns * side + side / 16, i // columns * side + side / 16, str(i), fontsize=7, color=ON_DARK,
+                va="top", bbox={"facecolor": ON_LIGHT, "alpha": 0.65, "linewidth": 0, "pad": 1.2})
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 
@@ -432,7 +455,7 @@ def name_axes(ax, xlabel: str, ylabel: str) -> None:
     ax.set_xlabel(xlabel, fontsize=9, color=INK)
     ax.set_ylabel(ylabel, fontsize=9, color=INK)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 

@@ -1,9 +1,15 @@
 """What the tests of all figures share: tokens that are hard to draw, and what a figure holds once it is drawn."""
 
+import io
+
 import numpy as np
 import pytest
-from support import random_qwen, tokens
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from PIL import Image
+from support import contrast, random_qwen, tokens
 
+from minqwen import plots
 from minqwen.trace import trace
 
 STRANGE = ["<|im_start|>", " red", "\n", "红", "🙂", "$x$", "_{", "\ufffd", "é", "", "\x00", "‮"]
@@ -16,7 +22,30 @@ def traced():
 
 def draw(figure):
     figure.canvas.draw()                 # this is where a missing glyph warns
+    check_readable(figure)
     return figure
+
+
+def check_readable(figure):
+    """Every word can be read on a white page and on a black one, or on the ground that the figure brings along."""
+    plots.on_any_ground(figure)
+    words = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    picture = io.BytesIO()
+    for text in words:
+        text.set_alpha(0)
+    figure.savefig(picture, format="png", dpi=figure.dpi)
+    for text in words:
+        text.set_alpha(None)
+    pixels = np.asarray(Image.open(picture).convert("RGBA"), dtype=float) / 255
+    assert pixels[0, 0, 3] == pixels[-1, -1, 3] == 0, "the figure has a ground of its own"
+    for text in words:
+        box = text.get_window_extent()
+        x, y = (box.x0 + box.x1) / 2, len(pixels) - (box.y0 + box.y1) / 2
+        *own, alpha = pixels[int(y), int(x)]
+        for page in (1.0, 0x11 / 255):                       # white, and the black of JupyterLab's dark theme
+            ground = [alpha * part + (1 - alpha) * page for part in own]
+            read = contrast(to_rgb(text.get_color()), ground)
+            assert read >= 3.9, f"{text.get_text()!r} in {text.get_color()} is read at {read:.1f}"
 
 
 def image(figure, i=0):

@@ -99,3 +99,16 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     assert ours.shape == theirs.shape, f"{tuple(ours.shape)} is not {tuple(theirs.shape)}"
     ours, theirs = ours.detach().double(), theirs.detach().double()
     return ((ours - theirs).abs().max() / theirs.abs().max()).nan_to_num(torch.inf).item()
+
+
+def contrast(one, other):
+    """How well one colour is read on another, from 1 (not at all) to 21, as WCAG 2 defines it.
+
+    Args:
+        one, other: (red, green, blue) from 0 to 1.
+    """
+    def luminance(colour):
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

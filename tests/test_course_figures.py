@@ -114,6 +114,8 @@ def test_choices():
     long, short = draw(figures.choices({"long": (STRANGE, [0.0] * len(STRANGE)), "short": (STRANGE[:3], bits)})).axes
     assert heights(short) == pytest.approx(bits.tolist()) and len(heights(long)) == len(STRANGE)
     assert long.get_ylim() == short.get_ylim() and short.get_ylim()[1] > 2.5
+    (ax,) = draw(figures.choices({"a long thought": (["x"] * 44, [0.0] * 44)})).axes     # as it is read on a small screen
+    assert ax.figure.get_figwidth() <= 8.5 and {label.get_fontsize() for label in ax.get_xticklabels()} == {8}
 
 
 def test_gated_attention_says_the_widths():
@@ -139,10 +141,10 @@ def test_openness(t):
 
 
 def test_open_and_first():
-    shares = {f"layer 3, head {h}": torch.tensor(0.1 * h) for h in range(20)}
+    shares = {f"layer 3, head {h}": torch.tensor(0.05 * h) for h in range(20)}
     figure = draw(figures.open_and_first(torch.tensor([0.01, 0.02, 0.99]), shares, evenly=0.25))
     assert [bar.get_height() for bar in figure.axes[0].patches][0] == 2
-    assert heights(figure.axes[1]) == pytest.approx([0.1 * h for h in range(20)])
+    assert heights(figure.axes[1]) == pytest.approx([0.05 * h for h in range(20)])
     assert figure.axes[1].lines[0].get_ydata()[0] == 0.25
     assert len(figure.axes[1].get_xticks()) <= 16
 
@@ -202,6 +204,8 @@ def test_lengths_put_the_fewest_tokens_first():
     assert [label.get_text() for ax in figure.axes for label in ax.get_yticklabels()] == ["a", "yours", "b"]
     assert [bar.get_width() for ax in figure.axes for bar in ax.patches] == [3, 5, 7]
     assert [list(ax.lines[0].get_xdata()) for ax in figure.axes] == [[4, 9], [2]]
+    numbers = [text for ax in figure.axes for text in ax.texts]
+    assert [(text.get_text(), text.get_position()[0] < 1) for text in numbers] == [("3", True), ("5", True), ("7", True)]
     assert left.patches[1].get_facecolor() != left.patches[0].get_facecolor() == right.patches[0].get_facecolor()
 
 

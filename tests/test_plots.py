@@ -43,6 +43,7 @@ def test_maps(t):
     assert softmax.axes[0].images[0].get_clim() == (0, 1)
     low, high = effective.axes[0].images[0].get_clim()
     assert low == -high < 0
+    assert np.array_equal(effective.axes[0].images[0].get_array().mask, ~np.tri(len(STRANGE), dtype=bool))
     labels = [label.get_text() for label in softmax.axes[0].get_yticklabels()]
     assert labels[:4] == ["<|im_start|>", "·red", "↵", "‹7ea2›"]
     wide = draw(plots.attention(torch.eye(12)[9:], STRANGE[9:], looked_at=STRANGE))

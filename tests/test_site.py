@@ -10,7 +10,9 @@ from urllib.parse import unquote
 import nbformat
 import numpy as np
 import pytest
+import support
 from bs4 import BeautifulSoup
+from matplotlib.colors import to_rgb
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -220,24 +222,15 @@ def test_the_course_as_committed(committed_site):
 # ------------------------------------------------------------------------------------------------------------- colours
 
 
-def luminance(colour):
-    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def test_every_colour_of_text_can_be_read(small):
     """A contrast of 4.5 at least, in code and around it, by day and by night."""
     sheet = (small / "site.css").read_text()
     named = {name: pair for name, *pair in re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", sheet)}
     day, night = sheet.split(".highlight .hll")[1:]
     for theme, rules in enumerate((day, night)):
+        def contrast(one, other):
+            return support.contrast(to_rgb(one), to_rgb(other))
+
         paper, shade = named["paper"][theme], named["shade"][theme]
         for name in ("ink", "quiet", "link"):
             assert contrast(named[name][theme], paper) >= 4.5 <= contrast(named[name][theme], shade), name

@@ -6,9 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..plots import (
-    BACKGROUND,
     DIVERGING,
-    FAINT,
+    GRID,
     INK,
     KEEPS,
     RECALLS,
@@ -39,7 +38,7 @@ def memory(step: dict, alpha, beta, recall, tokens: list[str], limit: float | No
     parts = {"memory": "memory after “" + visible(tokens[len(recall) - 1]) + "”", "decayed": "=  faded",
              "erased": "−  erased", "written": "+  written"}
     limit = limit or max(np.abs(as_numpy(step[part])).max() for part in parts) or 1.0
-    figure = Figure(figsize=(10.5, 5.6), facecolor=BACKGROUND, layout="constrained")
+    figure = Figure(figsize=(10.5, 5.6), layout="constrained")
     grid = figure.add_gridspec(4, 4, height_ratios=(6, 1, 1, 1))
     panels = [figure.add_subplot(grid[0, i]) for i in range(4)]
     for ax, (part, title) in zip(panels, parts.items()):
@@ -70,7 +69,7 @@ def maps(tiles, side: int, gap: int, layers: list[str], weights, tokens: list[st
         weights: (T, T); limit: the weight that has the full colour; signed: colours about zero, else from zero on.
     """
     height, width = tiles.shape[:2]
-    figure = Figure(figsize=(11.5, max(4.4, min(9.5, 5.0 * height / width))), facecolor=BACKGROUND,
+    figure = Figure(figsize=(11.5, max(4.4, min(9.5, 5.0 * height / width))),
                     layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
     left.imshow(tiles, interpolation="nearest")
@@ -78,13 +77,13 @@ def maps(tiles, side: int, gap: int, layers: list[str], weights, tokens: list[st
     left.set_yticks(rows, layers[::-1])
     left.set_xticks(columns[:: -(-len(columns) // 16)], range(0, len(columns), -(-len(columns) // 16)))
     left.set_title("every head's map", fontsize=10, color=INK)
-    left.set_xlabel("head", fontsize=8, color=FAINT)
+    left.set_xlabel("head", fontsize=8, color=INK)
     shown = np.ma.array(as_numpy(weights), mask=~np.tri(len(tokens), dtype=bool))
     image = right.imshow(shown, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0, vmax=limit,
                          interpolation="nearest")
     right.set_title(title, fontsize=10, color=INK)
-    right.set_xlabel("looked at", fontsize=8, color=FAINT)
-    right.set_ylabel("token", fontsize=8, color=FAINT)
+    right.set_xlabel("looked at", fontsize=8, color=INK)
+    right.set_ylabel("token", fontsize=8, color=INK)
     for ax in (left, right):
         plain_axes(ax)
         ax.spines[:].set_visible(False)
@@ -113,7 +112,7 @@ def gate_maps(panels: dict, factors, limit: float, signed: bool, tokens: list[st
     for ax, x, (title, (_, marks)) in zip(axes, shares, panels.items()):
         image = ax.imshow(x, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
         ax.set_title(title, fontsize=9, color=INK, loc="left")
-        ax.set_ylabel("head", fontsize=8, color=FAINT)
+        ax.set_ylabel("head", fontsize=8, color=INK)
         ax.set_yticks(range(0, len(x), -(-len(x) // 8)))
         _mark(ax, token, head)
         colour_bar(figure, image, [ax])
@@ -121,7 +120,7 @@ def gate_maps(panels: dict, factors, limit: float, signed: bool, tokens: list[st
     image = axes[-1].imshow(factors.T, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0,
                             vmax=limit, aspect="auto", interpolation="nearest")
     axes[-1].set_title(f"output gate of head {head}, dimension by dimension", fontsize=9, color=INK, loc="left")
-    axes[-1].set_ylabel("dimension", fontsize=8, color=FAINT)
+    axes[-1].set_ylabel("dimension", fontsize=8, color=INK)
     _mark(axes[-1], token, None)
     colour_bar(figure, image, axes[-1:])
     tokens_on(axes[-1].xaxis, tokens, most=90)
@@ -155,9 +154,9 @@ def context_cost(contexts, charts: dict, at: int) -> Figure:
         ax.set_yscale("log")
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
-        ax.grid(color="#e6e8eb", linewidth=0.8)
+        ax.grid(color=GRID, linewidth=0.8)
         ax.set_title(title, fontsize=10, color=INK)
-        ax.set_xlabel("context, tokens", fontsize=9, color=FAINT)
+        ax.set_xlabel("context, tokens", fontsize=9, color=INK)
         ax.legend(fontsize=8, frameon=False)
     return figure
 
@@ -175,7 +174,7 @@ def looking(frames, weights, maps: dict, patch: int, merge: int = 2, title: str 
     most = max(1, min(8, len(maps)))
     down, ratio = -(-len(maps) // most), min(1.6, frames.shape[1] / frames.shape[2])
     large, small = min(3.4, 10 / (len(frames) + 1)), 9.6 / most
-    figure = Figure(figsize=(10.5, large * ratio + 0.75 + down * (small * ratio + 0.45)), facecolor=BACKGROUND,
+    figure = Figure(figsize=(10.5, large * ratio + 0.75 + down * (small * ratio + 0.45)),
                     layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(large * ratio + 0.75, down * (small * ratio + 0.45)))
     panels = above.subplots(1, len(frames) + 1)
@@ -229,7 +228,7 @@ def dialogue(turns: list[tuple[str, str]], width: int = 88) -> Figure:
                                       for part in textwrap.wrap(text, width) or [""])]
     figure, (ax,) = new_figure(1, (8.2, 0.3 + 0.22 * (len(lines) + 0.5 * len(turns))))
     for n, (i, who, line) in enumerate(lines):
-        y, colour = -n - 0.5 * i, KEEPS if i % 2 == 0 else "#a8540a"
+        y, colour = -n - 0.5 * i, KEEPS if i % 2 == 0 else WRITES
         ax.text(0.11, y, who, ha="right", va="center", fontsize=8, color=colour, weight="bold")
         ax.text(0.13, y, line.replace("$", r"\$"), va="center", fontsize=9, color=INK)
     ax.set(xlim=(0, 1), ylim=(-len(lines) - 0.5 * len(turns), 1))

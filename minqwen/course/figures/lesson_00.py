@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from ...plots import INK, KEEPS, new_figure
+from ...plots import INK, KEEPS, ON_DARK, WRITES, new_figure
 
 
 def stack(config) -> Figure:
@@ -12,13 +12,13 @@ def stack(config) -> Figure:
     mixers = {
         "linear_attention": (KEEPS, f"Gated DeltaNet: {config.linear_num_value_heads} memories of "
                                     f"{config.linear_key_head_dim} × {config.linear_value_head_dim}"),
-        "full_attention": ("#a8540a", f"gated attention: {config.num_attention_heads} heads that see every token"),
+        "full_attention": (WRITES, f"gated attention: {config.num_attention_heads} heads that see every token"),
     }
     for i, kind in enumerate(config.layer_types):
         colour, words = mixers[kind]
         ax.barh(i, 1, height=0.74, color=colour)
-        ax.text(0.02, i, f"layer {i}", va="center", color="white", fontsize=9, weight="bold")
-        ax.text(0.17, i, words, va="center", color="white", fontsize=9)
+        ax.text(0.02, i, f"layer {i}", va="center", color=ON_DARK, fontsize=9, weight="bold")
+        ax.text(0.17, i, words, va="center", color=ON_DARK, fontsize=9)
     ax.text(0.02, -0.85, "↑ tokens come in", va="center", fontsize=9, color=INK)
     ax.text(0.02, layers - 0.15, "↑ a guess of the next token comes out", va="center", fontsize=9, color=INK)
     ax.set(xlim=(0, 1), ylim=(-1.2, layers + 0.2))

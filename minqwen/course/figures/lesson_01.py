@@ -6,7 +6,7 @@ import unicodedata
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ...plots import BACKGROUND, BLANKS, FAINT, INK, KEEPS, WRITES, new_figure, visible
+from ...plots import BLANKS, INK, KEEPS, ON_DARK, ON_LIGHT, WRITES, new_figure, visible
 
 
 def boxes(texts: dict, notes: dict | None = None, marked=(), width: int = 92) -> Figure:
@@ -30,7 +30,7 @@ def boxes(texts: dict, notes: dict | None = None, marked=(), width: int = 92) ->
             line.append((token, str(note), at, wide))
             at += wide + 0.2
     margin, high = 1.1 * max(map(len, texts)) + 1, 1.75 if notes else 1.25
-    figure = Figure(figsize=(0.081 * (margin + width), 0.27 * high * len(lines) + 0.1), facecolor=BACKGROUND)
+    figure = Figure(figsize=(0.081 * (margin + width), 0.27 * high * len(lines) + 0.1))
     ax = figure.add_axes((0, 0, 1, 1))                    # a sign of this font is 0.08 inches wide
     for y, (title, line) in enumerate(lines):
         ax.text(-1, y * high, title, ha="right", va="center", fontsize=9, color=INK)
@@ -38,8 +38,8 @@ def boxes(texts: dict, notes: dict | None = None, marked=(), width: int = 92) ->
             colour = "#f8c793" if token in marked else ("#d5e4f3", "#e9f1f9")[i % 2]
             ax.add_patch(Rectangle((at, y * high - 0.5), wide, 1, color=colour, linewidth=0))
             ax.text(at + wide / 2, y * high + 0.04, visible(token).replace("$", r"\$"), ha="center", va="center",
-                    fontsize=9, color=INK, family="monospace")
-            ax.text(at + wide / 2, y * high + 0.8, note, ha="center", va="center", fontsize=7, color=FAINT)
+                    fontsize=9, color=ON_LIGHT, family="monospace")
+            ax.text(at + wide / 2, y * high + 0.8, note, ha="center", va="center", fontsize=7, color=INK)
     ax.set(xlim=(-margin, width), ylim=((len(lines) - 1) * high + (1.1 if notes else 0.6), -0.6))
     ax.axis("off")
     return figure
@@ -60,8 +60,9 @@ class pieces:
 
     def _repr_html_(self) -> str:
         def box(i, token):
-            style = f"background: {('#d5e4f3', '#e9f1f9')[i % 2]}; color: {INK}; display: inline-block; margin: 1px"
-            return f'<code style="{style}; padding: 1px 4px; border-radius: 3px">{html.escape(token)}</code>'
+            style = (f"background: {('#d5e4f3', '#e9f1f9')[i % 2]}; color: {ON_LIGHT}; display: inline-block; "
+                     "margin: 1px; padding: 1px 4px; border-radius: 3px")
+            return f'<code style="{style}">{html.escape(token)}</code>'
         return "\n".join(f'<div style="margin-top: 0.6em"><b>{html.escape(title)}</b>: {len(tokens)} tokens</div>\n'
                          '<div dir="auto">' + " ".join(box(i, token) for i, token in enumerate(tokens)) + "</div>"
                          for title, tokens in self.texts.items())
@@ -87,8 +88,10 @@ def lengths(tokens: dict[str, int], signs: dict[str, int], marked=()) -> Figure:
         places = range(len(part))
         bars = ax.barh(places, [tokens[name] for name in part], height=0.7, label="tokens",
                        color=[WRITES if name in marked else KEEPS for name in part])
-        ax.bar_label(bars, fontsize=7, padding=-13, color="white")
-        ax.plot([signs[name] for name in part], places, "o", color=INK, markersize=3, label="letters and signs")
+        for bar, name in zip(bars, part):                # at its begin: at its end it could meet a dot
+            ax.text(0.5, bar.get_y() + 0.37, str(tokens[name]), fontsize=7, color=ON_DARK, va="center")
+        ax.plot([signs[name] for name in part], places, "o", color=INK, markeredgecolor=ON_DARK, markeredgewidth=0.5,
+                markersize=4, label="letters and signs")
         ax.set_yticks(places, part)
         ax.set_ylim(half - 0.4, -0.6)
         ax.spines[["top", "right"]].set_visible(False)

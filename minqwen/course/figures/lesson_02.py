@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...plots import FAINT, INK, KEEPS, RECALLS, SEQUENTIAL, WRITES, as_numpy, colour_bar, new_figure
+from ...plots import FAINT, GRID, INK, KEEPS, RECALLS, SEQUENTIAL, WRITES, as_numpy, colour_bar, new_figure
 
 
 def heads(maps: dict, limit: float = 1.0, columns: int = 8) -> Figure:
@@ -49,6 +49,6 @@ def beside_theory(x, measured: dict, theory: dict, xlabel: str, ylabel: str) -> 
     ax.set_xlabel(xlabel, fontsize=9, color=INK)
     ax.set_ylabel(ylabel, fontsize=9, color=INK)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="#e6e8eb", linewidth=0.8)
+    ax.grid(color=GRID, linewidth=0.8)
     ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

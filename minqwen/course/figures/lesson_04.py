@@ -5,7 +5,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from ...plots import BACKGROUND, FAINT, KEEPS, RECALLS, WRITES, as_numpy, name_axes, new_figure
+from ...plots import FAINT, INK, KEEPS, RECALLS, RULE, WRITES, as_numpy, name_axes, new_figure
 
 
 def chunks(tokens: int, chunk_size: int) -> Figure:
@@ -17,10 +17,10 @@ def chunks(tokens: int, chunk_size: int) -> Figure:
     row, column = np.mgrid[:tokens, :tokens]
     inside, before = row // chunk_size == column // chunk_size, column // chunk_size < row // chunk_size
     picture = np.where(inside & (column <= row), 2, np.where(before, 1, 0))
-    ax.imshow(picture, cmap=ListedColormap([BACKGROUND, "#fbe3cc", KEEPS]), vmin=0, vmax=2, interpolation="nearest")
+    ax.imshow(picture, cmap=ListedColormap(["none", "#fbe3cc", KEEPS]), vmin=0, vmax=2, interpolation="nearest")
     edges = np.arange(0.5, tokens - 1)
     for lines in (ax.hlines, ax.vlines):
-        lines(edges, -0.5, tokens - 0.5, color=BACKGROUND, linewidth=1.2)
+        lines(edges, -0.5, tokens - 0.5, color=RULE, linewidth=0.8)
     arrow = {"arrowstyle": "-|>", "color": WRITES, "linewidth": 1.8, "connectionstyle": "arc3,rad=-0.45"}
     for end in range(chunk_size, tokens, chunk_size):        # from above a chunk's last token to the first of the next
         ax.annotate("", (end + 0.3, end - 0.7), (end - 1.3, end - chunk_size - 0.1), arrowprops=arrow)
@@ -28,8 +28,8 @@ def chunks(tokens: int, chunk_size: int) -> Figure:
     for colour, words in ((KEEPS, "inside a chunk: matrix products,\nall chunks at the same time"),
                           ("#fbe3cc", "across chunks: only through\nthe state $S$, handed on")):
         ax.scatter([], [], marker="s", s=90, color=colour, label=words)
-    ax.set_xlabel("token that has written", fontsize=9, color=FAINT)
-    ax.set_ylabel("token that reads", fontsize=9, color=FAINT)
+    ax.set_xlabel("token that has written", fontsize=9, color=INK)
+    ax.set_ylabel("token that reads", fontsize=9, color=INK)
     ax.set(xticks=range(tokens), yticks=range(tokens))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from ...plots import FAINT, INK, KEEPS, RECALLS, WRITES, as_numpy, colour_bar, new_figure, tokens_on
+from ...plots import FAINT, INK, KEEPS, ON_DARK, RECALLS, RULE, WRITES, as_numpy, colour_bar, new_figure, tokens_on
 
 
 def gated_attention(config) -> Figure:
@@ -19,7 +19,7 @@ def gated_attention(config) -> Figure:
 
     def box(x, y, text, colour, width=1.15, height=0.62):
         ax.add_patch(Rectangle((x, y - height / 2), width, height, facecolor=colour, linewidth=0))
-        ax.text(x + width / 2, y, text, color="white", fontsize=9, ha="center", va="center", linespacing=1.4)
+        ax.text(x + width / 2, y, text, color=ON_DARK, fontsize=9, ha="center", va="center", linespacing=1.4)
 
     def arrow(*points):                                  # along these corners
         for a, b in zip(points, points[1:]):
@@ -27,7 +27,7 @@ def gated_attention(config) -> Figure:
             ax.annotate("", b, a, arrowprops={"arrowstyle": style, "color": FAINT, "shrinkA": 0, "shrinkB": 0})
 
     gate, query, key, value = 3, 2, 1, 0
-    learned, fixed = "#a8540a", "#4a5058"
+    learned, fixed = WRITES, INK
     ax.text(0, 1.5, f"x\n{d} wide", color=INK, fontsize=9, ha="center", va="center", linespacing=1.4)
     for y, name, height in ((2.5, "q_proj", 1.62), (key, "k_proj", 0.62), (value, "v_proj", 0.62)):
         arrow((0.42, 1.5), (0.62, 1.5), (0.62, y), (0.9, y))
@@ -64,7 +64,7 @@ def turned(panels: dict) -> Figure:
     """
     figure, axes = new_figure(len(panels), (2.25 * len(panels), 2.95))
     for ax, (title, arrows) in zip(axes, panels.items()):
-        ax.add_patch(Circle((0, 0), 1, facecolor="none", edgecolor="#c9ced6", linewidth=0.8))
+        ax.add_patch(Circle((0, 0), 1, facecolor="none", edgecolor=RULE, linewidth=0.8))
         for (name, angle), colour in zip(arrows.items(), (WRITES, KEEPS, RECALLS)):
             x, y = np.cos(angle), np.sin(angle)
             ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2,
@@ -105,11 +105,11 @@ def open_and_first(gates, on_first: dict, evenly: float) -> Figure:
     left.set(yticks=[], xlim=(0, 1))
     left.set_title("how open: every number of every gate", fontsize=10, color=INK)
     right.bar(range(len(on_first)), as_numpy(list(on_first.values())), width=0.8, color=RECALLS)
-    right.axhline(evenly, color=INK, linewidth=1, linestyle="--", label="a head that looks at all tokens alike")
-    right.legend(fontsize=8, frameon=False, loc="upper right")
+    right.axhline(evenly, color=WRITES, linewidth=1.2, linestyle="--", label="a head that looks at all tokens alike")
+    right.legend(fontsize=8, frameon=False, loc="upper right", borderaxespad=0)
     shown = range(0, len(on_first), -(-len(on_first) // 16))
     right.set_xticks(shown, [list(on_first)[i] for i in shown], rotation=90)
-    right.set(ylim=(0, 1))
+    right.set(ylim=(0, 1.15), yticks=np.linspace(0, 1, 6))           # room above for the legend
     right.set_title("share of attention on the first token", fontsize=10, color=INK)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)

@@ -3,12 +3,12 @@
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ...plots import FAINT, INK, KEEPS, RECALLS, WRITES, as_numpy, new_figure, tokens_on, visible
+from ...plots import INK, KEEPS, ON_DARK, ON_LIGHT, RECALLS, WRITES, as_numpy, ink_on, new_figure, tokens_on, visible
 
 OWNERS = {                               # whose a piece of the course is: (its box, its words)
-    "yours": (KEEPS, "#ffffff"),
-    "the lessons'": ("#dfe3e8", INK),
-    "built today": ("#fbe3c8", INK),
+    "yours": (KEEPS, ON_DARK),
+    "the lessons'": ("#dfe3e8", ON_LIGHT),
+    "built today": ("#fbe3c8", ON_LIGHT),
 }
 
 
@@ -20,10 +20,10 @@ def wiring(owners: dict[str, str]) -> Figure:
             "the lessons'", "built today".
     """
     figure, (layer, mixer) = new_figure(2, (10.5, 6.0), width_ratios=(1, 1.75))
-    add = {"fontsize": 15, "ha": "center", "va": "center", "color": INK}
+    add = {"fontsize": 15, "ha": "center", "va": "center", "color": ON_LIGHT, "zorder": 5}
 
     def box(ax, x, y, width, title, function=None, height=0.62):
-        colour, ink = OWNERS[owners[function]] if function else ("#ffffff", INK)
+        colour, ink = OWNERS[owners[function]] if function else ("#f4f5f7", ON_LIGHT)
         ax.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, facecolor=colour,
                                edgecolor="#9aa3ad", linewidth=0.8))
         lines = [(title, 9, "sans-serif")] + ([(function, 7.5, "monospace")] if function else [])
@@ -50,7 +50,7 @@ def wiring(owners: dict[str, str]) -> Figure:
             box(layer, 1.9, y + 2.52, 2.3, "or gated attention", function)
             top = y + 2.83
         arrow(layer, (1.9, top), (1.9, y + 3.4), (0.2, y + 3.4))
-        layer.plot(0, y + 3.4, "o", markersize=15, markerfacecolor="white", markeredgecolor=INK)
+        layer.plot(0, y + 3.4, "o", markersize=15, markerfacecolor="#f4f5f7", markeredgecolor=INK, zorder=4)
         layer.text(0, y + 3.38, "+", **add)
     layer.text(0, -0.3, "x", fontsize=11, color=INK, ha="center", style="italic")
     layer.set_title("a layer: it adds to the stream, twice", fontsize=10, color=INK)
@@ -107,20 +107,20 @@ def tensor_names(shapes: dict[str, tuple], config) -> Figure:
         config: its `TextConfig`.
     """
     inside, layers = "model.language_model.", config.num_hidden_layers
-    colours = {"linear_attention": KEEPS, "full_attention": "#a8540a"}
+    colours = {"linear_attention": KEEPS, "full_attention": WRITES}
     figure, (stack, words) = new_figure(2, (10.5, 6.2), width_ratios=(1, 3.6))
-    rows = [("embed_tokens", FAINT), *((f"layers.{i}", colours[kind]) for i, kind in enumerate(config.layer_types)),
-            ("norm", FAINT)]
+    rows = [("embed_tokens", INK), *((f"layers.{i}", colours[kind]) for i, kind in enumerate(config.layer_types)),
+            ("norm", INK)]
     for y, (name, colour) in enumerate(rows):
         stack.barh(y, 1, height=0.82, color=colour)
         if len(rows) <= 34:
-            stack.text(0.5, y, name, fontsize=8, color="white", ha="center", va="center", family="monospace")
+            stack.text(0.5, y, name, fontsize=8, color=ON_DARK, ha="center", va="center", family="monospace")
     stack.set(xlim=(-0.05, 1.05), ylim=(-0.6, len(rows) - 0.4))
     stack.set_title("the stack, tokens go up", fontsize=9, color=INK)
 
     line, y = 1 / 36, 1.0
     first = {kind: config.layer_types.index(kind) for kind in colours if kind in config.layer_types}
-    groups = [("", FAINT, [name for name in shapes if ".layers." not in name])]
+    groups = [("", INK, [name for name in shapes if ".layers." not in name])]
     groups += [(f"{inside}layers.{i}.", colours[kind], [name for name in shapes if f".layers.{i}." in name])
                for kind, i in first.items()]
     for prefix, colour, names in groups:
@@ -161,10 +161,10 @@ def lens(guesses: list[list[str]], probabilities, tokens: list[str]) -> Figure:
         for x, guess in enumerate(row):
             text = visible(guess).replace("$", r"\$")
             ax.text(x, y, text if len(text) <= 13 else text[:12] + "…", fontsize=7.5, ha="center", va="center",
-                    family="monospace", color="white" if probabilities[y, x] > 0.6 else INK)
+                    family="monospace", color=ink_on(image.to_rgba(probabilities[y, x])))
     ax.set_yticks(range(rows), ["embedding", *(f"layer {i}" for i in range(rows - 1))], fontsize=8)
     tokens_on(ax.xaxis, tokens)
-    ax.set_xlabel("token that was read", fontsize=8, color=FAINT)
+    ax.set_xlabel("token that was read", fontsize=8, color=INK)
     bar = figure.colorbar(image, ax=[ax], shrink=0.8, aspect=18, pad=0.02)
     bar.ax.set_ylim(0, 1)
     bar.ax.tick_params(labelsize=7, colors=INK)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from ...plots import BACKGROUND, FAINT, INK, KEEPS, RECALLS, WRITES, as_numpy, new_figure, tokens_on
+from ...plots import INK, ON_DARK, PALETTE, RULE, WRITES, as_numpy, new_figure, tokens_on
 
 
 def reads(prompt: int, new: int) -> Figure:
@@ -13,7 +13,7 @@ def reads(prompt: int, new: int) -> Figure:
     Each row is a step, each column a token: orange is read in this step, pale blue was read before and is kept.
     """
     figure, axes = new_figure(2, (9.2, 0.3 * new + 1.0))
-    colours = ListedColormap([BACKGROUND, "#cfe3f4", WRITES])
+    colours = ListedColormap(["none", "#cfe3f4", WRITES])
     step, token = np.mgrid[:new, : prompt + new - 1]
     there = token < prompt + step
     just_come = there & ((token >= prompt + step - 1) | (step == 0))
@@ -23,11 +23,11 @@ def reads(prompt: int, new: int) -> Figure:
         ax.set(xticks=[], yticks=range(new), yticklabels=range(1, new + 1))
         ax.set_xticks(np.arange(0.5, prompt + new - 2), minor=True)
         ax.set_yticks(np.arange(0.5, new - 1), minor=True)
-        ax.grid(which="minor", color=BACKGROUND, linewidth=1.5)
+        ax.grid(which="minor", color=RULE, linewidth=0.8)
         ax.tick_params(which="both", length=0)
         ax.axvline(prompt - 0.5, color=INK, linewidth=1)
-        ax.set_xlabel("prompt  |  new tokens", fontsize=8, color=FAINT)
-    axes[0].set_ylabel("step", fontsize=8, color=FAINT)
+        ax.set_xlabel("prompt  |  new tokens", fontsize=8, color=INK)
+    axes[0].set_ylabel("step", fontsize=8, color=INK)
     return figure
 
 
@@ -38,13 +38,12 @@ def rulers(chances: dict, words: list[str]) -> Figure:
         chances: title -> (V,) probabilities, in the order of `words`; those that are 0 have no piece.
     """
     figure, (ax,) = new_figure(1, (8.6, 0.44 * len(chances) + 0.7))
-    palette = (KEEPS, WRITES, RECALLS, "#4aa3a2", "#b8860b", "#c05a8c", "#1b3b6f", "#7f7f7f")
     for row, p in enumerate(chances.values()):
         start = 0.0
         for i, width in enumerate(as_numpy(p)):
-            ax.barh(row, width, left=start, height=0.74, color=palette[i % len(palette)], edgecolor=BACKGROUND)
+            ax.barh(row, width, left=start, height=0.74, color=PALETTE[i % len(PALETTE)])
             if width > 0.015 * len(words[i]) + 0.01:      # else the word does not fit in
-                ax.text(start + width / 2, row, words[i], ha="center", va="center", color="white", fontsize=8)
+                ax.text(start + width / 2, row, words[i], ha="center", va="center", color=ON_DARK, fontsize=8)
             start += width
     ax.set(xlim=(0, 1), ylim=(len(chances) - 0.5, -0.5), xticks=np.linspace(0, 1, 6))
     ax.set_yticks(range(len(chances)), list(chances), fontsize=9)
@@ -54,21 +53,20 @@ def rulers(chances: dict, words: list[str]) -> Figure:
 
 
 def choices(answers: dict) -> Figure:
-    """How open each choice of an answer was: bars of entropy over its tokens, the answers side by side on one scale.
+    """How open each choice of an answer was: bars of entropy over its tokens, one answer below another on one scale.
 
     Args:
         answers: title -> (tokens, (T,) bits).
     """
-    lengths = [max(6, len(tokens)) for tokens, _ in answers.values()]
-    figure, axes = new_figure((1, len(answers)), (min(11, 1.4 + 0.22 * sum(lengths)), 2.6), sharey=True,
-                           width_ratios=lengths)
-    for ax, length, (title, (tokens, bits)) in zip(axes, lengths, answers.items()):
+    length = max(12, *(len(tokens) for tokens, _ in answers.values()))
+    figure, axes = new_figure((len(answers), 1), (min(8.4, 1.0 + 0.2 * length), 1.9 * len(answers)), sharey=True)
+    for ax, (title, (tokens, bits)) in zip(axes, answers.items()):
         ax.bar(range(len(tokens)), as_numpy(bits), width=0.8, color=WRITES)
         ax.plot(range(len(tokens)), as_numpy(bits), ".", color=WRITES, clip_on=False)         # a bar of 0 is not seen
         ax.set(xlim=(-0.6, length - 0.4))
         ax.set_title(title, fontsize=10, color=INK, loc="left")
         ax.spines[["top", "right"]].set_visible(False)
+        ax.set_ylabel("bits", fontsize=9, color=INK)
         tokens_on(ax.xaxis, tokens)
     axes[0].set_ylim(0, max(1.0, axes[0].get_ylim()[1]))
-    axes[0].set_ylabel("bits", fontsize=9, color=INK)
     return figure

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...plots import FAINT, INK, as_numpy, bar_from_zero, colour_bar, draw_over, draw_patches, new_figure
+from ...plots import INK, as_numpy, bar_from_zero, colour_bar, draw_over, draw_patches, new_figure
 
 
 def patches(picture, patch: int, merge: int = 2, title: str = "") -> Figure:
@@ -76,7 +76,7 @@ def clip(frames, weights=None, times: list[float] | None = None, limit: float | 
         colour_bar(figure, image, axes[F * groups :])
         bar_from_zero(image, weights)
     for f in range(F):
-        axes[f * groups].set_ylabel(f"frame {f}", fontsize=8, color=FAINT)
+        axes[f * groups].set_ylabel(f"frame {f}", fontsize=8, color=INK)
     for ax in axes:
         ax.set(xticks=[], yticks=[])
     return figure
