@@ -40,7 +40,8 @@ FORBIDDEN = {                                    # in code: why
 
 # The first cell of every lesson, and the line above it.
 INSTALL = '''\
-# For Colab, or a kernel that has nothing yet: install the wheel beside this page, or the clone around it.
+# For Colab, or a kernel that has nothing yet: installs the wheel beside this page,
+# or the clone around it.
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -49,8 +50,10 @@ from pathlib import Path
 if find_spec("minqwen") is None:
     wheels = sorted(Path().glob("minqwen-*.whl"))
     package = wheels[-1] if wheels else Path("..")
-    assert wheels or (package / "minqwen").is_dir(), "Put minqwen's wheel (`make wheel` builds it) beside this page."
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"{package.resolve()}[verify]"], check=True)'''
+    assert wheels or (package / "minqwen").is_dir(), (
+        "Put minqwen's wheel (`make wheel` builds it) beside this page.")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, f"{package.resolve()}[verify]"], check=True)'''
 WHERE = ("*Binder and dev containers are set up already. In VS Code, choose the kernel `.venv`, which `make setup` "
          "makes. On Colab, upload the wheel (`make wheel` builds it) beside this page: the first cell installs it.*")
 
@@ -190,6 +193,9 @@ def check_cell(cell):
             yield why
     if ends_in_semicolon(cell.source):
         yield "a trailing semicolon changes the outputs with the way of running it"
+    for before, after in zip(cell.outputs, cell.outputs[1:]):
+        if before.output_type == after.output_type == "stream" and before.name == after.name:
+            yield f"{after.name} in two boxes, one behind the other: run `make notebooks`, which joins them"
     kinds = {kind for out in cell.outputs for kind in out.get("data", {})}
     varies = WIDGET in kinds or kinds & IMAGES or TIMING.search(cell.source)
     if "nbval-ignore-output" in tags(cell) and not varies:

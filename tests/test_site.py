@@ -39,6 +39,7 @@ FIRST = [
                       "$$S_t = \\alpha_t S_{t-1} + k_t u_t^\\top$$\n\nin `code`.\n\n## 1. A sparrow's memory\n\n"
                       "It keeps what was said, and forgets ostriches."),
     new_code_cell("import minqwen\nqwen = minqwen.load()\nprint('✓ one < two')"),
+    new_code_cell("import time\nfor i in range(3):\n    print('bit', i, flush=True)\n    time.sleep(0.3)"),
     new_code_cell("minqwen.StateExplorer(qwen, 'ann has a red cup.')", metadata={"tags": ["nbval-ignore-output"]}),
 ]
 SECOND = [new_markdown_cell("# 02 · Two\n\nBack to [one](01_one.ipynb)."),
@@ -114,6 +115,7 @@ def test_a_small_site(small):
     assert (small / "licences" / "stix-two-math.txt").read_text().count("SIL Open Font License")
     one = (small / "01_one.html").read_text()
     check_headings(BeautifulSoup(one, "html.parser"))
+    assert "bit 0\nbit 1\nbit 2\n</pre>" in one, "what one cell prints is in several boxes"
     assert one.count("<iframe") == 1 and "data:image" not in one, "the explorer is live, and its picture not beside it"
     assert one.count("<math") == 2 and "$" not in re.sub(r"(?s)<script>.*?</script>", "", one)
     assert len(one) < 20_000, "the page holds more than the lesson"

@@ -63,7 +63,7 @@ class Light(Style):
 
 
 class Dark(Style):
-    background_color = "#1b1f25"
+    background_color = "#171a1f"
     styles = {Comment: "italic #9aa4b2", Keyword: "#d9a6f2", Operator.Word: "#d9a6f2", Operator: "#bcc4cf",
               Name.Builtin: "#7fd3dd", Name.Function: "#8fbcff", Name.Class: "#8fbcff", Name.Decorator: "#f0b878",
               String: "#9fd79b", Number: "#f2b38a", Generic: "#e3e6eb"}
@@ -174,6 +174,7 @@ def run(notebook: nbformat.NotebookNode, name: str, explorers: Path) -> nbformat
     hook = nbformat.v4.new_code_cell(AS_PAGES.format(folder=str(explorers), name=name))
     notebook.cells.insert(0, hook)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", store_widget_state=False,
+                            coalesce_streams=True,         # what a cell prints bit by bit is read as one
                             resources={"metadata": {"path": str(ROOT / "notebooks")}})
     client.execute(stderr=subprocess.DEVNULL, env={**os.environ, "MINQWEN_MINE": "off", "TQDM_DISABLE": "1"})
     notebook.cells.pop(0)
