@@ -43,7 +43,8 @@ def from_transformers(model: nn.Module, tokenizer_or_processor=None) -> Assistan
             without a processor there are no pictures in it: `qwen.tokenizer` or `qwen.processor` are None.
 
     Returns:
-        An `Assistant` whose `source` is `model`: `minqwen.verify` compares with it, too.
+        An `Assistant` that remembers the model as its `source`, and the processor as its `source_processor`:
+        `minqwen.verify` compares with them, too.
 
     Raises:
         QwenError: another architecture; weights that are quantized, adapted, not in memory or on several devices;
@@ -60,9 +61,9 @@ def from_transformers(model: nn.Module, tokenizer_or_processor=None) -> Assistan
         if tokenizer is not None:
             tokenizer_or_processor.save_pretrained(folder)
         qwen = Assistant(ours, Tokenizer.from_folder(folder), folder)
-    qwen.folder, qwen.source = None, model
+    qwen.folder, qwen.source, qwen.source_processor = None, model, tokenizer_or_processor
     if tokenizer is tokenizer_or_processor:
-        qwen.processor = None                             # nobody has said how pictures are prepared
+        qwen.processor = qwen.source_processor = None     # nobody has said how pictures are prepared
     return qwen
 
 

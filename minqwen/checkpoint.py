@@ -14,7 +14,6 @@ import re
 import shutil
 import sys
 import tempfile
-import warnings
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
@@ -27,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from .config import Config
-from .errors import QwenError, read_json, short
+from .errors import QwenError, read_json, remark, short
 from .model import Qwen
 
 CONFIG = "config.json"
@@ -218,8 +217,8 @@ def _fit(config, stored, folder):
         head, embedding = stored[HEAD], stored.setdefault(EMBEDDING, stored[HEAD])
         if head.shape != embedding.shape or not torch.equal(head.read(), embedding.read().to(PLAIN[head.dtype])):
             text.tie_word_embeddings = False
-            warnings.warn(f"{CONFIG} of {folder} says that the embedding is the head, but a head of its own is stored "
-                          f"beside it: that one is used (tie_word_embeddings is false).", stacklevel=3)
+            remark(f"{CONFIG} of {folder} says that the embedding is the head, but a head of its own is stored beside "
+                   f"it: that one is used (tie_word_embeddings is false).")
 
 
 def _one_dtype(config, stored, folder):
@@ -236,9 +235,8 @@ def _one_dtype(config, stored, folder):
     for found in parts.values():
         if len(found) > 1:
             rare = min(found.values(), key=len)
-            warnings.warn(f"The weights in {folder} are stored in several dtypes ({_some(rare)} as "
-                          f"{stored[rare[0]].dtype}): all are read as {config.text_config.dtype}, as {CONFIG} says; "
-                          f"dtype=... chooses another.", stacklevel=4)
+            remark(f"The weights in {folder} are stored in several dtypes ({_some(rare)} as {stored[rare[0]].dtype}): "
+                   f"all are read as {config.text_config.dtype}, as {CONFIG} says; dtype=... chooses another.")
             return getattr(torch, config.text_config.dtype)
     return None
 
@@ -258,8 +256,7 @@ def _check_tensors(folder, expected, stored, tied):
     copies = {HEAD} if tied else set()  # a tied head may be stored beside the embedding
     unknown = [name for name in stored if name not in expected and name not in copies]
     if unknown:
-        warnings.warn(f"{folder} holds {_some(unknown)}, which the model of its {CONFIG} has no place for: not read.",
-                      stacklevel=3)
+        remark(f"{folder} holds {_some(unknown)}, which the model of its {CONFIG} has no place for: not read.")
     for name, shape in expected.items():
         if stored[name].shape != shape:
             raise QwenError(
@@ -286,10 +283,14 @@ def _dtype(dtype):
 
 def usable_device(device):
     """A torch device that can be used."""
+    why = "name one, such as 'cpu', or 'cuda' for a GPU"
     try:
+        device = torch.device(device)
+        why = "this torch does not compute there"
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:  # the second from a torch without CUDA
-        why = "name one, such as 'cpu' or 'cuda:0'" if isinstance(error, TypeError) else _first_line(error)
+        if isinstance(device, torch.device) and not isinstance(error, NotImplementedError):
+            why = _first_line(error).rstrip(".")
         raise QwenError(f"The device {str(device)!r} cannot be used: {why}.") from None
 
 

@@ -9,10 +9,11 @@ warning.
 """
 
 import sys
-import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
+
+from .errors import remark
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 MOST, MOST_LAYERS = 2**31 - 1, 1000                      # of any size; of layers, which are built one by one
@@ -239,14 +240,17 @@ def _read(part: type, numbers: dict):
 
 def _read_vision(numbers: dict) -> VisionConfig:
     rope = _rope_parameters(numbers)
-    _check_demands([(rope["rope_theta"] == 10_000 and rope["rope_type"] in ("default", "axial"),
-                     f"the vision tower's rotary positions must be 'axial' of base 10000, not {_short(rope)}")])
+    theta, kind = rope["rope_theta"], rope["rope_type"]
+    _check_demands([
+        (theta == 10_000, f"the vision tower's rope_theta must be 10000, not {_short(theta)}"),
+        (kind in ("default", "axial"), f"the vision tower's rope_type must be 'axial', not {_short(kind)}"),
+    ])
     return _read(VisionConfig, numbers)
 
 
 def _remark(unknown: Iterable[str]) -> None:
     if names := ", ".join(sorted(unknown)):
-        warnings.warn(f"The configuration holds what is not known here and was not read: {names}.", stacklevel=2)
+        remark(f"The configuration holds what is not known here and was not read: {names}.")
 
 
 @dataclass

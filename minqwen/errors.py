@@ -1,6 +1,7 @@
-"""The one error class of this package, and JSON read so that it is raised."""
+"""The one error class of this package, its warnings, and JSON read so that the error is raised."""
 
 import json
+import warnings
 from pathlib import Path
 
 
@@ -12,6 +13,11 @@ def short(words):
     """Somebody else's words, or a value, for a sentence of ours: one line, and of a long one the beginning."""
     words = " ".join(str(words).split())
     return words if len(words) <= 120 else f"{words[:120]} ..."
+
+
+def remark(sentence):
+    """Warn in one line: `minqwen:0: UserWarning: ...`, with none of our code under it."""
+    warnings.warn_explicit(sentence, UserWarning, filename="minqwen", lineno=0)
 
 
 def read_json(path):

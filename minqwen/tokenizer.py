@@ -371,8 +371,14 @@ def _whole_characters(text):
     return text
 
 
+ROLES = ("system", "user", "assistant", "tool")
+
+
 def _reason(error, messages):
     """Why a template refuses messages, in words that help."""
+    for message in messages:
+        if message["role"] not in ROLES:
+            return f"there is no role {short(repr(message['role']))}; the roles are {', '.join(ROLES)}."
     calls = [call for message in messages for call in message.get("tool_calls") or () if isinstance(call, dict)]
     functions = [function for call in calls if isinstance(function := call.get("function") or call, dict)]
     for function in functions:

@@ -97,7 +97,21 @@ class Answers:
     cosine_latest: Tensor     # (N,)     how close the answer is to that token's value
 
 
-class DeltaRecord:
+class OtherKind(QwenError, AttributeError):
+    """What one kind of layer has was asked of the other."""
+
+
+class Record:
+    """What the records of both kinds of layers share: each knows what the other one has."""
+
+    def __getattr__(self, name):
+        for other, where in ((DeltaRecord, "delta_layers"), (AttentionRecord, "attention_layers")):
+            if hasattr(other, name):
+                raise OtherKind(f"Layer {self.index} is {self.title} and has no {name}: ask one of {where}.")
+        raise AttributeError(f"A {type(self).__name__} has no {name}.")
+
+
+class DeltaRecord(Record):
     """What one Gated DeltaNet layer computed.
 
     q, k           (B, T, Hk, Dk)       after convolution and l2norm; o = S^T q Dk ** -0.5
@@ -109,7 +123,7 @@ class DeltaRecord:
     memory as it is. Methods look at one row of the batch and one value head; a negative t counts from the end.
     """
 
-    kind = "linear_attention"
+    kind, title = "linear_attention", "Gated DeltaNet"
     q, k, v, g, beta, z, o = (Joined(1) for _ in range(7))
 
     def __init__(self, index: int):
@@ -208,7 +222,7 @@ class DeltaRecord:
 # ---------------------------------------------------------------------------------------------- an attention layer
 
 
-class AttentionRecord:
+class AttentionRecord(Record):
     """What one gated attention layer computed.
 
     q              (B, Hq, T, D)        after norm and rotary
@@ -218,7 +232,7 @@ class AttentionRecord:
     mask           (B or 1, 1, T, S)    True where a query may look
     """
 
-    kind = "full_attention"
+    kind, title = "full_attention", "gated attention"
     q, k, v, o, gate = Joined(2), Joined(2), Joined(2), Joined(2), Joined(1)
 
     def __init__(self, index: int):

@@ -156,9 +156,11 @@ def verify(qwen, seed: int = 0) -> Report:
             else:
                 report.remarks.append("Pictures in the prompt were not compared, because their placeholders are beyond "
                                       "the vocabulary.")
-            prepared, remark = processor_checks(model.config, folder, tokenizer, random)
-            report.checks += prepared
-            report.remarks += [remark] if remark else []
+            ours, theirs, missing = _processors(qwen, folder, model.config, tokenizer)
+            if missing:
+                report.remarks.append(f"Pictures: their preparation was not compared, because {missing}.")
+            else:
+                report.checks += processor_checks(ours, theirs, tokenizer, random)
         if text.mtp_num_hidden_layers:
             report.checks += mtp_checks(model, twin, random)
         known, remark = _known_outputs(name, model, tokenizer)
@@ -632,22 +634,35 @@ def official_mtp_logits(qwen: Qwen, twin: nn.Module, inputs: dict[str, Tensor], 
     return F.linear(x, qwen.head_weight)
 
 
-def processor_checks(config: Config, folder: Path | None, tokenizer, random) -> tuple[list[Check], str]:
-    """How pictures and clips are prepared, beside the official processor: the checks, or why there are none."""
+def _processors(qwen, folder: Path | None, config: Config, tokenizer) -> tuple:
+    """(our processor, the official one, ""), or (None, None, why there are not both)."""
     settings = ("preprocessor_config.json", "video_preprocessor_config.json")
-    why = None
+    if getattr(qwen, "source_processor", None) is not None:              # what `from_transformers` was given
+        return qwen.processor, qwen.source_processor, ""
+    if getattr(qwen, "source", None) is not None:
+        return None, None, "from_transformers was not given what AutoProcessor loads"
     if folder is None or tokenizer is None:
-        why = "this is a model without the folder of its checkpoint and a tokenizer"
-    elif not (folder / "processor_config.json").exists() and not all((folder / name).exists() for name in settings):
-        why = f"the folder lacks {' or '.join(settings)}"
-    elif not let_torchvision_in():
-        why = "the official processor needs torchvision, which is missing here (pip install torchvision)"
-    if why:
-        return [], f"Pictures: their preparation was not compared, because {why}."
+        return None, None, "this is a model without the folder of its checkpoint and a tokenizer"
+    if not (folder / "processor_config.json").exists() and not all((folder / name).exists() for name in settings):
+        return None, None, f"the folder lacks {' or '.join(settings)}"
+    if not let_torchvision_in():
+        return None, None, "the official processor needs torchvision, which is missing here (pip install torchvision)"
     import transformers
+
+    from minqwen.media import Processor
+
+    official = transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor.from_pretrained(folder),
+        transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")),
+        transformers.Qwen3VLVideoProcessor.from_pretrained(folder))
+    return Processor.from_folder(folder, config.vision_config), official, ""
+
+
+def processor_checks(processor, official, tokenizer, random) -> list[Check]:
+    """How our processor prepares pictures and clips, beside the official one."""
     from PIL import Image
 
-    from minqwen.media import Clip, Processor
+    from minqwen.media import Clip
 
     def noise(*shape):
         return torch.randint(256, shape, generator=random, dtype=torch.uint8).numpy()
@@ -656,14 +671,9 @@ def processor_checks(config: Config, folder: Path | None, tokenizer, random) -> 
     clip = noise(7, 48, 80, 3)
     image, video = (f"<|vision_start|><|{kind}_pad|><|vision_end|>" for kind in ("image", "video"))
     text = f"One {image} and {image}, then a clip: {video}, and again {image}."
-    processor = Processor.from_folder(folder, config.vision_config)
     images, videos = processor.images(pictures), processor.videos([Clip(clip, fps=4)])
     ids = tokenizer.encode(processor.expand(text, images, videos))
 
-    official = transformers.Qwen3VLProcessor(
-        transformers.Qwen2VLImageProcessor.from_pretrained(folder),
-        transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")),
-        transformers.Qwen3VLVideoProcessor.from_pretrained(folder))
     text = text.replace(video, "<|video_pad|>")           # theirs would keep these marks around the marks of each slice
     theirs = official(text=[text], images=pictures, videos=[clip], return_tensors="pt", video_metadata=[
         {"total_num_frames": len(clip), "fps": 4, "frames_indices": list(range(len(clip)))}])
@@ -674,7 +684,7 @@ def processor_checks(config: Config, folder: Path | None, tokenizer, random) -> 
         ("grid of a clip", videos.grid_thw, theirs["video_grid_thw"]),
         ("ids of pictures and timestamps", torch.tensor([ids]), theirs["input_ids"]),
     ]
-    return [Check("model", what, "official processor", error(ours, right), 0) for what, ours, right in compared], ""
+    return [Check("model", what, "official processor", error(ours, right), 0) for what, ours, right in compared]
 
 
 def _marks(config):

@@ -1,5 +1,6 @@
 """A model that `transformers` has loaded, on the very same parameters: whatever one sees of it, the other sees too."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -210,6 +211,20 @@ def test_vision_explorer(adopted, tmp_path):
 
 
 # -------------------------------------------------------------------------------------------- tokenizers and processors
+
+
+def test_the_processor_that_was_given_is_compared_with(processor, tokenizer):
+    """Its own settings, whatever they are; where there is none, that is remarked."""
+    prepared = [check for check in minqwen.verify(minqwen.from_transformers(loaded(), processor)).checks
+                if check.compared == "official processor"]
+    assert len(prepared) == 5 and all(check.ok for check in prepared)
+    other = copy.deepcopy(processor)
+    qwen = minqwen.from_transformers(loaded(), other)
+    other.image_processor.image_mean = [0.4, 0.5, 0.5]                          # after we have read it
+    assert {check.piece for check in minqwen.verify(qwen).failed} == {"pixels of pictures"}
+    for given in (None, tokenizer):
+        report = minqwen.verify(minqwen.from_transformers(loaded(), given))
+        assert report.ok and any("not given what AutoProcessor loads" in remark for remark in report.remarks)
 
 
 def test_without_a_tokenizer():

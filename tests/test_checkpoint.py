@@ -762,7 +762,11 @@ def test_dtypes_and_devices_that_are_not_there(folder):
     for device in ("nowhere", "cuda:99"):
         assert f"The device '{device}' cannot be used" in sentence(load_model, folder, device=device)
     for device in ({"": 0}, ["cpu"], 1.5):
-        assert "cannot be used: name one, such as 'cpu' or 'cuda:0'" in sentence(load_model, folder, device=device)
+        assert "cannot be used: name one, such as 'cpu'" in sentence(load_model, folder, device=device)
+    assert sentence(load_model, folder, device="gpu") == \
+        "The device 'gpu' cannot be used: name one, such as 'cpu', or 'cuda' for a GPU."
+    assert sentence(load_model, folder, device="vulkan") == \
+        "The device 'vulkan' cannot be used: this torch does not compute there."
 
 
 # ---------------------------------------------------------------------------------------------------- fetching

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -231,8 +232,10 @@ def test_what_changes_nothing_is_read_without_a_word(recwarn):
     ("vision_config", {"model_type": "qwen3_5_text", **SMALL, "vision_config": SMALL_VISION}),
 ])
 def test_a_key_that_nobody_knows_is_remarked_on(key, given):
-    with pytest.warns(UserWarning, match=f"not known here and was not read: {key}[.]$"):
+    with pytest.warns(UserWarning, match=f"not known here and was not read: {key}[.]$") as told:
         assert Config.from_dict(given).text_config == Config.from_dict(whole()).text_config
+    assert warnings.formatwarning(told[0].message, told[0].category, told[0].filename, told[0].lineno) == \
+        f"minqwen:0: UserWarning: {told[0].message}\n"                          # one line, and none of our code
 
 
 @pytest.mark.parametrize("says, given", [
@@ -255,7 +258,8 @@ def test_a_key_that_nobody_knows_is_remarked_on(key, given):
     ("at most 1, not 2", whole({"rope_parameters": ROPE | {"partial_rotary_factor": 2}})),
     ("an even number of a head's 32 dimensions, not 3",
      whole({"rope_parameters": ROPE | {"partial_rotary_factor": 0.1}})),
-    ("'axial' of base 10000", whole(vision={"rope_theta": 500.0})),
+    ("the vision tower's rope_theta must be 10000, not 500.0.", whole(vision={"rope_theta": 500.0})),
+    ("the vision tower's rope_type must be 'axial', not 'yarn'.", whole(vision={"rope_parameters": {"type": "yarn"}})),
     ("hidden_size must be a whole number from 1 to 2147483647, not '64'", whole({"hidden_size": "64"})),
     ("hidden_size must be a whole number from 1 to 2147483647, not True", whole({"hidden_size": True})),
     ("hidden_size must be a whole number from 1 to 2147483647, not 64.5", whole({"hidden_size": 64.5})),

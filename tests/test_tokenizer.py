@@ -648,7 +648,8 @@ def test_a_broken_file_is_named(folder, name):
 @pytest.mark.parametrize(
     "messages, says",
     [
-        ([{"role": "pirate", "content": "Arr"}], "Unknown role pirate"),
+        ([{"role": "usr", "content": "Hi"}], "there is no role 'usr'; the roles are system, user, assistant, tool[.]$"),
+        ([{"role": "user", "content": "Hi"}, {"role": ["User"], "content": "Hi"}], r"there is no role \['User'\]"),
         ([], "one or more messages"),
         ("Hi", "one or more messages"),
         (["Hi"], "one or more messages"),

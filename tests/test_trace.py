@@ -1,5 +1,7 @@
 """A trace shows exactly what the model did, and leaves no trace."""
 
+import copy
+
 import pytest
 import torch
 from support import prompt, random_qwen, seeing_config, tokens
@@ -312,6 +314,19 @@ def test_clear_errors(model, ids):
         layer.state(0, 6)
     with pytest.raises(QwenError, match="head 0, row 3 here"):
         layer.erase(0, 0, row=3)
+
+
+def test_what_the_other_kind_of_layer_has_is_told_in_a_sentence():
+    layers = trace(random_qwen()).run(tokens(1, 5)).layers
+    for error in (QwenError, AttributeError):                                               # both: hasattr says no
+        with pytest.raises(error, match="^Layer 3 is gated attention and has no state: ask one of delta_layers[.]$"):
+            layers[3].state(0, 0)
+        with pytest.raises(error, match="^Layer 0 is Gated DeltaNet and has no gate: ask one of attention_layers[.]$"):
+            _ = layers[0].gate
+    assert not hasattr(layers[3], "beta") and hasattr(layers[0], "beta")
+    with pytest.raises(AttributeError, match="^A DeltaRecord has no colour[.]$"):
+        _ = layers[0].colour
+    assert torch.equal(copy.copy(layers[0]).beta, layers[0].beta)
 
 
 def test_media_is_what_the_model_looked_at():
