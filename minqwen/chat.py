@@ -43,7 +43,7 @@ NANO = SHIPPED / "data" / "nano"
 KERNELS = {"auto": None, "recurrent": recurrent_gated_delta_rule, "chunk": chunk_gated_delta_rule}
 END_OF_THINKING = "\n</think>\n\n"                      # as the official template writes it
 OPTIONS = {                                             # of `chat`, and what they are if nobody says otherwise
-    "max_new_tokens": 1024, "prefill_chunk": 512,       # a prompt in pieces, so that Ctrl-C works while it is read
+    "max_new_tokens": 1024, "prefill_chunk": None,      # a prompt in pieces, so that Ctrl-C works while it is read
     "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
     "presence_penalty": 0.0, "repetition_penalty": 1.0, "seed": None, "thinking_budget": None,
 }  # fmt: skip
