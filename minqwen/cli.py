@@ -1,4 +1,4 @@
-"""The command line: `minqwen lab | chat | verify | info | download | bench`.
+"""The command line: `minqwen lab | course | chat | verify | info | download | bench`.
 
 What the user got wrong is said in one sentence on stderr, with exit code 2.
 """
@@ -59,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
                                       "stays as it is (the folder you are in, the clone, or ./minqwen-lessons)")
     sub.add_argument("--no-browser", action="store_true", help="print the address, and open it yourself")
     sub.add_argument("--port", type=int)
+
+    sub = command(course, "which exercises of the lessons are solved, and whose the pieces are")
+    sub.add_argument("--check", action="store_true", help="run the checks of what you have kept once more")
+    sub.add_argument("--json", action="store_true", help="print it for a program: a list with an entry an exercise")
 
     sub = command(chat, "talk to a checkpoint")
     checkpoint_of(sub, nargs="?")
@@ -150,6 +154,27 @@ def lessons_in(folder: str | None) -> Path:
         home = here / "minqwen-lessons" if INSTALLED else SHIPPED
     print(*unpack(home), f"The lessons are in {home.resolve()}.", sep="\n")
     return home
+
+
+def course(arguments) -> int:
+    """The exercises, lesson by lesson: yours, or not yet. Run it where the lessons are. Exit code 1 if one is wrong."""
+    from .course import progress
+
+    standing = progress(arguments.check)
+    if arguments.json:
+        print(json.dumps([exercise._asdict() for exercise in standing], indent=2))
+    else:
+        lesson = None
+        for exercise in standing:
+            print("" if exercise.lesson == lesson else f"\nlesson {exercise.lesson}\n", end="")
+            lesson = exercise.lesson
+            print(f"  {'✗' if exercise.wrong else '✓' if exercise.yours else '·'} {exercise.name:28}"
+                  f"{'yours' if exercise.yours else 'not yet'}")
+            if exercise.wrong:
+                print(f"      {exercise.wrong}")
+        print(f"\n{sum(exercise.yours for exercise in standing)} of {len(standing)} are yours, in notebooks/mine/; for "
+              f"the others the lessons run on the course's own.")
+    return int(any(exercise.wrong for exercise in standing))
 
 
 def chat(arguments) -> None:

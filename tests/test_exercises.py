@@ -1,5 +1,6 @@
 """The exercises: every solution passes, every stub is told so kindly, and no wrong answer gets through."""
 
+import json
 import linecache
 import re
 import subprocess
@@ -13,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from notebooks_support import NOTEBOOKS, exercises, lessons, read, run, solutions
 from wrong_answers import WRONG
 
-from minqwen import QwenError, course
+from minqwen import QwenError, cli, course
 from minqwen.course import Wrong, check
 
 EXERCISES = [name for names in course.exercises().values() for name in names]
@@ -164,6 +165,38 @@ def test_hints_one_after_the_other(capsys):
     assert max(len(line) for text in told for line in text.splitlines()) <= 92
     fresh.solution("my_confidence")
     assert "def my_confidence(logits, tokens):" in capsys.readouterr().out
+
+
+# ---- minqwen course
+
+def test_the_command_line_says_where_a_learner_stands(capsys, folder):
+    given(RIGHT)
+    capsys.readouterr()
+    assert cli.main(["course"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"✓ my_confidence +yours\n", said) and re.search(r"· my_attention +not yet\n", said)
+    assert f"1 of {len(EXERCISES)} are yours" in said and said.count("\nlesson ") == len(course.exercises())
+    assert cli.main(["course", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == EXERCISES
+    assert rows[0] == {"lesson": "00", "name": "my_confidence", "yours": True, "wrong": None}
+    assert not any(row["yours"] for row in rows[1:])
+
+
+def test_the_command_line_checks_what_was_kept(capsys, folder):
+    given(RIGHT)
+    assert cli.main(["course", "--check"]) == 0
+    path = folder / "mine/00.py"
+    path.write_text(path.read_text().replace("softmax(-1)", "softmax(0)"))
+    assert cli.main(["course"]) == 0, "unasked, nothing is run"
+    capsys.readouterr()
+    assert cli.main(["course", "--check"]) == 1
+    assert re.search(r"✗ my_confidence +yours\n +my_confidence: the softmax runs over the positions",
+                     capsys.readouterr().out)
+    assert cli.main(["course", "--check", "--json"]) == 1
+    assert "over the positions" in json.loads(capsys.readouterr().out)[0]["wrong"]
+    path.write_text("def my_confidence(:")
+    assert cli.main(["course"]) == 2 and "is broken" in capsys.readouterr().err
 
 
 # ---- nothing of the check is shown

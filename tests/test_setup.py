@@ -220,6 +220,14 @@ def test_ci_runs_make_test(repository):
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
 
 
+def test_contributing_names_what_is_there(repository):
+    text = (repository / "CONTRIBUTING.md").read_text()
+    named = {name for name in re.findall(r"`([\w./]+/[\w./]*)`", text) if "NN" not in name and "NAME" not in name}
+    assert named and not [name for name in named if name != "notebooks/mine/" and not (repository / name).exists()]
+    for target in re.findall(r"`make ([a-z-]+)", text):
+        assert f"\n{target}:" in (repository / "Makefile").read_text(), target
+
+
 # ---- the tree
 
 # In pieces, so that this file does not name what it looks for.

@@ -145,9 +145,9 @@ assert files.SHIPPED == Path(minqwen.__file__).parent / "shipped"
 KEEPS = """
 from minqwen import course
 assert course.piece("my_rotate") is not None            # of the lessons inside the package
-def my_linear_attention(q, k, v):
-    return v
-course.keep(my_linear_attention)                        # and this goes where we are
+def my_table_bytes(rows, width, tied):
+    return 2 * rows * width * (1 if tied else 2)
+course.check.my_table_bytes(my_table_bytes)             # and this goes where we are
 """
 
 
@@ -159,7 +159,7 @@ def test_all_that_readme_shows_works_from_the_wheel(environment, wheel, elsewher
     assert claims == 4
     (elsewhere / "readme.py").write_text(BEFORE + code + LOOKS + KEEPS + WHERE)
     run(python, "readme.py")
-    assert "def my_linear_attention" in (elsewhere / "mine/02.py").read_text()
+    assert "def my_table_bytes" in (elsewhere / "mine/01.py").read_text()
     assert not list(python.parent.parent.rglob("mine"))
 
 

@@ -6,8 +6,8 @@ pieces.py      piece: what is written in one lesson works in the later ones
 figures/       figures of single lessons, a file a lesson
 """
 
-from .checking import check, exercises, judge
+from .checking import check, exercises, judge, progress
 from .judging import Wrong
 from .pieces import PIECES, keep, kept, piece
 
-__all__ = ["PIECES", "Wrong", "check", "exercises", "judge", "keep", "kept", "piece"]
+__all__ = ["PIECES", "Wrong", "check", "exercises", "judge", "keep", "kept", "piece", "progress"]

@@ -16,13 +16,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from types import FunctionType
+from typing import NamedTuple
 
 from ..errors import QwenError
 from . import checks
 from .judging import Wrong
 from .pieces import PIECES, is_written, kept, lesson_of, piece, source_of, store
 
-__all__ = ["check", "exercises", "judge"]
+__all__ = ["Exercise", "check", "exercises", "judge", "progress"]
 
 WIDTH = 92                                              # of a line that is printed in a lesson
 NOT_YET = """\
@@ -34,6 +35,29 @@ def exercises() -> dict[str, list[str]]:
     """{lesson: the names of its exercises, in order}."""
     found = {lesson: [name for name in names if _check_of(name)] for lesson, names in PIECES.items()}
     return {lesson: names for lesson, names in found.items() if names}
+
+
+class Exercise(NamedTuple):
+    """Where a learner stands with an exercise."""
+
+    lesson: str                                         # as "02"
+    name: str
+    yours: bool                                         # written and kept; else the lessons run on the course's own
+    wrong: str | None                                   # what its check says, if it was asked and is not content
+
+
+def progress(run_checks: bool = False) -> list[Exercise]:
+    """Where a learner stands, exercise by exercise, in the order of the lessons.
+
+    Args:
+        run_checks: run the checks of what is kept, too; it may have been edited since.
+
+    Raises:
+        QwenError: a file that was kept is broken.
+    """
+    mine = kept()
+    return [Exercise(lesson, name, name in mine, _what_is_wrong(name) if run_checks and name in mine else None)
+            for lesson, names in exercises().items() for name in names]
 
 
 def judge(name: str, function: FunctionType) -> str:
@@ -118,6 +142,14 @@ def _checked(name, function):
         print(f"✓ {shown} (as you wrote it before)" if place else NOT_YET.format(name=name))
         return ours
     raise Wrong(failed)
+
+
+def _what_is_wrong(name):
+    try:
+        judge(name, piece(name))
+    except Wrong as wrong:
+        return str(wrong)
+    return None
 
 
 def _stumble(function, error):
