@@ -38,9 +38,11 @@ def defined(source, name):
     """A function as a notebook's cell defines it, with a source that can be found."""
     filename = f"cell of {name} {hash(source)}"
     linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
-    others = {other: course.piece(other) for other in re.findall(r"\bmy_\w+(?=\()", source) if other != name}
-    around = course.pieces.TOOLS | others
+    around = dict(course.pieces.TOOLS)
     exec(compile(source, filename, "exec"), around)
+    place = course.pieces._of_the_course(name)           # what it calls is the course's
+    for other in set(re.findall(r"my_\w+", source)) - {name}:
+        around[other] = course.pieces._build(other, place, {})
     return around[name]
 
 
