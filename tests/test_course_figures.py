@@ -152,7 +152,7 @@ def test_open_and_first():
 def test_wiring_says_whose_each_piece_is():
     pieces = ["my_rms_norm", "my_gated_attention", "my_mlp", "my_gated_delta_net", "my_convolution", "my_decay",
               "my_chunk_gated_delta_rule", "my_gated_norm"]
-    owners = dict.fromkeys(pieces, "built today") | {"my_mlp": "yours", "my_rms_norm": "the lessons'"}
+    owners = dict.fromkeys(pieces, "built today") | {"my_mlp": "yours", "my_rms_norm": "the course's"}
     figure = draw(figures.wiring(owners))
     texts = {text.get_text(): text for ax in figure.axes for text in ax.texts}
     assert {*pieces, "in_proj_qkv", "in_proj_z", "out_proj", "yours"} <= texts.keys()

@@ -7,7 +7,7 @@ from ...plots import INK, KEEPS, ON_DARK, ON_LIGHT, RECALLS, WRITES, as_numpy, i
 
 OWNERS = {                               # whose a piece of the course is: (its box, its words)
     "yours": (KEEPS, ON_DARK),
-    "the lessons'": ("#dfe3e8", ON_LIGHT),
+    "the course's": ("#dfe3e8", ON_LIGHT),
     "built today": ("#fbe3c8", ON_LIGHT),
 }
 
@@ -17,7 +17,7 @@ def wiring(owners: dict[str, str]) -> Figure:
 
     Args:
         owners: for each function of the course that is at work here ("my_rms_norm", ...) one of "yours",
-            "the lessons'", "built today".
+            "the course's", "built today".
     """
     figure, (layer, mixer) = new_figure(2, (10.5, 6.0), width_ratios=(1, 1.75))
     add = {"fontsize": 15, "ha": "center", "va": "center", "color": ON_LIGHT, "zorder": 5}
