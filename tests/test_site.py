@@ -328,3 +328,22 @@ def test_formulas_are_drawn_in_full(browser, committed_site):
         picture = np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("L"))
         inked = np.flatnonzero(picture.min(0) < 160)
         assert inked[0] <= 13 and inked[-1] >= above["width"] + 6, f"brace {i} is cut"
+
+
+@pytest.mark.browser
+def test_nothing_is_cut(browser, committed_site):
+    """Code of 92 columns, outputs, formulas, tables and figures have room: beside the contents, alone, and on paper."""
+    cut = """(media) => [...document.querySelectorAll("main :is(pre, table, .formula, img, p, li)")]
+      .filter((e) => media === "print" || !e.matches(".input pre") || !/.{93}/.test(e.innerText))
+      .filter((e) => e.scrollWidth > Math.max(1, e.clientWidth) + 1 && getComputedStyle(e).display !== "inline"
+        || e.getBoundingClientRect().right > innerWidth)
+      .map((e) => e.innerText.slice(0, 200))"""
+    page = browser.new_page()
+    paper = 680                                          # pixels: A4 without the margins
+    for media, width in (("screen", 1200), ("screen", 1100), ("screen", 820), ("print", paper)):
+        page.emulate_media(media=media)
+        page.set_viewport_size({"width": width, "height": 900})
+        for lesson in [committed_site / "index.html", *sorted(committed_site.glob("[0-9]*.html"))]:
+            page.goto(lesson.as_uri())
+            assert page.evaluate(cut, media) == [], f"{lesson.name}, {media}, {width} pixels"
+    page.emulate_media(media=None)
