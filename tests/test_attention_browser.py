@@ -1,6 +1,7 @@
 """The attention explorer in a real browser, as a page and inside JupyterLab: pixels, keys, clicks, requests."""
 
 import numpy as np
+import pixels
 import pytest
 from browser_support import (
     a_jupyterlab,
@@ -55,33 +56,40 @@ def test_the_page(browser, explorer, tmp_path):
     assert f"{100 * itself:.0f} % of its weight, by size, on the token itself, {100 * previous:.0f} % on the" in said
     assert f"full colour at {attention.limit_of(explorer.weights(1, 2)):.3f}" in said
     assert page.locator(".said").get_attribute("aria-live") == "polite"
-    press(stage, "ArrowRight", 1, 3, 7, 4, 0)
+    line = page.locator(".grid .band").first               # of the token that looks, in every map
+    lines = [line.bounding_box()["y"]]
+    press(stage, "ArrowRight", 1, 2, 8, 4, 0)
+    lines.append(line.bounding_box()["y"])
     press(stage, "ArrowLeft", 1, 2, 7, 4, 0)
-    press(stage, "End", 1, 5, 7, 4, 0)
-    press(stage, "ArrowUp", 2, 5, 7, 4, 0)
+    unit = explorer.story["tile"]["unit"] * page.locator("canvas.tiles").evaluate("c => c.clientWidth / c.width")
+    assert lines[1] - lines[0] == pytest.approx(unit, abs=0.1)
+    press(stage, "ArrowUp", 1, 3, 7, 4, 0)
+    press(stage, "PageUp", 2, 3, 7, 4, 0)
+    press(root.locator("input[data-moves=head]"), "End", 2, 5, 7, 4, 0)          # a slider's own keys move that slider
     press(stage, "PageUp", 3, 3, 7, 4, 0)                   # where there are but four heads
     press(stage, "ArrowUp", 3, 3, 7, 4, 0)                  # there is no further
-    press(stage, "ArrowDown", 2, 3, 7, 4, 0)
-    press(stage, "Home", 2, 0, 7, 4, 0)
-    press(stage, "Enter", 2, 0, 7, 4, 1)
+    press(stage, "PageDown", 2, 3, 7, 4, 0)
+    press(stage, "ArrowDown", 2, 2, 7, 4, 0)
+    press(stage, "Enter", 2, 2, 7, 4, 1)
 
-    # each map's pixels are those of frame(), which is no constant picture
-    expected = np.stack([explorer.frame(*place) for place in PLACES])
+    # each map's pixels are those of pixels.py, which is no constant picture
+    expected = np.stack([pixels.attention_map(explorer, *place) for place in PLACES])
     assert len({picture.tobytes() for picture in expected}) == len(PLACES)
     assert np.array_equal(walk(root, PLACES), expected)
 
     # the keys of a map
     walk(root, [(1, 2)])
-    press(stage, "ArrowRight", 1, 2, 7, 5, 1)
+    press(stage, "ArrowRight", 1, 2, 8, 4, 1)
     press(stage, "ArrowLeft", 1, 2, 7, 4, 1)
-    press(stage, "ArrowDown", 1, 2, 8, 4, 1)
-    press(stage, "ArrowUp", 1, 2, 7, 4, 1)
-    press(stage, ".", 1, 3, 7, 4, 1)
+    press(stage, ".", 1, 2, 7, 5, 1)
     press(stage, ",", 1, 2, 7, 4, 1)
+    press(stage, "ArrowUp", 1, 3, 7, 4, 1)
+    press(stage, "ArrowDown", 1, 2, 7, 4, 1)
     press(stage, "PageDown", 0, 2, 7, 4, 1)
-    press(root.locator("input[data-moves=token]"), "End", 0, 2, T - 1, 4, 1)     # a slider's own keys move that slider
+    press(stage, "Home", 0, 2, 0, 4, 1)
+    press(stage, "End", 0, 2, T - 1, 4, 1)
     press(root.locator("input[data-moves=layer]"), "ArrowRight", 1, 2, T - 1, 4, 1)
-    press(stage, "Home", 1, 2, T - 1, 0, 1)
+    press(root.locator("input[data-moves=seen]"), "Home", 1, 2, T - 1, 0, 1)
     press(stage, "Escape", 1, 2, T - 1, 0, 0)
     press(stage, "Escape", 1, 2, T - 1, 0, 0)
     press(page.locator("button"), "Enter", 1, 2, T - 1, 0, 1)
@@ -118,17 +126,17 @@ def test_the_page(browser, explorer, tmp_path):
     press(stage, "Enter", 1, 2, 2, 3, 0)
     tile = explorer.story["tile"]
     step = tile["cells"] * tile["unit"] + attention.GAP
-    x = page.locator("canvas.tiles").bounding_box()["width"] / (6 * step - attention.GAP)
-    page.locator("canvas.tiles").hover(position={"x": (3 * step + 20) * x, "y": 20 * x})
+    x = page.locator("canvas.tiles").bounding_box()["width"] / (4 * step - attention.GAP)
+    page.locator("canvas.tiles").hover(position={"x": (3 * step + 20) * x, "y": (2 * step + 20) * x})
     assert page.locator(".pointed").inner_text().startswith("layer 3, head 3: ")
-    page.locator("canvas.tiles").click(position={"x": (4 * step + 20) * x, "y": 20 * x})       # no head 4 there
-    page.locator("canvas.tiles").click(position={"x": (3 * step + 20) * x, "y": (3 * step + 20) * x})
+    page.locator("canvas.tiles").click(position={"x": (3 * step + 20) * x, "y": (step + 20) * x})      # no head 4 there
+    page.locator("canvas.tiles").click(position={"x": 20 * x, "y": (2 * step + 20) * x})
     shown(root, (0, 3, 2, 3, 1))
 
     # light and dark
     page.emulate_media(color_scheme="dark")
     shown(root, (0, 3, 2, 3, 1), "dark")
-    dark = np.stack([explorer.frame(*place, dark=True) for place in PLACES])
+    dark = np.stack([pixels.attention_map(explorer, *place, dark=True) for place in PLACES])
     assert np.array_equal(walk(root, PLACES, (2, 3)), dark)
     press(stage, "Escape", 3, 3, 2, 3, 0, theme="dark")
     assert np.array_equal(grid(root, (3, 3, 2, 3)), explorer.overview(dark=True))
@@ -156,17 +164,17 @@ def test_nothing_jumps_while_scrubbing(browser, explorer, tmp_path):
 def test_a_long_text(browser, tmp_path):
     """Where a cell of the map is a block of tokens, and one of a tile too: the exact numbers are there all the same."""
     explorer = AttentionExplorer(random_qwen(), tokens(1, 640), layer=3, head=1, token=601, seen=300, opened=True)
-    assert (explorer.story["map"]["block"], explorer.story["tile"]["block"]) == (2, 7)
+    assert (explorer.story["map"]["block"], explorer.story["tile"]["block"]) == (2, 9)
     page = browser.new_page()
     strangers, errors = watched(page, "file:")
     page.goto(explorer.to_html(tmp_path / "long.html", layers=[0, 3]).as_uri())
     root = page.locator(".minqwen-attention")
     shown(root, (3, 1, 601, 300, 1))
-    pixels = walk_by(root, [((3, 1, 601, 300, 1), {}), ((0, 2, 601, 300, 1), {"layer": 0, "head": 2})], "canvas.map")
-    assert np.array_equal(pixels, [explorer.frame(3, 1), explorer.frame(0, 2)])
+    drawn = walk_by(root, [((3, 1, 601, 300, 1), {}), ((0, 2, 601, 300, 1), {"layer": 0, "head": 2})], "canvas.map")
+    assert np.array_equal(drawn, [pixels.attention_map(explorer, 3, 1), pixels.attention_map(explorer, 0, 2)])
     ribbon = root.evaluate("root => [...root.querySelectorAll('[data-token]')].map((x) => x.dataset.weight)")
     assert np.allclose([float(x) for x in ribbon[:602]], explorer.weights(0, 2)[601, :602], atol=1e-7)
-    assert "of 7 × 7 tokens" in root.inner_text() and "of 2 × 2 tokens" in root.inner_text()
+    assert "of 9 × 9 tokens" in root.inner_text() and "of 2 × 2 tokens" in root.inner_text()
     assert strangers == [] and errors == []
 
 
@@ -174,10 +182,10 @@ def test_inside_jupyterlab(browser, tmp_path):
     """With pages fetched from the kernel one by one, as a large model needs it."""
     write_notebook(
         tmp_path / "explore.ipynb",
-        "import numpy as np\nfrom support import random_qwen, shape_of_0_8b, tokens\n"
+        "import numpy as np\nimport pixels\nfrom support import random_qwen, shape_of_0_8b, tokens\n"
         "from minqwen.widgets import AttentionExplorer\n"
         "explorer = AttentionExplorer(random_qwen(shape_of_0_8b()), tokens(1, 300), layer=3, head=2)\n"
-        "frames = [explorer.frame(layer, 2, dark) for layer in (3, 4) for dark in (False, True)]\n"
+        "frames = [pixels.attention_map(explorer, layer, 2, dark) for layer in (3, 4) for dark in (False, True)]\n"
         "np.savez('frames.npz', *[explorer.overview(dark) for dark in (False, True)], *frames)\n"
         "print(len(explorer.pages), 'pages')\nexplorer",
         "broken = AttentionExplorer(explorer.trace)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
@@ -207,8 +215,8 @@ def test_inside_jupyterlab(browser, tmp_path):
         assert drawn_at_once(root, "token", 120) == "4 2 120 0 1 light"
         assert drawn_at_once(root, "seen", 17) == "4 2 120 17 1 light"
         assert drawn_at_once(root, "layer", 3) == "3 2 120 17 1 light"
-        press(stage, "ArrowDown", 3, 2, 121, 17, 1)
-        press(stage, "ArrowRight", 3, 2, 121, 18, 1)
+        press(stage, "ArrowRight", 3, 2, 121, 17, 1)
+        press(stage, ".", 3, 2, 121, 18, 1)
 
         go_dark(page)
         shown(root, (3, 2, 121, 18, 1), "dark")
@@ -216,7 +224,7 @@ def test_inside_jupyterlab(browser, tmp_path):
         press(stage, "Escape", 3, 2, 121, 18, 0, theme="dark")
         assert np.array_equal(walk_by(root, [((3, 2, 121, 18, 0), {})], "canvas.tiles")[0], dark)
 
-        broken.locator(".stage").press("ArrowRight")
+        broken.locator(".stage").press("ArrowUp")
         broken.get_by_text("ZeroDivisionError: division by zero").wait_for()
 
         assert strangers == []

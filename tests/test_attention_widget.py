@@ -4,6 +4,7 @@ import base64
 import json
 
 import numpy as np
+import pixels
 import pytest
 import torch
 from support import random_qwen, shape_of_0_8b, small_config, tokens
@@ -55,25 +56,25 @@ def test_frame_at_every_place(explorer):
             weights, signed = explorer.weights(layer, head), layer < 3
             limit = attention.limit_of(weights)
             palette = (plots.diverging if signed else plots.sequential)(dark)
-            picture = explorer.frame(layer, head, dark)
+            picture = pixels.attention_map(explorer, layer, head, dark)
             assert picture.dtype == np.uint8 and picture.shape == (T * 28, T * 28, 4)
             shown, clipped = numbers(picture, palette, limit, signed, 28), weights.clip(-limit, limit)
             assert np.abs(shown - clipped).max() < limit / 80       # neighbours may share a colour
-    assert len({explorer.frame(*place).tobytes() for place in PLACES}) == len(PLACES)
+    assert len({pixels.attention_map(explorer, *place).tobytes() for place in PLACES}) == len(PLACES)
 
 
 def test_overview_has_every_map_in_its_place(explorer):
     tile = explorer.story["tile"]
     side, step = tile["cells"] * tile["unit"], tile["cells"] * tile["unit"] + attention.GAP
     assert (tile["block"], tile["cells"]) == (1, T)
-    picture, drawn = explorer.overview(), np.zeros((4 * step - attention.GAP, 6 * step - attention.GAP), bool)
+    picture, drawn = explorer.overview(), np.zeros((6 * step - attention.GAP, 4 * step - attention.GAP), bool)
     assert picture.shape[:2] == drawn.shape
     for layer, head in PLACES:
-        top, left = (3 - layer) * step, head * step
+        top, left = (5 - head) * step, layer * step
         here = np.s_[top : top + side, left : left + side]
         drawn[here] = True
-        small, large = picture[here][:: tile["unit"], :: tile["unit"]], explorer.frame(layer, head)[::28, ::28]
-        assert np.array_equal(small, large), (layer, head)
+        small, large = picture[here], pixels.attention_map(explorer, layer, head)
+        assert np.array_equal(small[:: tile["unit"], :: tile["unit"]], large[::28, ::28]), (layer, head)
     assert not picture[~drawn].any()
     assert not np.array_equal(picture, explorer.overview(dark=True))
 
@@ -163,7 +164,7 @@ def test_the_size_of_0_8b(monkeypatch):
     assert height <= attention.GRID_HEIGHT and width <= attention.GRID_WIDTH
     assert sum(len(explorer.page(f"layer {x['index']}")) for x in layers) < 600_000
     assert len(explorer.page("map 0 15")) == explorer.story["map_bytes"] < 200_000
-    assert explorer.frame(3, 7).shape == (600, 600, 4)
+    assert pixels.attention_map(explorer, 3, 7).shape == (300, 300, 4)
     assert len(made) < 2 * 18 * 16 + 10                              # once for the overview, once for its page
 
 
@@ -171,22 +172,23 @@ def test_long_texts(model):
     explorer = AttentionExplorer(model, tokens(1, 700))
     assert explorer.story["map"] == {"block": 2, "cells": 350, "unit": 1}
     weights = explorer.weights(3, 1)
-    assert np.array_equal(explorer.frame(3, 1), attention.frame(
-        attention.blocks(weights, 2), attention.limit_of(weights), False, 1, 1, plots.sequential()))
+    expected = attention.shades(attention.blocks(weights, 2), attention.limit_of(weights), signed=False)
+    picture = pixels.attention_map(explorer, 3, 1)
+    assert np.array_equal(picture, attention.coloured(expected, plots.sequential(), 1))
     with pytest.raises(QwenError, match="room for 2048 tokens, but these are 2049"):
         AttentionExplorer(model, tokens(1, 2049))
 
 
 def test_one_token(model):
     explorer = AttentionExplorer(model, tokens(1, 1))
-    assert explorer.weights(3, 0).tolist() == [[1.0]] and explorer.frame(3, 0).shape == (28, 28, 4)
+    assert explorer.weights(3, 0).tolist() == [[1.0]] and pixels.attention_map(explorer, 3, 0).shape == (28, 28, 4)
 
 
 def test_position(model):
     explorer = AttentionExplorer(model, tokens(1, T), token=-2, seen=3)
     assert [getattr(explorer, name) for name in explorer.position] == [3, 0, T - 2, 3, False]
     explorer.layer, explorer.head = 0, 5
-    assert np.array_equal(explorer.frame(), explorer.frame(0, 5))
+    assert np.array_equal(pixels.attention_map(explorer), pixels.attention_map(explorer, 0, 5))
     explorer.layer = 3                                              # which has but four heads
     assert explorer.head == 3
     for wrong, match in (({"layer": 4}, "no layer 4 to explore; the last is 3"),
@@ -195,7 +197,7 @@ def test_position(model):
         with pytest.raises(QwenError, match=match):
             AttentionExplorer(model, tokens(1, T), **wrong)
     with pytest.raises(QwenError, match="no head 5"):
-        explorer.frame(3, 5)
+        explorer.weights(3, 5)
 
 
 def test_what_it_needs_is_told(model):
@@ -236,7 +238,9 @@ def test_picture_is_described(explorer, figures):
     assert np.array_equal(large.get_array().filled(0), explorer.weights(1, 4))
     low, high = large.get_clim()
     assert low == -high < 0 and softmax.axes[1].images[0].get_clim()[0] == 0
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "3 softmax"      # at the top
+    layers, heads = ([label.get_text() for label in labels] for labels in (
+        figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()))
+    assert layers[-1] == "3 softmax" and heads == ["5", "4", "3", "2", "1", "0"]                     # from the top
     for drawn in (figure, softmax):
         drawn.canvas.draw()
 

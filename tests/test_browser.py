@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pixels
 import pytest
 from browser_support import a_jupyterlab, go_dark, press, run_all_cells, shown, walk, walk_by, watched, write_notebook
 from support import random_qwen, small_config, tokens
@@ -47,10 +48,10 @@ def test_the_page(browser, explorer, tmp_path):
     shown(root, (3, 1, 2))                                  # where the explorer stood
 
     # each place's pixels are those of frame(), which is no constant picture
-    pixels = walk(root, PLACES, LAYERS)
-    expected = np.stack([explorer.frame(*place) for place in PLACES])
+    drawn = walk(root, PLACES, LAYERS)
+    expected = np.stack([pixels.state(explorer, *place) for place in PLACES])
     assert len({picture.tobytes() for picture in expected}) > 0.9 * len(PLACES)
-    assert np.array_equal(pixels, expected)
+    assert np.array_equal(drawn, expected)
 
     # keys
     walk(root, [(3, 1, 2)], LAYERS)
@@ -73,7 +74,7 @@ def test_the_page(browser, explorer, tmp_path):
     for key, on in (("f", (0, 1, 1)), ("e", (0, 0, 1)), ("w", (0, 0, 0)), ("f", (1, 0, 0))):
         stage.press(key)
         asked(root, -1, *on)
-        sums = explorer.frame(6, 2, HEADS - 1, **dict(zip(("decayed", "erased", "written"), map(bool, on))))
+        sums = pixels.state(explorer, 6, 2, HEADS - 1, **dict(zip(("decayed", "erased", "written"), map(bool, on))))
         assert np.array_equal(walk(root, [(6, 2, HEADS - 1)], LAYERS)[0], sums)
         assert root.locator("[data-switch=written]").is_checked() == bool(on[2])
     assert root.locator(".veil:visible").count() == 2
@@ -84,10 +85,10 @@ def test_the_page(browser, explorer, tmp_path):
     # asking with the key of another token: a click, keys, and what is said
     page.locator("[data-token='2']").click()
     asked(root, 2)
-    strips = np.stack([explorer.answers_frame(2, *place) for place in PLACES])
+    strips = np.stack([pixels.state_answers(explorer, 2, *place) for place in PLACES])
     assert np.array_equal(walk_by(root, steps(PLACES), "canvas.strips"), strips)
     walk(root, [(6, 2, HEADS - 1)], LAYERS)
-    given = explorer.answers(2, 6, 2, HEADS - 1)["cosines"][0]
+    given = pixels.answers(explorer, 2, 6, 2, HEADS - 1)["cosines"][0]
     told = [cell.get_attribute("data-match").split() for cell in page.locator(".cell").all()[:7]]
     assert np.allclose(np.array(told, float).T, given, atol=1e-4)
     best = [explorer.trace.tokens[i] for i in given.argmax(-1)]
@@ -102,7 +103,7 @@ def test_the_page(browser, explorer, tmp_path):
     stage.press("Escape")
     asked(root, -1)
     assert np.array_equal(walk_by(root, steps(PLACES[-2:]), "canvas.strips"),
-                          np.stack([explorer.answers_frame(-1, *place) for place in PLACES[-2:]]))
+                          np.stack([pixels.state_answers(explorer, -1, *place) for place in PLACES[-2:]]))
     walk(root, [(6, 2, HEADS - 1)], LAYERS)
 
     # what is said, in numbers
@@ -113,7 +114,7 @@ def test_the_page(browser, explorer, tmp_path):
     recall = [float(cell.get_attribute("data-recall")) for cell in page.locator(".cell").all()[:7]]
     assert np.allclose(recall, memory.answers(6, 5).cosine, atol=1e-4)
     box = page.locator("canvas.states").bounding_box()
-    cell = box["width"] / pixels.shape[2]
+    cell = box["width"] / drawn.shape[2]
     page.mouse.move(box["x"] + 2.5 * cell, box["y"] + 7.5 * cell)
     number = page.locator(".pointed b").inner_text().replace("−", "-")
     assert float(number) == pytest.approx(memory.state(6, 5)[7, 2].item(), abs=2e-6)
@@ -121,7 +122,7 @@ def test_the_page(browser, explorer, tmp_path):
     # light and dark
     page.emulate_media(color_scheme="dark")
     shown(root, (6, 2, HEADS - 1), "dark")
-    dark = np.stack([explorer.frame(*place, dark=True) for place in PLACES[-3:]])
+    dark = np.stack([pixels.state(explorer, *place, dark=True) for place in PLACES[-3:]])
     assert np.array_equal(walk(root, PLACES[-3:], LAYERS), dark)
     assert root.evaluate("root => getComputedStyle(root).backgroundColor") == "rgb(22, 24, 29)"
 
@@ -153,15 +154,15 @@ def test_two_texts_side_by_side(browser, tmp_path):
     page.goto(both.to_html(tmp_path / "two.html").as_uri())
     root = page.locator(".minqwen-state")
     shown(root, (2, 1, 4))
-    assert np.array_equal(walk(root, PLACES, LAYERS), np.stack([both.frame(*place) for place in PLACES]))
+    assert np.array_equal(walk(root, PLACES, LAYERS), np.stack([pixels.state(both, *place) for place in PLACES]))
     page.locator(f"[data-token='{T + 1}']").click()         # the second token of the second text
     asked(root, T + 1)
-    strips = np.stack([both.answers_frame(T + 1, *place) for place in PLACES])
+    strips = np.stack([pixels.state_answers(both, T + 1, *place) for place in PLACES])
     assert np.array_equal(walk_by(root, steps(PLACES), "canvas.strips"), strips)
     root.locator(".stage").press("e")
     asked(root, T + 1, 1, 0, 1)
     assert np.array_equal(walk(root, PLACES[:4], LAYERS),
-                          np.stack([both.frame(*place, erased=False) for place in PLACES[:4]]))
+                          np.stack([pixels.state(both, *place, erased=False) for place in PLACES[:4]]))
     assert strangers == [] and errors == []
 
 
@@ -176,17 +177,17 @@ def test_memories_of_an_official_size(browser, tmp_path):
     root = page.locator(".minqwen-state")
     places = [(t, layer, head) for t in (0, 5, 8) for layer in LAYERS for head in (3, 14)]
     at = [(place, {"layer": place[1], "head": [3, 14].index(place[2]), "token": place[0]}) for place in places]
-    assert np.array_equal(walk_by(root, at), np.stack([explorer.frame(*place) for place in places]))
+    assert np.array_equal(walk_by(root, at), np.stack([pixels.state(explorer, *place) for place in places]))
     box = page.locator("canvas.states").bounding_box()
     page.mouse.move(box["x"] + 3.5 * box["width"] / 328, box["y"] + 7.5 * box["width"] / 328)
     assert page.locator(".pointed").inner_text().startswith("memory now [key 14–15, value 6–7]")
     numbers = page.locator(".pointed b").inner_text().replace("−", "-").replace("/", " ").split()
-    assert np.allclose(np.array(numbers, float), explorer.parts(8, 2, 14)["memory"][14:16, 6:8].flat, atol=1e-6)
+    assert np.allclose(np.array(numbers, float), pixels.parts(explorer, 8, 2, 14)["memory"][14:16, 6:8].flat, atol=1e-6)
     assert "each point is the strongest of 2 × 2" in page.locator(".help").inner_text()
     assert "This page holds 6 of the model's 48 memories" in page.locator(".help").inner_text()
     root.locator(".stage").press("x")
     asked(root, -1, exact=1)
-    assert np.array_equal(walk_by(root, at), np.stack([explorer.frame(*place, exact=True) for place in places]))
+    assert np.array_equal(walk_by(root, at), np.stack([pixels.state(explorer, *place, exact=True) for place in places]))
     assert page.locator("canvas.states").bounding_box()["width"] == box["width"]
     assert strangers == [] and errors == []
 
@@ -195,11 +196,13 @@ def test_inside_jupyterlab(browser, tmp_path):
     """With pages fetched from the kernel one by one, as a large model needs it."""
     write_notebook(
         tmp_path / "explore.ipynb",
-        "import numpy as np\nfrom support import random_qwen, tokens\nfrom minqwen.widgets import StateExplorer\n"
+        "import numpy as np\nimport pixels\nfrom support import random_qwen, tokens\n"
+        "from minqwen.widgets import StateExplorer\n"
         "StateExplorer.at_once = 0\n"
         f"explorer = StateExplorer(random_qwen(), tokens(1, {T}), token=3)\n"
         f"places = [(t, layer, head) for t in range({T}) for layer in {LAYERS} for head in range({HEADS})]\n"
-        "np.savez('frames.npz', *[explorer.frame(*place, dark=dark) for dark in (False, True) for place in places])\n"
+        "frames = [pixels.state(explorer, *place, dark=dark) for dark in (False, True) for place in places]\n"
+        "np.savez('frames.npz', *frames)\n"
         "explorer",
         "broken = StateExplorer(explorer.trace)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
     )

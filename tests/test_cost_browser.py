@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pixels
 import pytest
 from browser_support import (
     a_jupyterlab,
@@ -47,9 +48,9 @@ def test_the_page(browser, explorer, tmp_path):
     root, stage = page.locator(".minqwen-cost"), page.locator(".stage")
     shown(root, HERE)                                       # where the explorer stood
 
-    # each place's pixels are those of frame(), which is no constant picture
+    # each place's pixels are those of pixels.py, which is no constant picture
     for chart in cost.CHARTS:
-        expected = np.stack([explorer.frame(chart, *place) for place in PLACES])
+        expected = np.stack([pixels.cost_chart(explorer, chart, *place) for place in PLACES])
         assert len({picture.tobytes() for picture in expected}) == len(PLACES)
         assert np.array_equal(walk(root, PLACES, chart), expected)
 
@@ -97,7 +98,7 @@ def test_the_page(browser, explorer, tmp_path):
                             ("batch", "batch of 64 rows. "), ("dtype", "float32. "), ("work", "next token. ")):
         assert root.locator(f"input[data-moves={name}]").get_attribute("aria-valuetext") == beginning + said
     assert stage.get_attribute("aria-label").endswith(said)
-    for row, cells in zip(explorer.table(*place[1:4]), page.locator("tbody tr").all(), strict=True):
+    for row, cells in zip(pixels.cost_table(explorer, *place[1:4]), page.locator("tbody tr").all(), strict=True):
         told = cells.inner_text().split("\t")
         values = list(row.values())
         assert told[0] == values[0] and told[1:4] == [readable(x) for x in values[1:4]]
@@ -112,13 +113,13 @@ def test_the_page(browser, explorer, tmp_path):
         f"attention {cost.operations(at['all attention'])}")
     press(stage, "End", "Qwen3.5-27B", 2 ** 20, 64, "float32", work)
     assert page.locator(".where").inner_text() == (
-        "Qwen3.5-27B, 64 rows, keys and values in float32; beyond the 262,144 tokens that it is made for")
+        "Qwen3.5-27B, 64 rows, float32; beyond the 262,144 tokens that it is made for")
 
     # light and dark
     page.emulate_media(color_scheme="dark")
     shown(root, ("Qwen3.5-27B", 2 ** 20, 64, "float32", work), "dark")
     for chart in cost.CHARTS:
-        dark = np.stack([explorer.frame(chart, *place, dark=True) for place in PLACES[::5]])
+        dark = np.stack([pixels.cost_chart(explorer, chart, *place, dark=True) for place in PLACES[::5]])
         assert np.array_equal(walk(root, PLACES[::5], chart), dark)
     assert root.evaluate("root => getComputedStyle(root).backgroundColor") == "rgb(22, 24, 29)"
 
@@ -152,7 +153,7 @@ def test_inside_jupyterlab(browser, explorer, tmp_path):
         root, broken = page.locator(".minqwen-cost").first, page.locator(".minqwen-cost").last
         root.scroll_into_view_if_needed()
         shown(root, HERE)
-        expected = np.stack([explorer.frame("memory", *place) for place in PLACES[::3]])
+        expected = np.stack([pixels.cost_chart(explorer, "memory", *place) for place in PLACES[::3]])
         assert np.array_equal(walk(root, PLACES[::3], "memory"), expected)
 
         # all is scrubbed without the kernel
@@ -165,7 +166,7 @@ def test_inside_jupyterlab(browser, explorer, tmp_path):
 
         go_dark(page)
         shown(root, ("Qwen3.5-0.8B", 2 ** 19, 2, "bfloat16", "prompt"), "dark")
-        dark = np.stack([explorer.frame("work", *place, dark=True) for place in PLACES[::5]])
+        dark = np.stack([pixels.cost_chart(explorer, "work", *place, dark=True) for place in PLACES[::5]])
         assert np.array_equal(walk(root, PLACES[::5], "work"), dark)
 
         broken.locator(".stage").press("ArrowUp")

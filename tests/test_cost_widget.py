@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pixels
 import pytest
 import torch
 from support import random_qwen, small_config, tokens
@@ -120,7 +121,7 @@ def test_numbers_go_by_their_axes(explorer):
 
 
 def test_table(explorer):
-    rows = explorer.table()
+    rows = pixels.cost_table(explorer)
     assert [row["size"] for row in rows] == SIZES
     here = explorer.numbers("Qwen3.5-9B")
     assert rows[3]["states"] == here["memory"]["states"]
@@ -155,7 +156,7 @@ def test_frame_at_every_place(explorer):
                     for chart in cost.CHARTS:
                         if chart == "memory" and work == "prompt" or chart == "work" and dtype == "float32":
                             continue                                    # the same once more
-                        picture = explorer.frame(chart, size, context, batch, dtype, work)
+                        picture = pixels.cost_chart(explorer, chart, size, context, batch, dtype, work)
                         assert picture.shape == (cost.HEIGHT, cost.WIDTH, 4) and picture.dtype == np.uint8
                         pictures.add(picture.tobytes())
                         costs = cost.cost(explorer.counts[size], columns, batch, dtype, work)[chart]
@@ -170,7 +171,7 @@ def test_frame_at_every_place(explorer):
                         drawn = np.flatnonzero(~np.isnan(marked))
                         assert drawn.min() == max(0, at - 1) and drawn.max() == min(cost.WIDTH - 1, at + 1)
     assert len(pictures) == 5 * 7 * (2 + 2)
-    assert not np.array_equal(explorer.frame(), explorer.frame(dark=True))
+    assert not np.array_equal(pixels.cost_chart(explorer), pixels.cost_chart(explorer, dark=True))
 
 
 def test_all_lines_are_on_their_axes(explorer):
@@ -191,12 +192,13 @@ def test_models_of_one_kind_of_layer():
     memory = explorer.numbers("linear_attention")["memory"]
     assert memory["keys and values"] == memory["all attention"] == 0 and memory["states"] > 0
     for size in alone:
-        assert explorer.frame(size=size).any()
+        assert pixels.cost_chart(explorer, size=size).any()
 
 
 def test_position(explorer):
     assert [getattr(explorer, name) for name in explorer.position] == ["Qwen3.5-4B", 4096, 2, "bfloat16", "token"]
-    assert np.array_equal(explorer.frame(), explorer.frame("memory", "Qwen3.5-4B", 4096, 2, "bfloat16", "token"))
+    there = pixels.cost_chart(explorer, "memory", "Qwen3.5-4B", 4096, 2, "bfloat16", "token")
+    assert np.array_equal(pixels.cost_chart(explorer), there)
     for wrong, match in (({"size": "Qwen3.5-3B"}, "no size 'Qwen3.5-3B' to show; there are Qwen3.5-0.8B, "),
                          ({"context": 1000}, "no context 1000 .* 256, 512, 1,024, .*1,048,576"),
                          ({"batch": 3}, "no batch 3"), ({"dtype": "int8"}, "no dtype 'int8'"),
@@ -205,8 +207,6 @@ def test_position(explorer):
             ContextCost(**wrong)
         with pytest.raises(QwenError, match=match):
             explorer.numbers(**wrong)
-    with pytest.raises(QwenError, match="no chart 'time'; there are memory, work"):
-        explorer.frame("time")
     for wrong in ({}, {"a": 1}):
         with pytest.raises(QwenError, match="Give names and configurations"):
             ContextCost(wrong)

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pixels
 import pytest
 from browser_support import (
     a_jupyterlab,
@@ -45,14 +46,14 @@ def test_the_page(browser, explorer, tmp_path):
     root, stage = page.locator(".minqwen-gates"), page.locator(".stage")
     shown(root, (3, 1, 2))                                  # where the explorer stood
 
-    # each place's pixels are those of frame() and dimensions(), which are no constant pictures
+    # each place's pixels are those of pixels.py, which are no constant pictures
     for layer in range(4):
         places = list(itertools.product(range(T), range(HEADS[layer])))
         for panel in range(PANELS[layer]):
-            expected = np.stack([explorer.frame(token, layer, head, panel) for token, head in places])
+            expected = np.stack([pixels.gate_panel(explorer, token, layer, head, panel) for token, head in places])
             assert len({picture.tobytes() for picture in expected}) > 0.5 * len(places)     # no bar, no difference
             assert np.array_equal(walk(root, layer, places, f"canvas.panel-{panel}"), expected)
-        expected = np.stack([explorer.dimensions(layer, head) for _, head in places[:6]])
+        expected = np.stack([pixels.gate_dimensions(explorer, layer, head) for _, head in places[:6]])
         assert np.array_equal(walk(root, layer, places[:6], "canvas.dims"), expected)
         assert root.locator(".panel:visible").count() == PANELS[layer] + 1
 
@@ -112,9 +113,9 @@ def test_the_page(browser, explorer, tmp_path):
     shown(root, (5, 3, 0), "dark")
     places = [(0, 0), (4, 3)]
     for panel in range(2):
-        dark = np.stack([explorer.frame(token, 3, head, panel, dark=True) for token, head in places])
+        dark = np.stack([pixels.gate_panel(explorer, token, 3, head, panel, dark=True) for token, head in places])
         assert np.array_equal(walk(root, 3, places, f"canvas.panel-{panel}", "dark"), dark)
-    dark = np.stack([explorer.dimensions(3, head, dark=True) for head in (0, 3)])
+    dark = np.stack([pixels.gate_dimensions(explorer, 3, head, dark=True) for head in (0, 3)])
     assert np.array_equal(walk(root, 3, places, "canvas.dims", "dark"), dark)
     assert root.evaluate("root => getComputedStyle(root).backgroundColor") == "rgb(22, 24, 29)"
 
@@ -142,12 +143,14 @@ def test_inside_jupyterlab(browser, tmp_path):
     """With pages fetched from the kernel one by one, as a large model needs it."""
     write_notebook(
         tmp_path / "explore.ipynb",
-        "import numpy as np\nfrom support import random_qwen, tokens\nfrom minqwen.widgets import GateExplorer\n"
+        "import numpy as np\nimport pixels\nfrom support import random_qwen, tokens\n"
+        "from minqwen.widgets import GateExplorer\n"
         "GateExplorer.at_once = 0\n"
         f"explorer = GateExplorer(random_qwen(), tokens(1, {T}), token=3, head=1)\n"
         "places = [(t, 0, h) for t in (0, 3, 8) for h in range(6)]\n"
-        "frames = [[explorer.frame(*place, 2, dark=dark) for place in places] for dark in (False, True)]\n"
-        "np.savez('frames.npz', light=frames[0], dark=frames[1], dims=[explorer.dimensions(0, h) for h in range(6)])\n"
+        "frames = [[pixels.gate_panel(explorer, *place, 2, dark=dark) for place in places] for dark in (False, True)]\n"
+        "dims = [pixels.gate_dimensions(explorer, 0, h) for h in range(6)]\n"
+        "np.savez('frames.npz', light=frames[0], dark=frames[1], dims=dims)\n"
         "print(len(explorer.pages), 'pages')\nexplorer",
         "broken = GateExplorer(explorer.trace)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
     )

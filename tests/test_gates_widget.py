@@ -4,6 +4,7 @@ import base64
 import json
 
 import numpy as np
+import pixels
 import pytest
 import torch
 from support import random_qwen, shape_of_0_8b, small_config, tokens
@@ -68,7 +69,7 @@ def test_frame_at_every_place(explorer):
             shares = gates.places(panel["name"], explorer.values(panel["name"], layer), panel["limit"]).astype(float)
             assert shares.min() >= 0 and shares.max() <= 1
             for token in range(0, T, 5):
-                picture = explorer.frame(token, layer, head, i)
+                picture = pixels.gate_panel(explorer, token, layer, head, i)
                 wide, high = T * across, H * down
                 assert picture.dtype == np.uint8
                 assert picture.shape == (high + gates.GAP + gates.BAR, wide + gates.GAP + gates.ACROSS, 4)
@@ -85,8 +86,9 @@ def test_frame_at_every_place(explorer):
                     length = bar(column, palette[255 if t == token else 140])
                     assert abs(length - shares[t, head] * gates.BAR) <= 0.5
                 assert not picture[:high, wide : wide + gates.GAP].any()
-    assert not np.array_equal(explorer.frame(3, 0, 0), explorer.frame(3, 0, 0, dark=True))
-    assert len({explorer.frame(t, 0, h, i).tobytes() for t in range(T) for h in range(6) for i in range(3)}) == T * 18
+    assert not np.array_equal(pixels.gate_panel(explorer, 3, 0, 0), pixels.gate_panel(explorer, 3, 0, 0, dark=True))
+    every = {pixels.gate_panel(explorer, t, 0, h, i).tobytes() for t in range(T) for h in range(6) for i in range(3)}
+    assert len(every) == T * 18
 
 
 def test_dimensions_at_every_place(explorer):
@@ -96,7 +98,7 @@ def test_dimensions_at_every_place(explorer):
             D = factors.shape[1]
             across, down = explorer.story["layers"][layer]["dim_cell"]
             limit = np.abs(factors).max() if signed else 1.0
-            picture = explorer.dimensions(layer, head, dark)
+            picture = pixels.gate_dimensions(explorer, layer, head, dark)
             assert picture.shape == (D * down, T * across, 4) and (picture[..., 3] == 255).all()
             cells = picture.reshape(D, down, T, across, 4)
             assert (cells == cells[:, :1, :, :1]).all()
@@ -148,22 +150,22 @@ def test_the_size_of_0_8b():
     assert [x["heads"] for x in explorer.story["layers"]] == [16, 16, 16, 8] * 6 and not explorer.story["all_here"]
     assert sum(map(len, explorer.pages.values())) + len(json.dumps(explorer.story)) < 3_000_000         # bytes
     assert len(explorer.pages) == 24 + 1 and max(len(explorer.page(f"dims {i} 7")) for i in (0, 3)) < 320_000
-    assert 3 * explorer.frame(layer=0).shape[0] < 600 > 2 * explorer.frame(layer=3).shape[0]            # pixels
-    assert explorer.frame().shape[1] < 700
+    heights = [pixels.gate_panel(explorer, layer=layer).shape[0] for layer in (0, 3)]
+    assert 3 * heights[0] < 300 > 2 * heights[1]                    # pixels
+    assert pixels.gate_panel(explorer).shape[1] < 700
 
 
 def test_position(model):
     explorer = GateExplorer(model, tokens(1, T), token=-2, head=5)
     assert [getattr(explorer, name) for name in explorer.position] == [T - 2, 0, 5]
-    assert np.array_equal(explorer.frame(), explorer.frame(T - 2, 0, 5, 0))
+    assert np.array_equal(pixels.gate_panel(explorer), pixels.gate_panel(explorer, T - 2, 0, 5))
     explorer.layer = 3                                              # which has but four heads
-    assert explorer.head == 3 and np.array_equal(explorer.dimensions(), explorer.dimensions(3, 3))
+    assert explorer.head == 3
+    assert np.array_equal(pixels.gate_dimensions(explorer), pixels.gate_dimensions(explorer, 3, 3))
     for wrong, match in (({"layer": 4}, "no layer 4 to explore; the last is 3"), ({"token": T}, "no token 14"),
                          ({"head": 6}, "no head 6 to explore; the last is 5"), ({"token": -15}, "no token -15")):
         with pytest.raises(QwenError, match=match):
             GateExplorer(model, tokens(1, T), **wrong)
-    with pytest.raises(QwenError, match="no panel 2 to explore; the last is 1"):
-        explorer.frame(panel=2)
     with pytest.raises(QwenError, match="room for 4096 tokens, but these are 4097"):
         GateExplorer(model, tokens(1, 4097))
 
@@ -177,7 +179,7 @@ def test_what_it_needs_is_told(model):
 def test_one_kind_of_layer_alone():
     for kind, panels in (("full_attention", 2), ("linear_attention", 3)):
         explorer = GateExplorer(random_qwen(small_config(layer_types=[kind] * 4)), tokens(1, 1))
-        assert all(len(x["panels"]) == panels for x in explorer.story["layers"]) and explorer.frame().any()
+        assert all(len(x["panels"]) == panels for x in explorer.story["layers"]) and pixels.gate_panel(explorer).any()
 
 
 def test_errors_in_callbacks_are_shown(model):

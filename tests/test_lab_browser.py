@@ -1,6 +1,7 @@
 """The memory lab and the chat panel in a real browser: as pages of their own, and live inside JupyterLab."""
 
 import numpy as np
+import pixels
 import pytest
 from browser_support import a_jupyterlab, run_all_cells, walk_by, watched, write_notebook
 from chat_support import byte_tokenizer
@@ -37,12 +38,12 @@ def test_the_page_of_a_lab(browser, qwen, tmp_path):
     drawn = "{at} none " + "beta,1,-1,20, gate,-1,-1,0, {theme}"
     until(root, drawn.format(at=-1, theme="light"))
     steps = [((at, "none"), {"at": at}) for at in range(NEW)]
-    assert np.array_equal(walk_by(root, steps), np.stack([lab.frame(at) for at in range(NEW)]))
-    assert len({lab.frame(at).tobytes() for at in range(NEW)}) == NEW
+    assert np.array_equal(walk_by(root, steps), np.stack([pixels.lab_bars(lab, at) for at in range(NEW)]))
+    assert len({pixels.lab_bars(lab, at).tobytes() for at in range(NEW)}) == NEW
 
     stage.press("Escape")
     until(root, drawn.format(at=-1, theme="light"))
-    assert np.array_equal(walk_by(root, [((-1, "none"), {"at": -1})])[0], lab.frame())
+    assert np.array_equal(walk_by(root, [((-1, "none"), {"at": -1})])[0], pixels.lab_bars(lab))
     page.locator("[data-at='4']").click()
     until(root, drawn.format(at=4, theme="light"))
     stage.press(".")
@@ -65,7 +66,7 @@ def test_the_page_of_a_lab(browser, qwen, tmp_path):
 
     page.emulate_media(color_scheme="dark")
     until(root, drawn.format(at=4, theme="dark"))
-    assert np.array_equal(walk_by(root, steps), np.stack([lab.frame(at, dark=True) for at in range(NEW)]))
+    assert np.array_equal(walk_by(root, steps), np.stack([pixels.lab_bars(lab, at, dark=True) for at in range(NEW)]))
     assert strangers == [] and errors == []
 
 
@@ -77,7 +78,7 @@ def test_the_page_of_a_talk(browser, qwen, tmp_path):
     page = browser.new_page()
     strangers, errors = watched(page, "file:")
     page.goto(panel.to_html(tmp_path / "chat.html").as_uri())
-    until(page.locator(".minqwen-chat"), "2 silent")
+    until(page.locator(".minqwen-chat"), "2 silent light")
     assert page.locator(".turn.you .text").inner_text() == QUESTION
     assert page.locator(".turn.model .text").inner_text() == "A <b>gold</b> key."
     assert page.locator(".turn.model .stopped").inner_text() == "stopped"
@@ -91,7 +92,7 @@ def test_the_page_of_a_talk(browser, qwen, tmp_path):
 
 LIVE = """
 import threading, time
-import numpy as np, torch, minqwen
+import numpy as np, torch, minqwen, pixels
 from chat_support import byte_tokenizer
 from support import random_qwen, small_config
 from minqwen.chat import Assistant
@@ -103,7 +104,7 @@ lab, other = (minqwen.MemoryLab(qwen, {QUESTION!r}, max_new_tokens={NEW}) for _ 
 frames = []
 for kind, layer in (("beta", -1), ("beta", 0), ("gate", -1)):
     other.kind, other.layer = kind, layer
-    frames += [other.frame(at) for at in range({NEW})]
+    frames += [pixels.lab_bars(other, at) for at in range({NEW})]
 np.savez("frames.npz", frames=frames)
 lab
 """
@@ -152,12 +153,12 @@ def test_inside_jupyterlab(browser, tmp_path):
 
         chat = page.locator(".minqwen-chat")
         chat.scroll_into_view_if_needed()
-        until(chat, "0 silent")
+        until(chat, "0 silent light")
         box = chat.locator("textarea")
         box.fill("Hi")
         box.press("Enter")
-        until(chat, "1 speaking")
-        until(chat, "2 silent")
+        until(chat, "1 speaking light")
+        until(chat, "2 silent light")
         assert box.input_value() == "" and chat.locator(".turn.model .text").inner_text() == "Hello!"
         assert chat.locator("details.thinking summary").inner_text().startswith("thoughts")
         chat.locator("[data-switch=thinking]").press(" ")
@@ -165,7 +166,7 @@ def test_inside_jupyterlab(browser, tmp_path):
         box.press("Enter")
         chat.get_by_text("One, two.").wait_for()            # it is still speaking, and half of it is there
         box.press("Escape")
-        until(chat, "4 silent")
+        until(chat, "4 silent light")
         assert chat.locator(".turn.model .stopped").inner_text() == "stopped"
         assert len(chat.locator(".turn.model .text").last.inner_text()) < 500
         assert chat.locator("details.thinking").count() == 1

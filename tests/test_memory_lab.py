@@ -2,6 +2,7 @@
 
 
 import numpy as np
+import pixels
 import pytest
 import torch
 from chat_support import byte_tokenizer
@@ -106,7 +107,7 @@ def test_frame_at_every_place(bench):
     bench.kind = "beta"
     for dark in (False, True):
         for at in range(NEW):
-            picture, place = bench.frame(at, dark), bench.result["places"][at]
+            picture, place = pixels.lab_bars(bench, at, dark), bench.result["places"][at]
             assert picture.shape == (lab.ROW * lab.ROWS, lab.WIDE, 4) and picture.dtype == np.uint8
             for i in range(lab.ROWS):
                 for (top, bottom), which, colour in zip(lab.BARS, ("before", "after"), lab.colours(dark)):
@@ -114,10 +115,10 @@ def test_frame_at_every_place(bench):
                     filled = (bar == [*colour, 255]).all(-1)
                     assert (filled == filled[0]).all() and not bar[~filled].any()
                     assert abs(filled[0].sum() / lab.WIDE - place[which][i]) <= 0.51 / lab.WIDE
-    assert np.array_equal(bench.frame(), bench.frame(bench.result["most"]))
-    assert lab.frame([1.0], [0.0])[lab.BARS[0][0]].all() and not lab.frame([1.0], [0.0])[lab.BARS[1][0]].any()
+    assert np.array_equal(pixels.lab_bars(bench), pixels.lab_bars(bench, bench.result["most"]))
+    assert pixels.bars([1.0], [0.0])[lab.BARS[0][0]].all() and not pixels.bars([1.0], [0.0])[lab.BARS[1][0]].any()
     with pytest.raises(QwenError, match="no token 6 in the answer; the last is 5"):
-        bench.frame(NEW)
+        bench.still(NEW)
 
 
 def test_a_picture_and_a_page(bench, figures, tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pixels
 import pytest
 import torch
 from browser_support import a_jupyterlab, go_dark, press, run_all_cells, shown, walk_by, watched, write_notebook
@@ -16,10 +17,10 @@ pytestmark = pytest.mark.browser
 PARTS = [1, (4, 6), 2, (2, 4, 4), 2]                        # a picture of 2 x 3 tokens, a clip of two groups of 2 x 2
 T, PICTURE, LAST = 29, range(2, 8), 28                      # `prompt` has a token before and one behind each of them
 HEADS = [6, 6, 6, 4]                                        # of three Gated DeltaNet layers and one of attention
-# every token, layer and head, each at one of the three views; all views of one head
+# every token, layer and head, each at one of the three slices; all slices of one head
 PLACES = [(token, layer, head, (token + layer + head) % 3)
           for token, layer in itertools.product(range(T), range(4)) for head in range(-1, HEADS[layer])]
-VIEWS = [(token, 2, 3, view) for token in range(T) for view in range(3)]
+SLICES = [(token, 2, 3, slice) for token in range(T) for slice in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +30,14 @@ def explorer():
         model, inputs = random_qwen(seeing_config()), prompt(PARTS)
         with trace(model) as t:
             model(**inputs)
-        yield VisionExplorer(t, token=LAST, layer=1, head=2, view=0)
+        yield VisionExplorer(t, token=LAST, layer=1, head=2, slice=0)
 
 
 def walk(root, places, signs=1, canvas="canvas.pictures"):
-    """The canvas at each (token, layer, head, view). Layers go first, as heads differ; a token takes its view along."""
-    return walk_by(root, [((*place, signs), {name: place["token layer head view".split().index(name)]
-                                             for name in ("layer", "head", "token", "view")})
-                          for place in places], canvas)
+    """The canvas at each (token, layer, head, slice). Layers go first, as heads differ; a token brings its slice."""
+    names, order = ("token", "layer", "head", "slice"), ("layer", "head", "token", "slice")
+    steps = [((*place, signs), {name: place[names.index(name)] for name in order}) for place in places]
+    return walk_by(root, steps, canvas)
 
 
 def test_the_page(browser, explorer, tmp_path):
@@ -46,14 +47,14 @@ def test_the_page(browser, explorer, tmp_path):
     root, stage = page.locator(".minqwen-vision"), page.locator(".stage")
     shown(root, (LAST, 1, 2, 0, 1))                         # where the explorer stood
 
-    # each place's pixels are those of frame(), which is no constant picture
-    places = PLACES + VIEWS
-    expected = np.stack([explorer.frame(*place) for place in places])
+    # each place's pixels are those of pixels.py, which is no constant picture
+    places = PLACES + SLICES
+    expected = np.stack([pixels.vision_slice(explorer, *place) for place in places])
     assert len({picture.tobytes() for picture in expected}) > 0.5 * len(places)     # nobody sees a picture to come
     assert np.array_equal(walk(root, places), expected)
-    tiles = np.stack([explorer.overview(token, view) for token, _, _, view in VIEWS])
-    assert len({picture.tobytes() for picture in tiles}) > 0.5 * len(VIEWS)
-    assert np.array_equal(walk(root, VIEWS, canvas="canvas.tiles"), tiles)
+    tiles = np.stack([pixels.vision_tiles(explorer, token, slice) for token, _, _, slice in SLICES])
+    assert len({picture.tobytes() for picture in tiles}) > 0.5 * len(SLICES)
+    assert np.array_equal(walk(root, SLICES, canvas="canvas.tiles"), tiles)
 
     # keys
     walk(root, [(LAST, 1, 2, 0)])
@@ -71,9 +72,12 @@ def test_the_page(browser, explorer, tmp_path):
     press(stage, "PageDown", LAST, 2, 3, 1, 1)
     press(root.locator("[data-moves=head]"), "Home", LAST, 2, -1, 1, 1)     # the mean
     press(stage, "s", LAST, 2, -1, 1, 0)                    # without signs
-    assert np.array_equal(walk(root, [(LAST, 2, -1, 1)], 0)[0], explorer.frame(LAST, 2, -1, 1, signs=False))
-    assert np.array_equal(walk(root, [(LAST, 2, -1, 1)], 0, "canvas.tiles")[0], explorer.overview(LAST, 1, signs=False))
-    assert not np.array_equal(explorer.frame(LAST, 2, -1, 1, signs=False), explorer.frame(LAST, 2, -1, 1))
+    here = LAST, 2, -1, 1
+    unsigned = pixels.vision_slice(explorer, *here, signs=False)
+    assert np.array_equal(walk(root, [here], 0)[0], unsigned)
+    tiles = walk(root, [here], 0, "canvas.tiles")[0]
+    assert np.array_equal(tiles, pixels.vision_tiles(explorer, LAST, 1, signs=False))
+    assert not np.array_equal(unsigned, pixels.vision_slice(explorer, *here))
     press(stage, "s", LAST, 2, -1, 1, 1)
     press(stage, "Home", 0, 2, -1, 1, 1)
     press(stage, "End", LAST, 2, -1, 1, 1)
@@ -83,7 +87,7 @@ def test_the_page(browser, explorer, tmp_path):
     shown(root, (8, 2, -1, 1, 1))
     page.locator(f"[data-token='{PICTURE[5]}']").click()    # its picture comes with it
     shown(root, (PICTURE[5], 2, -1, 0, 1))
-    assert np.array_equal(walk(root, [(PICTURE[5], 2, -1, 0)])[0], explorer.frame(PICTURE[5], 2, -1, 0))
+    assert np.array_equal(walk(root, [(PICTURE[5], 2, -1, 0)])[0], pixels.vision_slice(explorer, PICTURE[5], 2, -1, 0))
     page.locator(f"[data-token='{PICTURE[5]}']").click()    # and once more leads back
     shown(root, (8, 2, -1, 0, 1))
     page.locator("[data-token='28']").click()
@@ -96,15 +100,15 @@ def test_the_page(browser, explorer, tmp_path):
     press(stage, "Escape", LAST, 2, -1, 0, 1)
     tiles = page.locator("canvas.tiles").bounding_box()
     down, across = (n + vision.GAP for n in explorer.story["tile"])
-    cell = tiles["width"] / (7 * across - vision.GAP)
-    page.locator("canvas.tiles").click(position={"x": (5 * across + 9) * cell, "y": 9 * cell})      # no head 4 there
-    page.locator("canvas.tiles").click(position={"x": (2 * across + 9) * cell, "y": (2 * down + 9) * cell})
+    cell = tiles["width"] / (4 * across - vision.GAP)
+    page.locator("canvas.tiles").click(position={"x": (3 * across + 9) * cell, "y": (down + 9) * cell})      # no head 4
+    page.locator("canvas.tiles").click(position={"x": (across + 9) * cell, "y": (4 * down + 9) * cell})
     shown(root, (LAST, 1, 1, 0, 1))
 
     # what is said, in numbers
     weights, map = explorer.weights(LAST, 1, 1, 0), explorer.trace.layers[1].attention[0, 1, LAST].double()
     said = page.locator(".said").inner_text().replace("−", "-")
-    seen = [i for i in range(T) if explorer.story["tokens"][i]["view"] >= 0]
+    seen = [i for i in range(T) if explorer.story["tokens"][i]["slice"] >= 0]
     share = (map[seen].abs().sum() / map.abs().sum()).item()
     assert f"In layer 1 (delta rule), head 1, {explorer.trace.tokens[LAST]} puts {100 * share:.0f} % of its" in said
     assert root.locator("[data-moves=token]").get_attribute("aria-valuetext").startswith(f"token {T} of {T}, ")
@@ -121,7 +125,7 @@ def test_the_page(browser, explorer, tmp_path):
     # light and dark
     page.emulate_media(color_scheme="dark")
     shown(root, (LAST, 1, 1, 0, 1), "dark")
-    dark = np.stack([explorer.frame(*place, dark=True) for place in PLACES[::97]])
+    dark = np.stack([pixels.vision_slice(explorer, *place, dark=True) for place in PLACES[::97]])
     assert np.array_equal(walk(root, PLACES[::97]), dark)
     assert root.evaluate("root => getComputedStyle(root).backgroundColor") == "rgb(22, 24, 29)"
 
@@ -162,13 +166,14 @@ def test_inside_jupyterlab(browser, tmp_path):
     places = list(itertools.product((5, LAST), (1, 3), (-1, 3), range(3)))
     write_notebook(
         tmp_path / "explore.ipynb",
-        "import numpy as np, torch\nfrom support import prompt, random_qwen, seeing_config\n"
+        "import numpy as np, torch\nimport pixels\nfrom support import prompt, random_qwen, seeing_config\n"
         "from minqwen import trace\nfrom minqwen.widgets import VisionExplorer\n"
         "VisionExplorer.at_once = 0\nmodel = random_qwen(seeing_config())\n"
         f"with torch.no_grad(), trace(model) as t:\n    model(**prompt({PARTS}))\n"
-        "explorer = VisionExplorer(t, layer=0, head=1, view=0)\n"
+        "explorer = VisionExplorer(t, layer=0, head=1, slice=0)\n"
         f"places = {places}\n"
-        "np.savez('frames.npz', *[explorer.frame(*place, dark=dark) for dark in (False, True) for place in places])\n"
+        "frames = [pixels.vision_slice(explorer, *place, dark=dark) for dark in (False, True) for place in places]\n"
+        "np.savez('frames.npz', *frames)\n"
         "print(len(explorer.pages), 'pages')\nexplorer",
         "broken = VisionExplorer(t)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
     )

@@ -4,6 +4,7 @@ import base64
 from dataclasses import replace
 
 import numpy as np
+import pixels
 import pytest
 import torch
 from chat_support import TEMPLATE, byte_tokenizer
@@ -63,17 +64,17 @@ def test_weights_are_the_traces(explorer):
         map = record.attention[0].double().numpy()                                      # (heads, T, T)
         for t in range(T):
             heads = explorer._heads(t)[layer]
-            seen = explorer.story["tokens"][t]["view"] >= 0
+            seen = explorer.story["tokens"][t]["slice"] >= 0
             assert np.allclose(heads, map[:, :, t] if seen else map[:, t], atol=1e-6), (layer, t)
-        for view, places in enumerate((PICTURE, FIRST, SECOND)):
+        for slice, places in enumerate((PICTURE, FIRST, SECOND)):
             for t in (T - 1, 11, 6):
                 expected = map[:, places, t] if t == 6 else map[:, t, places]           # (heads, tokens)
                 for head in (-1, 0, 3):
                     looked = expected[head] if head >= 0 else expected.mean(0)
-                    shape = (2, 3) if view == 0 else (2, 2)
-                    assert np.allclose(explorer.weights(t, layer, head, view), looked.reshape(shape), atol=1e-6)
+                    shape = (2, 3) if slice == 0 else (2, 2)
+                    assert np.allclose(explorer.weights(t, layer, head, slice), looked.reshape(shape), atol=1e-6)
                 sizes = np.abs(expected).mean(0)
-                assert np.allclose(explorer.weights(t, layer, -1, view, signs=False).flat, sizes, atol=1e-6)
+                assert np.allclose(explorer.weights(t, layer, -1, slice, signs=False).flat, sizes, atol=1e-6)
 
 
 def test_the_row_of_a_batch(model):
@@ -85,10 +86,10 @@ def test_the_row_of_a_batch(model):
     for row in range(3):
         explorer = VisionExplorer(t, row=row)
         ids = whole["input_ids"][row][t.valid[row]]
-        views = explorer.story["views"]
-        assert [ids[view["tokens"]].unique().item() for view in views] == [
-            IMAGE if view["kind"] == "picture" else VIDEO for view in views]
-        assert sorted(sum((view["tokens"] for view in views), [])) == [
+        slices = explorer.story["slices"]
+        assert [ids[slice["tokens"]].unique().item() for slice in slices] == [
+            IMAGE if slice["kind"] == "picture" else VIDEO for slice in slices]
+        assert sorted(sum((slice["tokens"] for slice in slices), [])) == [
             i for i, id in enumerate(ids.tolist()) if id in (IMAGE, VIDEO)]
         alone = {"input_ids": ids[None]}
         for name, grid, mine in (("pixel_values", "image_grid_thw", ([0], [1, 2], [3])),
@@ -100,10 +101,10 @@ def test_the_row_of_a_batch(model):
             model(**alone)
         lonely = VisionExplorer(single)
         assert lonely.story == explorer.story
-        for view in range(len(views)):
-            assert np.array_equal(lonely._frames[view], explorer._frames[view])
+        for slice in range(len(slices)):
+            assert np.array_equal(lonely._frames[slice], explorer._frames[slice])
             for layer in range(4):
-                assert np.allclose(lonely.weights(layer=layer, view=view), explorer.weights(layer=layer, view=view),
+                assert np.allclose(lonely.weights(layer=layer, slice=slice), explorer.weights(layer=layer, slice=slice),
                                    atol=1e-5)
 
 
@@ -116,7 +117,7 @@ def test_a_conversation_that_was_going_on(model):
     explorer, map = VisionExplorer(t, layer=3, head=1), t.layers[3].attention[0, 1].double()
     last = inputs["input_ids"].shape[1] - 1
     assert map.shape == (last + 1, last + 6)
-    places = explorer.story["views"][0]["tokens"]
+    places = explorer.story["slices"][0]["tokens"]
     assert np.allclose(explorer.weights().flat, map[last, 5:][places], atol=1e-6)
     assert np.allclose(explorer.weights(token=places[2]).flat, map[places, 5 + places[2]], atol=1e-6)
 
@@ -133,11 +134,12 @@ def test_frame_shows_each_token_in_its_place(model, dark):
     images = Processor(Settings(shortest_edge=64, patch_size=4)).images([picture])
     t = traced(model, [1, (4, 6), 2], pixel_values=images.pixel_values, image_grid_thw=images.grid_thw)
     explorer, palette = VisionExplorer(t), plots.diverging(dark)
-    assert explorer.story["views"][0]["zoom"] == 16                                         # 24 pixels become 384
+    assert explorer.story["slices"][0]["zoom"] == 16                                         # 24 pixels become 384
     height, width, step = explorer.story["size"]
     assert (height, width, step) == (256, 784, 400)
     for layer, head, token in ((0, 0, 10), (2, -1, 10), (3, 3, 10), (1, 5, 4)):
-        frame, weights = explorer.frame(token, layer, head, dark=dark), explorer.weights(token, layer, head).flatten()
+        frame = pixels.vision_slice(explorer, token, layer, head, dark=dark)
+        weights = explorer.weights(token, layer, head).flatten()
         assert frame.shape == (height, width, 4) and frame.dtype == np.uint8
         map = t.layers[layer].attention[0].double().numpy()
         map = map[:, :, token] if token == 4 else map[:, token]
@@ -157,21 +159,21 @@ def test_frame_shows_each_token_in_its_place(model, dark):
                 edge = frame[y + 64, left + x : left + x + 3, :3].tolist()
                 assert (edge == [[*ink], [*ink], [*paper]]) == (token == 4 and at == 2)
         assert not frame[:, 384:400].any()                                                  # transparent in between
-    line, patch, inside = (explorer.frame(10)[100, x, :3].astype(int) for x in (128, 64, 100))
+    line, patch, inside = (pixels.vision_slice(explorer, 10)[100, x, :3].astype(int) for x in (128, 64, 100))
     assert np.abs(line - inside).sum() > np.abs(patch - inside).sum() > 0                   # bold and thin lines
 
 
 def test_overview(explorer):
     """One tile for each layer and head, its layer's kind on one scale."""
-    picture, palette = explorer.overview(T - 1, 0), plots.diverging()
-    (high, wide), unit = explorer.story["tile"], explorer.story["views"][0]["unit"]
-    assert picture.shape == (4 * (high + 4) - 4, 7 * (wide + 4) - 4, 4) and (high, wide, unit) == (40, 40, 13)
+    picture, palette = pixels.vision_tiles(explorer, T - 1, 0), plots.diverging()
+    (high, wide), unit = explorer.story["tile"], explorer.story["slices"][0]["unit"]
+    assert picture.shape == (7 * (high + 4) - 4, 4 * (wide + 4) - 4, 4) and (high, wide, unit) == (40, 40, 13)
     maps = [record.attention[0, :, T - 1].double().numpy() for record in explorer.trace.layers]
     seen = [*PICTURE, *FIRST, *SECOND]
     limits = [max(np.abs(map[:, seen]).max() for map in maps[:3])] * 3 + [np.abs(maps[3][:, seen]).max()]
     for layer, map in enumerate(maps):
         for head in range(-1, 6):
-            y, x = (3 - layer) * 44, (head + 1) * 44
+            y, x = (5 - head) * 44, layer * 44
             tile = picture[y : y + 26, x : x + 39]
             if head >= len(map):
                 assert not tile.any()
@@ -181,11 +183,12 @@ def test_overview(explorer):
             assert np.abs(tile[6::13, 6::13, :3].astype(int) - palette[shade]).max() <= 6
             assert (tile == tile[6::13, 6::13].repeat(13, 0).repeat(13, 1)).all()
     # of a piece of a picture: the strongest look from the text behind it
-    picture = explorer.overview(PICTURE[1], 0)
+    picture = pixels.vision_tiles(explorer, PICTURE[1], 0)
     later = [t for t in range(PICTURE[1] + 1, T) if t not in seen]
     maps = [record.attention[0, :, later, PICTURE[1]].double().numpy() for record in explorer.trace.layers]
     top = maps[3][2][np.abs(maps[3][2]).argmax()] / np.abs(maps[3]).max()
-    tile, colour = picture[:26, 3 * 44 : 3 * 44 + 39], palette[int(np.floor(top * 127 + 128.5))].astype(int)
+    colour = palette[int(np.floor(top * 127 + 128.5))].astype(int)
+    tile = picture[3 * 44 : 3 * 44 + 26, 3 * 44 : 3 * 44 + 39]
     assert (tile == tile[0, 0]).all() and np.abs(tile[0, 0, :3] - colour).max() <= 6
 
 
@@ -210,20 +213,20 @@ def test_a_chat():
     parts = [{"type": "video", "video": film}, {"type": "text", "text": "and "}, {"type": "image", "image": still}]
     messages = [{"role": "user", "content": parts}]
     explorer = VisionExplorer(qwen, messages)
-    assert [(v["kind"], v["group"], v["rows"], v["columns"]) for v in explorer.story["views"]] == [
+    assert [(v["kind"], v["slice"], v["rows"], v["columns"]) for v in explorer.story["slices"]] == [
         ("clip", 0, 2, 3), ("clip", 1, 2, 3), ("picture", 0, 4, 3)]
     assert np.array_equal(explorer._frames[0], film[:2]) and np.array_equal(explorer._frames[1], film[2:])
     assert np.array_equal(explorer._frames[2], [still, still])                          # beside a clip: its whole slice
     tokens = explorer.story["tokens"]
-    assert "".join(token["text"] for token in tokens if token["view"] < 0).count("<|vision_start|>") == 3
-    assert all(token["special"] for token in tokens if token["view"] >= 0)
+    assert "".join(token["text"] for token in tokens if token["slice"] < 0).count("<|vision_start|>") == 3
+    assert all(token["special"] for token in tokens if token["slice"] >= 0)
 
     with trace(qwen) as t:
         qwen.chat(messages, max_new_tokens=3, prefill_chunk=10)
     answer = VisionExplorer(t)
     assert answer.story["tokens"][: len(tokens)] == tokens and len(answer.story["tokens"]) == len(tokens) + 2
     for layer in range(4):
-        before, alone = answer.weights(len(tokens) - 1, layer, -1, 2), explorer.weights(layer=layer, view=2)
+        before, alone = answer.weights(len(tokens) - 1, layer, -1, 2), explorer.weights(layer=layer, slice=2)
         assert np.allclose(before, alone, atol=1e-5)
 
 
@@ -232,9 +235,9 @@ def test_where_it_begins(model):
     explorer = VisionExplorer(t)
     assert (explorer.token, explorer.layer, explorer.head, explorer.signs) == (T - 1, 3, -1, True)
     look = t.layers[3].attention[0, :, T - 1].mean(0)
-    assert explorer.view == int(np.argmax([look[list(places)].sum() for places in (PICTURE, FIRST, SECOND)]))
-    assert VisionExplorer(t, token=SECOND[0]).view == 2
-    assert VisionExplorer(t, token=-2, layer=1, head=5, view=1).position == ("token", "layer", "head", "view", "signs")
+    assert explorer.slice == int(np.argmax([look[list(places)].sum() for places in (PICTURE, FIRST, SECOND)]))
+    assert VisionExplorer(t, token=SECOND[0]).slice == 2
+    assert VisionExplorer(t, slice=1).position == ("token", "layer", "head", "slice", "signs")
     several = random_qwen(seeing_config(num_hidden_layers=8))
     t = traced(several, PARTS)
     shares = {i: t.layers[i].attention[0, :, -1][:, [*PICTURE, *FIRST, *SECOND]].sum().item() for i in (3, 7)}
@@ -246,31 +249,31 @@ def test_where_it_begins(model):
 def test_pages_come_at_once_if_they_are_small(model, monkeypatch):
     t = traced(model, PARTS)
     small = VisionExplorer(t)
-    assert set(small.pages) == {*(f"token {i}" for i in range(T)), "view 0", "view 1", "view 2"}
+    assert set(small.pages) == {*(f"token {i}" for i in range(T)), "slice 0", "slice 1", "slice 2"}
     assert small.story["all_here"] and len(small.pages["token 3"]) == small.story["token_bytes"] == 4 * T * (3 * 6 + 4)
     monkeypatch.setattr(VisionExplorer, "at_once", sum(map(len, small.pages.values())) - 1)
-    large = VisionExplorer(t, token=9, view=2)
-    assert set(large.pages) == {"token 9", "view 2"} and not large.story["all_here"]
+    large = VisionExplorer(t, token=9, slice=2)
+    assert set(large.pages) == {"token 9", "slice 2"} and not large.story["all_here"]
     sent = []
     monkeypatch.setattr(large, "send", lambda message, buffers: sent.append((message, buffers)))
-    for name in ("token 5", "view 0"):
+    for name in ("token 5", "slice 0"):
         large._handle_custom_msg({"want": name}, [])
         assert sent.pop() == ({"page": name}, [small.pages[name]])
 
 
 def test_position(model, explorer):
-    moved = VisionExplorer(explorer.trace, token=-2, layer=1, head=5, view=1)
-    assert np.array_equal(moved.frame(), moved.frame(T - 2, 1, 5, 1, True))
+    moved = VisionExplorer(explorer.trace, token=-2, layer=1, head=5, slice=1)
+    assert np.array_equal(pixels.vision_slice(moved), pixels.vision_slice(moved, T - 2, 1, 5, 1, True))
     moved.layer = 3                                                                         # where there are four heads
     assert moved.head == 3
     move(moved, head=5, layer=0)
     assert (moved.layer, moved.head) == (0, 5) and moved.problem == ""
     for where, message in (({"layer": 4}, "no layer 4 to explore; the last is 3"), ({"token": T}, "no token 29"),
                            ({"head": -2}, r"no head -2 to explore; the last is 3 \(-1 is the mean of all\)"),
-                           ({"view": 3}, "no view 3 to explore; the last is 2"),
+                           ({"slice": 3}, "no slice 3 to explore; the last is 2"),
                            ({"layer": 3, "head": 4}, "no head 4")):
         with pytest.raises(QwenError, match=message):
-            explorer.frame(**where)
+            explorer.weights(**where)
         with pytest.raises(QwenError, match=message):
             VisionExplorer(explorer.trace, **where)
     with pytest.raises(QwenError, match="no token -30"):
@@ -290,21 +293,21 @@ def test_what_it_needs_is_told(model, explorer):
 
 def test_errors_in_callbacks_are_shown(model, explorer):
     broken = VisionExplorer(explorer.trace)
-    broken.observe(lambda change: 1 / 0, "view")
-    view = (broken.view + 1) % 3
-    move(broken, view=view)
-    assert broken.problem == "ZeroDivisionError: division by zero" and broken.view == view
+    broken.observe(lambda change: 1 / 0, "slice")
+    slice = (broken.slice + 1) % 3
+    move(broken, slice=slice)
+    assert broken.problem == "ZeroDivisionError: division by zero" and broken.slice == slice
     broken._handle_custom_msg({"want": "token 99"}, [])
     assert broken.problem.startswith("IndexError")
 
 
 def test_in_a_notebook(explorer):
-    assert in_a_notebook(explorer) == "VisionExplorer(29 tokens, 1 pictures and 1 clips in 3 views, 4 layers)"
+    assert in_a_notebook(explorer) == "VisionExplorer(29 tokens, 1 pictures and 1 clips in 3 slices, 4 layers)"
 
 
 def test_picture_is_described(explorer, figures):
-    explorer.picture(token=T - 1, layer=1, head=2, view=0)
-    explorer.picture(token=PICTURE[3], layer=3, head=-1, view=1, alt="Mine.")
+    explorer.picture(token=T - 1, layer=1, head=2, slice=0)
+    explorer.picture(token=PICTURE[3], layer=3, head=-1, slice=1, alt="Mine.")
     (figure, alt), (other, mine) = figures
     assert alt.startswith("A picture with its 2 x 3 tokens numbered") and "layer 1, head 2, token 29 of 29" in alt
     assert mine == "Mine."
@@ -319,7 +322,7 @@ def test_page_holds_everything(explorer, tmp_path):
     assert kept["story"]["stops"] == list(range(T)) and len(kept["pages"]) == T + 3
     assert [kept[name] for name in explorer.position] == [getattr(explorer, name) for name in explorer.position]
     assert base64.b64decode(kept["pages"]["token 7"]) == explorer.page("token 7")
-    assert base64.b64decode(kept["pages"]["view 2"]) == explorer._frames[2].tobytes()
+    assert base64.b64decode(kept["pages"]["slice 2"]) == explorer._frames[2].tobytes()
 
     kept = kept_in(explorer.to_html(tmp_path / "less.html", tokens=[4, -3]))
     assert kept["story"]["stops"] == [4, T - 3] and kept["token"] == T - 3 and len(kept["pages"]) == 5

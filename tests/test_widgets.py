@@ -3,6 +3,7 @@
 import base64
 
 import numpy as np
+import pixels
 import pytest
 import torch
 from support import random_qwen, small_config, tokens
@@ -11,7 +12,7 @@ from widget_support import in_a_notebook, kept_in, move
 from minqwen import plots
 from minqwen.errors import QwenError
 from minqwen.trace import trace
-from minqwen.widgets import StateExplorer, state
+from minqwen.widgets import StateExplorer
 
 T = 14
 
@@ -40,8 +41,11 @@ def test_every_step_is_the_traces(explorer):
     for record in explorer.trace.delta_layers:
         for head in range(6):
             for t in range(T):
-                parts = explorer.parts(t, record.index, head)
+                parts = pixels.parts(explorer, t, record.index, head)
                 mine = {name: torch.tensor(x, dtype=torch.float32) for name, x in parts.items()}
+                own = explorer.parts(t, record.index, head)
+                torch.testing.assert_close(own["memory"], own["decayed"] - own["erased"] + own["written"])
+                torch.testing.assert_close(own["erased"], record.erase(t, head))
                 torch.testing.assert_close(mine["memory"], record.state(t, head))
                 torch.testing.assert_close(mine["decayed"], record.decayed(t, head))
                 torch.testing.assert_close(mine["erased"], record.erase(t, head))
@@ -51,9 +55,9 @@ def test_every_step_is_the_traces(explorer):
                 torch.testing.assert_close(mine["now"], record.answers(t, head).values[-1])
 
 
-@pytest.mark.parametrize("off", [("decayed",), ("erased",), ("written",), ("erased", "written"), state.PARTS])
+@pytest.mark.parametrize("off", [("decayed",), ("erased",), ("written",), ("erased", "written"), pixels.PARTS])
 def test_the_sum_of_what_is_on(explorer, off):
-    parts, whole = explorer.parts(5, 1, 3, **dict.fromkeys(off, False)), explorer.parts(5, 1, 3)
+    parts, whole = pixels.parts(explorer, 5, 1, 3, **dict.fromkeys(off, False)), pixels.parts(explorer, 5, 1, 3)
     signed = {"decayed": whole["decayed"], "erased": -whole["erased"], "written": whole["written"]}
     expected = sum(x for name, x in signed.items() if name not in off)
     assert np.allclose(parts["memory"], expected) and not np.allclose(parts["memory"], whole["memory"])
@@ -65,15 +69,15 @@ def test_what_a_token_is_answered(explorer):
     """Before and after the step, for every key of the text: also for those that are still to come."""
     record = explorer.trace.layers[1]
     for asked, t in ((2, 7), (7, 7), (11, 7), (-1, 7)):
-        given, key = explorer.answers(asked, t, 1, 4), record.k[0, 7 if asked == -1 else asked, 4 // 3]
+        given, key = pixels.answers(explorer, asked, t, 1, 4), record.k[0, 7 if asked == -1 else asked, 4 // 3]
         torch.testing.assert_close(torch.tensor(given["before"][0]).float(), record.state(6, 4).T @ key)
         torch.testing.assert_close(torch.tensor(given["after"][0]).float(), record.state(7, 4).T @ key)
         assert np.allclose(given["value"], record.v[0, 7 if asked == -1 else asked, 4])
         after = record.v[0, :8, 4] @ (record.state(7, 4).T @ key)
         lengths = record.v[0, :8, 4].norm(dim=-1) * (record.state(7, 4).T @ key).norm()
         assert given["cosines"][0].shape == (2, 8) and np.allclose(given["cosines"][0][1], after / lengths, atol=1e-5)
-    assert not explorer.answers(3, 0, 1, 4)["before"].any()                 # an empty memory answers nothing
-    unerased = explorer.answers(2, 7, 1, 4, erased=False)["after"][0]
+    assert not pixels.answers(explorer, 3, 0, 1, 4)["before"].any()                 # an empty memory answers nothing
+    unerased = pixels.answers(explorer, 2, 7, 1, 4, erased=False)["after"][0]
     kept = record.state(7, 4) + record.erase(7, 4)
     torch.testing.assert_close(torch.tensor(unerased).float(), kept.T @ record.k[0, 2, 1])
 
@@ -86,11 +90,13 @@ def test_two_texts(model):
     assert repr(both) == "StateExplorer(14 and 10 tokens, 3 Gated DeltaNet layers, 6 heads of 16 x 24)"
     one, two = (trace(model).run(ids).layers[2] for ids in (first, second))
     for t in range(T):
-        parts, there = both.parts(t), min(t, T - 5)
+        parts, there = pixels.parts(both, t), min(t, T - 5)
+        own = [both.parts(t, second=second)["memory"] for second in (False, True)]
+        torch.testing.assert_close(own, [one.state(t, 5), two.state(there, 5)], rtol=0, atol=0)
         torch.testing.assert_close(torch.tensor(parts["first"]).float(), one.state(t, 5))
         torch.testing.assert_close(torch.tensor(parts["second"]).float(), two.state(there, 5))
         assert np.array_equal(parts["difference"], parts["first"] - parts["second"])
-        given = both.answers(T + 3, t)                                      # the fourth token of the second text
+        given = pixels.answers(both, T + 3, t)                              # the second text's fourth token
         for i, (record, reached) in enumerate(((one, t), (two, there))):
             torch.testing.assert_close(torch.tensor(given["after"][i]).float(),
                                        record.state(reached, 5).T @ two.k[0, 3, 5 // 3])
@@ -109,7 +115,7 @@ def test_a_conversation_that_was_going_on(model):
     t = begun(model)
     explorer = StateExplorer(t, row=1)
     assert not explorer.story["texts"][0]["begins_empty"]
-    memory = explorer.parts(layer=2, head=4)["memory"]
+    memory = pixels.parts(explorer, layer=2, head=4)["memory"]
     torch.testing.assert_close(torch.tensor(memory).float(), t.layers[2].state(-1, 4, row=1))
 
 
@@ -121,18 +127,8 @@ def test_padding_is_left_out(model):
     padded, alone = StateExplorer(t, token=3), StateExplorer(model, ids[:1, 6:], token=3)
     assert padded.story == alone.story
     for token in range(T - 6):
-        mine, theirs = (explorer.parts(token, 1, 5)["memory"] for explorer in (padded, alone))
+        mine, theirs = (pixels.parts(explorer, token, 1, 5)["memory"] for explorer in (padded, alone))
         assert np.allclose(mine, theirs, atol=1e-5)
-
-
-def test_few_states_are_kept_of_a_long_text(explorer, monkeypatch):
-    """Whichever way one goes, forwards, backwards or about, the states are the same."""
-    monkeypatch.setattr(state, "KEPT", 4 * 16 * 24 * 8)
-    few = StateExplorer(explorer.trace)
-    for t in (13, 2, 7, 0, 12, *range(T)):
-        assert np.array_equal(few.parts(t, 1, 2)["memory"], explorer.parts(t, 1, 2)["memory"])
-    (memory,), _ = few._follow(1, 2)
-    assert memory.stride == 4 and len(memory.kept) == 4
 
 
 def shades(picture):
@@ -147,12 +143,12 @@ def test_frame_at_every_place(model, texts, block):
     """Each part stands in its place, coloured by its number: of a block of cells, by the strongest of them."""
     explorer = StateExplorer(model, tokens(1, T), tokens(1, T, seed=2) if texts == 2 else None)
     explorer.story = explorer.story | {"block": block}
-    height, width, places = state.layout(-(-16 // block), -(-24 // block), texts)
+    height, width, places = pixels.layout(-(-16 // block), -(-24 // block), texts)
     for layer in (0, 1, 2):
         for head in range(6):
-            _, limits = explorer._follow(layer, head)
+            _, limits = pixels.memories(explorer, layer, head)
             for t in range(0, T, 3):
-                picture, parts = explorer.frame(t, layer, head), explorer.parts(t, layer, head)
+                picture, parts = pixels.state(explorer, t, layer, head), pixels.parts(explorer, t, layer, head)
                 assert picture.shape == (height, width, 4) and picture.dtype == np.uint8
                 drawn = np.zeros((height, width), bool)
                 for name, scale, x, y, down, across in places:
@@ -166,16 +162,16 @@ def test_frame_at_every_place(model, texts, block):
                     expected = np.kron(points, np.ones((down, across))).clip(-limits[scale], limits[scale])
                     assert np.abs(number - expected).max() < limits[scale] / 80     # neighbours may share a colour
                 assert np.array_equal(picture[..., 3], drawn * 255)
-    assert not np.array_equal(explorer.frame(3, 0, 0), explorer.frame(3, 0, 0, dark=True))
-    assert np.array_equal(explorer.frame(3, 0, 0), explorer.frame(3, 0, 0, exact=True)) == (block == 1)
+    assert not np.array_equal(pixels.state(explorer, 3, 0, 0), pixels.state(explorer, 3, 0, 0, dark=True))
+    assert np.array_equal(pixels.state(explorer, 3, 0, 0), pixels.state(explorer, 3, 0, 0, exact=True)) == (block == 1)
 
 
 @pytest.mark.parametrize("asked", [-1, 4, 11])
 def test_frame_of_the_answers(explorer, asked):
-    height, width, places = state.answers_layout(16, 24, ["0 before", "0 after", "value"])
+    height, width, places = pixels.answers_layout(16, 24, ["0 before", "0 after", "value"])
     for t in range(T):
-        picture, given = explorer.answers_frame(asked, t, 2, 1), explorer.answers(asked, t, 2, 1)
-        limit = explorer._follow(2, 1)[1]["value"]
+        picture, given = pixels.state_answers(explorer, asked, t, 2, 1), pixels.answers(explorer, asked, t, 2, 1)
+        limit = pixels.memories(explorer, 2, 1)[1]["value"]
         assert picture.shape == (height, width, 4) == (8, 24, 4)
         for (_, _, _, y, down, _), vector in zip(places, (given["before"][0], given["after"][0], given["value"])):
             number = (shades(picture[y : y + down]) - 128) / 127 * limit
@@ -184,14 +180,15 @@ def test_frame_of_the_answers(explorer, asked):
 
 
 def test_large_heads_have_large_units():
-    height, width, places = state.layout(128, 128)
+    height, width, places = pixels.layout(128, 128)
     assert (height, width) == (152, 4 * 128 + 3 * 48) and max(place[4] for place in places) == 16
 
 
 def test_colours_keep_to_zero_and_to_their_limits():
-    parts = state.step(np.zeros((2, 2)), np.array([1.0, 0.0]), np.array([5.0, -5.0]), 1.0, 1.0)
+    written = np.array([[1.0, 0.0]]), np.array([[5.0, -5.0]]), np.ones(1), np.ones(1)       # a key, a value, the gates
+    parts = pixels.Memory(*written, np.zeros((2, 2))).step(0)
     limits = {"memory": 1.0, "key": 1.0, "value": 1.0}
-    picture = state.frame(parts, limits, plots.diverging(), state.layout(2, 2))
+    picture = pixels.put_together(parts | {"now": parts["value"]}, limits, plots.diverging(), pixels.layout(2, 2), 1)
     low, zero, high = plots.diverging()[[1, 128, 255]].tolist()
     assert picture[0, :2, :3].tolist() == [high, low] and picture[1, :2, :3].tolist() == [zero, zero]
 
@@ -217,23 +214,23 @@ def test_at_the_size_of_an_official_model():
     explorer = StateExplorer(random_qwen(config), tokens(1, 60), layer=22, head=9)
     assert len(explorer.page_names()) == 18 * 16 and list(explorer.pages) == ["22 9"]
     assert explorer.story["page_bytes"] == 4 * (60 * (128 + 128 + 2) + 3) == len(explorer.pages["22 9"])
-    assert explorer.story["block"] == 2 and explorer.frame().shape == (64 + 12, 4 * 64 + 3 * 24, 4)
-    assert explorer.frame(exact=True).shape == (152, 656, 4)
+    assert explorer.story["block"] == 2 and pixels.state(explorer).shape == (64 + 12, 4 * 64 + 3 * 24, 4)
+    assert pixels.state(explorer, exact=True).shape == (152, 656, 4)
     record = explorer.trace.layers[22]
-    memory = torch.tensor(explorer.parts()["memory"]).float()
+    memory = torch.tensor(pixels.parts(explorer)["memory"]).float()
     torch.testing.assert_close(memory, record.state(-1, 9), atol=1e-5, rtol=1e-4)
 
 
 def test_position(model):
     explorer = StateExplorer(model, tokens(1, T), token=-2, head=3)
     assert (explorer.token, explorer.layer, explorer.head) == (T - 2, 0, 3)
-    assert np.array_equal(explorer.frame(), explorer.frame(T - 2, 0, 3))
+    assert np.array_equal(pixels.state(explorer), pixels.state(explorer, T - 2, 0, 3))
     explorer.layer = 2
-    assert np.array_equal(explorer.frame(), explorer.frame(layer=2))
+    assert np.array_equal(pixels.state(explorer), pixels.state(explorer, layer=2))
     with pytest.raises(QwenError, match=r"no layer 3 to explore; Gated DeltaNet layers are \[0, 1, 2\]"):
         explorer.layer = 3
     with pytest.raises(QwenError, match="no token 14 to explore; the last is 13"):
-        explorer.frame(token=T)
+        explorer.parts(token=T)
     with pytest.raises(QwenError, match="no head 6"):
         StateExplorer(model, tokens(1, T), head=6)
     with pytest.raises(QwenError, match="no token -15"):
@@ -271,7 +268,7 @@ def test_picture_is_described(explorer, model, figures):
     both.picture(token=4, layer=1, head=2)
     figure, alt = figures[-1]
     assert "their difference" in alt
-    assert np.array_equal(figure.axes[2].images[0].get_array(), np.float32(both.parts(4, 1, 2)["difference"]))
+    assert np.allclose(figure.axes[2].images[0].get_array(), pixels.parts(both, 4, 1, 2)["difference"], atol=1e-6)
 
 
 class Letters:

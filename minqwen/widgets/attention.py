@@ -4,7 +4,7 @@ An attention layer's map holds softmax weights, from 0 to 1. A Gated DeltaNet la
 effective attention, the exact token-to-token matrix that the unrolled delta rule amounts to, with signs.
 
 Of every map the browser first gets a thumbnail, at most as wide as its tile, in which a pixel stands for the strongest
-weight of its block; and of the map that is opened all numbers. It colours them as `frame` does, pixel for pixel.
+weight of its block; and of the map that is opened all numbers.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ from ..trace import AttentionRecord, DeltaRecord
 from . import stills
 from .explorer import LayerExplorer, in_base64, sources
 
-SIDE, CELL = 600, 28                            # pixels: the largest side of an opened map, and of one of its cells
-GRID_WIDTH, GRID_HEIGHT, TILE, GAP = 832, 900, 96, 4    # the room for all maps, a tile's largest side, between tiles
+SIDE, CELL = 480, 28                            # pixels: the largest side of an opened map, and of one of its cells
+GRID_WIDTH, GRID_HEIGHT, TILE, GAP = 860, 500, 104, 4   # the room for all maps, a tile's largest side, between tiles
 
 # --------------------------------------------------------------------------------------------- what there is to be seen
 
@@ -86,22 +86,8 @@ def coloured(shade: np.ndarray, palette: np.ndarray, unit: int) -> np.ndarray:
     return picture.repeat(unit, axis=0).repeat(unit, axis=1)
 
 
-def frame(weights: np.ndarray, limit: float, signed: bool, size: int, unit: int, palette: np.ndarray) -> np.ndarray:
-    """The opened map, exactly as the canvas has it: (height, width, 4) uint8, transparent above the diagonal.
-
-    Args:
-        weights: (T, T)
-        limit: the weight that has the full colour.
-        signed: colours about zero; else from zero on.
-        size: how many tokens one cell spans, down and across.
-        unit: pixels on a cell's side.
-        palette: (256, 3) uint8.
-    """
-    return coloured(shades(blocks(weights, size), limit, signed), palette, unit)
-
-
 def overview(tiles: list[np.ndarray], unit: int, palettes: list[np.ndarray]) -> np.ndarray:
-    """All maps at once: a row of tiles for each layer, the first layer at the bottom. (height, width, 4) uint8.
+    """All maps at once: a column of tiles for each layer, its first head at the bottom. (height, width, 4) uint8.
 
     Args:
         tiles: for each layer its heads' shades, (H, n, n).
@@ -109,9 +95,10 @@ def overview(tiles: list[np.ndarray], unit: int, palettes: list[np.ndarray]) -> 
         palettes: for each layer (256, 3).
     """
     step, most = tiles[0].shape[1] * unit + GAP, max(map(len, tiles))
-    canvas = np.zeros((len(tiles) * step - GAP, most * step - GAP, 4), dtype=np.uint8)
-    for y, (heads, palette) in enumerate(zip(tiles[::-1], palettes[::-1])):
-        for x, shade in enumerate(heads):
+    canvas = np.zeros((most * step - GAP, len(tiles) * step - GAP, 4), dtype=np.uint8)
+    for x, (heads, palette) in enumerate(zip(tiles, palettes)):
+        for head, shade in enumerate(heads):
+            y = most - 1 - head
             here = np.s_[y * step : (y + 1) * step - GAP, x * step : (x + 1) * step - GAP]
             canvas[here] = coloured(shade, palette, unit)
     return canvas
@@ -154,8 +141,8 @@ class AttentionExplorer(LayerExplorer):
         layers = [{"index": i, "signed": record.kind == "linear_attention",
                    "heads": record.v.shape[2] if record.kind == "linear_attention" else record.q.shape[1]}
                   for i, record in self._records.items()]
-        tile = min(TILE, GRID_WIDTH // max(x["heads"] for x in layers) - GAP, max(32, GRID_HEIGHT // len(layers) - GAP))
-        block, tile_block = (-(-T // room) for room in (SIDE, max(tile, 1)))
+        tile = max(8, min(TILE, GRID_WIDTH // len(layers) - GAP, GRID_HEIGHT // max(x["heads"] for x in layers) - GAP))
+        block, tile_block = (-(-T // room) for room in (SIDE, tile))
         cells, tile_cells = -(-T // block), -(-T // tile_block)
         whole = not any(self._goes_on(record) for record in self._records.values())
         story = {
@@ -209,12 +196,6 @@ class AttentionExplorer(LayerExplorer):
         """(T, T): a head's map; rows look, columns are looked at. What is not given is where the explorer stands."""
         layer, head = self._place(layer, head)
         return self._map(layer, head)
-
-    def frame(self, layer: int | None = None, head: int | None = None, dark: bool = False) -> np.ndarray:
-        """(height, width, 4) uint8: the pixels of the opened map."""
-        layer, head = self._place(layer, head)
-        weights, signed, sizes = self._map(layer, head), self._layer(layer)["signed"], self.story["map"]
-        return frame(weights, limit_of(weights), signed, sizes["block"], sizes["unit"], _palette(signed, dark))
 
     def overview(self, dark: bool = False) -> np.ndarray:
         """(height, width, 4) uint8: the pixels of the grid of all maps."""

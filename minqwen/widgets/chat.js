@@ -1,9 +1,12 @@
-// The chat panel, in the browser; explorer.js comes before it.
+// The chat panel, in the browser.
 //
 // `turns` is what was said, `speaking` the turn that is coming. What is written here goes to the kernel as a message:
 // { say: text } with the bytes of pictures, { stop }, { new }. See minqwen/widgets/chat.py.
 
+import { Explorer, keyLine, make } from "./explorer.js";
+
 const WORDS = { thinking: "thoughts", call: "calls a tool", result: "gets back" };
+
 const wordsIn = (text) => {
   const count = text.split(/\s+/).filter(Boolean).length;
   return `${count} word${count === 1 ? "" : "s"}`;
@@ -24,121 +27,153 @@ function fill(element, parts) {                            // what is there alre
     }
     const place = kind === "text" ? part : part.lastChild;
     if (place.textContent !== text) place.textContent = text;
-    if (kind !== "text") part.firstChild.textContent = kind === "thinking" ? `${WORDS[kind]}, ${wordsIn(text)}` : WORDS[kind];
+    const summary = kind === "thinking" ? `${WORDS[kind]}, ${wordsIn(text)}` : WORDS[kind];
+    if (kind !== "text") part.firstChild.textContent = summary;
   });
 }
 
-function render({ model, el }) {
-  const story = model.get("story"), { live } = story;
+function turnOf({ who, pictures = [], stopped }) {
+  const images = pictures.map((url) => make("img", { src: url, alt: "a picture that was sent" }));
+  const turn = make("div", { class: `turn ${who}` }, make("p", { class: "who" }, who), ...images,
+    make("div", { class: "parts" }));
+  if (stopped) turn.append(make("p", { class: "stopped" }, "stopped"));
+  return turn;
+}
+
+function button(name, go) {
+  const one = make("button", { type: "button", class: name.toLowerCase() }, name);
+  one.addEventListener("click", go);
+  return one;
+}
+
+class ChatPanel extends Explorer {
+  sent = null;                                             // how many turns there were when something was sent
+  turns = [];                                              // the turns that stand in the log
+  coming = null;                                           // and the one that is coming
+  following = true;                                        // whether the end of the log is in sight, and is to stay so
+
+  constructor(context) {
+    super(context, "chat", ["turns", "speaking", "thinking"]);
+    const { live, name, recorded } = this.story;
+    this.live = live;
+    this.where.textContent = `with ${name}`;
+    this.root.classList.toggle("still", !live);
+    this.makeLog();
+    this.makeControls();
+    this.lay(this.log, this.waiting, this.text, this.controls);
+    if (live) {
+      this.help.append(keyLine(["Enter", "sends"], ["Shift", "Enter", "a new line"], ["Esc", "stops the answer"]));
+    } else {
+      for (const part of [this.waiting, this.text, this.controls]) part.remove();
+      this.note((recorded ? `A recorded talk: ${name} said this when the page was made. ` : "This is what was said. ") +
+        "To go on talking takes a running notebook.");
+    }
+  }
 
   // ---- what is on the page
 
-  const title = make("p", { class: "title" }, story.title), where = make("p", { class: "where" }, `with ${story.name}`);
-  const problem = make("p", { class: "problem", role: "alert", hidden: "" });
-  const log = make("div", { class: "log", role: "log", "aria-live": "polite", tabindex: 0, "aria-label": "What was said" });
-  const text = make("textarea", { rows: 2, "aria-label": "Your message", placeholder: "Write something" });
-  const button = (name, go) => {
-    const one = make("button", { type: "button", class: name.toLowerCase() }, name);
-    one.addEventListener("click", go);
-    return one;
-  };
-  const sendIt = button("Send", say), stop = button("Stop", () => model.send({ stop: true })), fresh = button("New chat", () => model.send({ new: true }));
-  const thinking = make("input", { type: "checkbox", "data-switch": "thinking" });
-  thinking.addEventListener("change", () => { model.set("thinking", thinking.checked); model.save_changes(); });
-  const files = make("input", { type: "file", accept: "image/*", multiple: "", "aria-label": "Pictures to send along" });
-  const waiting = make("div", { class: "pictures" });
-  files.addEventListener("change", () => waiting.replaceChildren(...[...files.files].map((file) => {
-    const picture = make("img", { alt: file.name });
-    picture.src = URL.createObjectURL(file);
-    return picture;
-  })));
-  const controls = make("div", { class: "controls" },
-    ...(story.thinks ? [make("label", { class: "thinks" }, thinking, make("span", {}, "think first"))] : []),
-    ...(story.sees ? [make("label", { class: "files" }, make("span", {}, "pictures"), files)] : []), fresh, stop, sendIt);
-  const help = make("p", { class: "help" });
-  help.innerHTML = live ? "<kbd>Enter</kbd> sends <kbd>Shift</kbd> <kbd>Enter</kbd> a new line <kbd>Esc</kbd> stops the answer" :
-    "This page shows what was said. To go on talking takes a running notebook.";
-  const root = make("section", { class: `minqwen-explorer minqwen-chat${live ? "" : " still"}`, "data-lm-suppress-shortcuts": "true", "aria-label": story.title },
-    make("header", {}, title, where), problem, log, ...(live ? [waiting, text, controls] : []), help);
-  el.append(root);
+  makeLog() {
+    this.log = make("div", { class: "log", role: "log", "aria-live": "polite", tabindex: 0, "aria-label": "What was said" });
+    this.log.addEventListener("scroll", () => {
+      this.following = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 40;
+    });
+    this.log.addEventListener("load", () => this.toTheEnd(), true);     // of a picture: it takes room only then
+  }
+
+  makeControls() {
+    const { thinks, sees } = this.story, { model } = this;
+    this.text = make("textarea", { rows: 2, "aria-label": "Your message", placeholder: "Write something" });
+    this.sendIt = button("Send", () => this.ask());
+    this.stop = button("Stop", () => model.send({ stop: true }));
+    this.fresh = button("New chat", () => model.send({ new: true }));
+    this.thinking = make("input", { type: "checkbox", "data-switch": "thinking" });
+    this.thinking.addEventListener("change", () => {
+      model.set("thinking", this.thinking.checked);
+      model.save_changes();
+    });
+    this.files = make("input", { type: "file", accept: "image/*", multiple: "", "aria-label": "Pictures to send along" });
+    this.waiting = make("div", { class: "pictures" });
+    this.files.addEventListener("change", () => this.waiting.replaceChildren(...[...this.files.files].map((file) => {
+      const picture = make("img", { alt: file.name });
+      picture.src = URL.createObjectURL(file);
+      return picture;
+    })));
+    if (thinks) this.controls.append(make("label", { class: "thinks" }, this.thinking, make("span", {}, "think first")));
+    if (sees) this.controls.append(make("label", { class: "files" }, make("span", {}, "pictures"), this.files));
+    this.controls.append(this.fresh, this.stop, this.sendIt);
+  }
 
   // ---- talking
 
-  let sent = null;                                         // how many turns there were when something was sent
-  async function say() {
-    if (!text.value.trim() || model.get("speaking").parts || sent !== null) return;
-    complain("");
-    sent = model.get("turns").length;
-    const pictures = await Promise.all([...files.files].map((file) => file.arrayBuffer()));
-    model.send({ say: text.value }, undefined, pictures);
+  speaking() { return this.model.get("speaking").parts; }
+
+  async ask() {
+    if (!this.text.value.trim() || this.speaking() || this.sent !== null) return;
+    this.complain("");
+    this.sent = this.model.get("turns").length;
+    const pictures = await Promise.all([...this.files.files].map((file) => file.arrayBuffer()));
+    this.model.send({ say: this.text.value }, undefined, pictures);
   }
-  root.addEventListener("keydown", (event) => {
+
+  onKey(event) {
     event.stopPropagation();                               // JupyterLab has commands on these keys
     if (event.isComposing) return;
-    if (event.key === "Escape" && model.get("speaking").parts) model.send({ stop: true });
-    else if (event.key === "Enter" && !event.shiftKey && event.target === text) say();
+    if (event.key === "Escape" && this.speaking()) this.model.send({ stop: true });
+    else if (event.key === "Enter" && !event.shiftKey && event.target === this.text) this.ask();
     else return;
     event.preventDefault();
-  });
+  }
 
   // ---- drawing
 
-  const turnOf = ({ who, pictures = [], stopped }) => {
-    const turn = make("div", { class: `turn ${who}` }, make("p", { class: "who" }, who),
-      ...pictures.map((url) => make("img", { src: url, alt: "a picture that was sent" })), make("div", { class: "parts" }));
-    if (stopped) turn.append(make("p", { class: "stopped" }, "stopped"));
-    return turn;
-  };
-  let following = true;                                    // whether the end of the log is in sight, and is to stay so
-  const toTheEnd = () => following && (log.scrollTop = log.scrollHeight);
-  log.addEventListener("scroll", () => (following = log.scrollHeight - log.scrollTop - log.clientHeight < 40));
-  log.addEventListener("load", toTheEnd, true);            // of a picture: it takes room only then
-  const drawn = [];                                        // the turns that stand in the log
-  let coming = null;                                       // and the one that is coming
-
-  function draw() {
-    root.dataset.theme = isDark() ? "dark" : "light";
-    const turns = model.get("turns"), { parts } = model.get("speaking");
-    while (drawn.length > turns.length) drawn.pop().remove();
-    if (sent !== null && turns.length > sent) {            // it has arrived
-      sent = null;
-      text.value = files.value = "";
-      waiting.replaceChildren();
+  show({ turns, thinking }) {
+    const parts = this.speaking(), { log, live } = this;
+    while (this.turns.length > turns.length) this.turns.pop().remove();
+    if (this.sent !== null && turns.length > this.sent) {  // it has arrived
+      this.sent = null;
+      this.text.value = this.files.value = "";
+      this.waiting.replaceChildren();
     }
-    for (const turn of turns.slice(drawn.length)) {
-      // an answer that has come to its end stays where it is, unfolded or not
-      const element = turn.who === "model" && coming ? coming : turnOf(turn);
-      if (element === coming && turn.stopped) coming.append(make("p", { class: "stopped" }, "stopped"));
-      if (element === coming) coming = null; else log.append(element);
-      fill(element.querySelector(".parts"), turn.parts);
-      drawn.push(element);
-    }
-    if (parts && drawn.at(-1)?.classList.contains("you")) {
-      if (!coming) log.append(coming = turnOf({ who: "model" }));
-      fill(coming.querySelector(".parts"), parts);
-    } else if (coming) {                                   // it ended with nothing said
-      coming.remove();
-      coming = null;
-    }
-    coming?.classList.add("coming");
-    drawn.at(-1)?.classList.remove("coming");
+    for (const turn of turns.slice(this.turns.length)) this.add(turn);
+    this.showComing(parts);
     log.setAttribute("aria-busy", String(Boolean(parts)));
-    sendIt.disabled = Boolean(parts);
-    stop.disabled = !parts;
-    fresh.disabled = !turns.length;
-    thinking.checked = model.get("thinking");
-    if (!drawn.length && !coming) log.dataset.empty = live ? "Nothing was said yet." : "Nothing was said."; else delete log.dataset.empty;
-    toTheEnd();
-    root.dataset.drawn = `${turns.length} ${parts ? "speaking" : "silent"}`;
+    this.sendIt.disabled = Boolean(parts);
+    this.stop.disabled = !parts;
+    this.fresh.disabled = !turns.length;
+    this.thinking.checked = thinking;
+    if (this.turns.length || this.coming) delete log.dataset.empty;
+    else log.dataset.empty = live ? "Nothing was said yet." : "Nothing was said.";
+    this.toTheEnd();
   }
 
-  function complain(message) {
-    problem.textContent = message;
-    problem.hidden = !message;
-    if (message) sent = null;
+  add(turn) {                                              // an answer that came to its end stays, unfolded or not
+    const arrived = turn.who === "model" && this.coming, element = arrived || turnOf(turn);
+    if (arrived && turn.stopped) element.append(make("p", { class: "stopped" }, "stopped"));
+    if (arrived) this.coming = null; else this.log.append(element);
+    fill(element.querySelector(".parts"), turn.parts);
+    element.classList.remove("coming");
+    this.turns.push(element);
   }
 
-  return follow(model, ["turns", "speaking", "thinking"], draw, complain);
+  showComing(parts) {
+    if (parts && this.turns.at(-1)?.classList.contains("you")) {
+      if (!this.coming) this.log.append(this.coming = turnOf({ who: "model" }));
+      fill(this.coming.querySelector(".parts"), parts);
+    } else if (this.coming) {                              // it ended with nothing said
+      this.coming.remove();
+      this.coming = null;
+    }
+    this.coming?.classList.add("coming");
+  }
+
+  toTheEnd() { if (this.following) this.log.scrollTop = this.log.scrollHeight; }
+
+  drawn({ turns }) { return [turns.length, this.speaking() ? "speaking" : "silent"]; }
+
+  complain(message) {
+    super.complain(message);
+    if (message) this.sent = null;
+  }
 }
 
-export default { render };
+export default { render: (context) => new ChatPanel(context).begin() };

@@ -34,7 +34,8 @@ CONTEXTS = [2 ** i for i in range(8, 21)]       # tokens: 256 to 1,048,576
 BATCHES = [1, 2, 4, 8, 16, 32, 64]
 DTYPES = ["bfloat16", "float32"]
 WORKS = ["token", "prompt"]                     # the work of the next token, or of a whole prompt
-HEIGHT, WIDTH = 540, 841                        # pixels of a chart; 70 from one context of the list to the next
+HEIGHT, STEP = 440, 70                          # pixels of a chart: its height, and from one context to the next
+WIDTH = STEP * (len(CONTEXTS) - 1) + 1
 CHARTS = {                                      # lines, from the back to the front
     "memory": ("all attention", "states", "keys and values"),
     "work": ("all attention", "matrices", "delta rule", "attention"),
@@ -112,52 +113,6 @@ def operations(number: float) -> str:
     return in_thousands(number, ("", "k", "M", "G", "T", "P", "E"))
 
 
-# --------------------------------------------------------------------------------------- what is drawn, a pure function
-
-
-def frame(lines: list[dict], at: int, decades: tuple[int, int], colours: dict) -> np.ndarray:
-    """A chart on two logarithmic axes, exactly as its canvas has it: (HEIGHT, WIDTH, 4) uint8, transparent ground.
-
-    Args:
-        lines: from the back to the front: "values", (WIDTH,) numbers, one for each column, of which those that are
-            zero are not drawn; "colour", a name; "thick", how far a line reaches up and down from its middle; "dashed";
-            "dot", whether its place `at` is marked.
-        at: the column that is marked.
-        decades: powers of ten at the bottom and the top.
-        colours: name -> "#rrggbb"; "grid" and "here" among them.
-    """
-    low, high = decades
-    inks = {name: [*bytes.fromhex(colour[1:]), 255] for name, colour in colours.items()}
-    canvas = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
-    for decade in range(low, high + 1):
-        row = _height(10.0 ** decade, decades)
-        canvas[max(0, row - 1) : row + 1] = inks["grid"]
-    for beside in (0, 1):
-        canvas[:, beside :: (WIDTH - 1) // (len(CONTEXTS) - 1)] = inks["grid"]
-    canvas[:, max(0, at - 1) : at + 2] = inks["here"]
-    for line in lines:
-        rows, thick = [_height(value, decades) for value in line["values"]], line["thick"]
-        for x, (row, following) in enumerate(zip(rows, [*rows[1:], rows[-1]])):
-            if row is None or following is None or line["dashed"] and x // 12 % 2:
-                continue
-            top, bottom = min(row, following) - thick, max(row, following) + thick + 1
-            canvas[max(0, top) : max(0, bottom), x] = inks[line["colour"]]
-        if line["dot"] and rows[at] is not None:
-            for x in range(max(0, at - 9), min(WIDTH, at + 10)):
-                for y in range(max(0, rows[at] - 9), min(HEIGHT, rows[at] + 10)):
-                    if (x - at) ** 2 + (y - rows[at]) ** 2 <= 90:
-                        canvas[y, x] = inks[line["colour"]]
-    return canvas
-
-
-def _height(value, decades):
-    """The row of a number; None where it is zero. A millionth of a pixel keeps rounding the same in every language."""
-    if value == 0:
-        return None
-    share = (np.log10(value) - decades[0]) / (decades[1] - decades[0])
-    return int(np.floor((1 - share) * (HEIGHT - 1) + 0.5 + 1e-6))
-
-
 # ---------------------------------------------------------------------------------------------------------- the widget
 
 
@@ -221,34 +176,6 @@ class ContextCost(Explorer):
         size, *place = self._place(size, context, batch, dtype, work)
         return cost(self.counts[size], *place)
 
-    def frame(self, chart: str = "memory", size=None, context=None, batch=None, dtype=None, work=None,
-              dark: bool = False) -> np.ndarray:
-        """(height, width, 4) uint8: the pixels of a chart, "memory" or "work"."""
-        size, context, batch, dtype, work = self._place(size, context, batch, dtype, work)
-        if chart not in CHARTS:
-            raise QwenError(f"There is no chart {chart!r}; there are {', '.join(CHARTS)}.")
-        steps = (WIDTH - 1) // (len(CONTEXTS) - 1)
-        columns = CONTEXTS[0] * 2.0 ** (np.arange(WIDTH) / steps)
-        line = {"thick": 1, "dashed": False, "dot": False}
-        lines = [line | {"values": total(cost(counts, columns, batch, dtype, work), chart), "colour": "others"}
-                 for name, counts in self.counts.items() if name != size]
-        costs = cost(self.counts[size], columns, batch, dtype, work)[chart]
-        lines += [line | {"values": costs[name], "colour": name, "thick": 1 if name == "all attention" else 2,
-                          "dashed": name == "all attention", "dot": True} for name in CHARTS[chart]]
-        decades = self.story["decades"][f"{chart} {work}"]
-        return frame(lines, CONTEXTS.index(context) * steps, decades, COLOURS["dark" if dark else "light"])
-
-    def table(self, context=None, batch=None, dtype=None) -> list[dict]:
-        """A row for each size: bytes of keys and values and of states, and operations, each with its name."""
-        _, context, batch, dtype, _ = self._place(None, context, batch, dtype, None)
-        rows = []
-        for name, counts in self.counts.items():
-            token, prompt = (cost(counts, context, batch, dtype, work) for work in WORKS)
-            next_token = total(token, "work")
-            rows.append({"size": name, **token["memory"], "next token": next_token,
-                         "of it attention": token["work"]["attention"] / next_token, "prompt": total(prompt, "work")})
-        return rows
-
     def still(self, size=None, context=None, batch=None, dtype=None, work=None) -> tuple[Figure, str]:
         """What it shows, as a figure that stands still, and its description."""
         size, context, batch, dtype, work = place = self._place(size, context, batch, dtype, work)
@@ -256,8 +183,10 @@ class ContextCost(Explorer):
         what = "the next token" if work == "token" else "the whole prompt"
         colours = COLOURS["light"]
         titles = {"memory": f"bytes kept by {size}", "work": f"operations for {what}"}
-        figure = stills.context_cost(CONTEXTS, {titles[chart]: {name: (costs[chart][name], colours[name])
-                                                               for name in CHARTS[chart]} for chart in CHARTS}, context)
+        written = {"memory": readable, "work": operations}
+        lines = {chart: {name: (costs[chart][name], colours[name]) for name in CHARTS[chart]} for chart in CHARTS}
+        figure = stills.context_cost(CONTEXTS, {titles[chart]: (written[chart], lines[chart]) for chart in CHARTS},
+                                     context)
         here = self.numbers(*place)["memory"]
         return figure, (
             f"Two charts over the context on logarithmic axes, for {size}, {batch} row{'s' * (batch > 1)}, {dtype}. "

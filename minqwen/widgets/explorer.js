@@ -1,76 +1,119 @@
-// What the explorers share in the browser: an explorer's module is this file with its own behind it (see explorer.py).
-// Nothing here depends on anything or asks the network for anything.
+// What the explorers share in the browser: the frame that each fills, and what moves it. Nothing here depends on
+// anything or asks the network for anything. (explorer.py puts an explorer's files together: imports, then its own.)
 
-// ------------------------------------------------------------------------------------------------------------- numbers
+import { clamp, moveOf, openPalette } from "./numbers.js";
+import sheet from "./explorer.css";
 
-const bytesOf = (page) =>                                  // base64 in a page, a DataView in a notebook
-  typeof page === "string" ? Uint8Array.from(atob(page), (c) => c.charCodeAt(0))
-    : new Uint8Array(page.buffer ?? page, page.byteOffset ?? 0, page.byteLength);
+// ------------------------------------------------------------------------------------------------------------ elements
 
-function openPalette(page) {                               // one number for each colour, as a pixel has it in memory
-  const rgb = bytesOf(page), pixels = new Uint8Array(4 * 256).fill(255);
-  for (let i = 0; i < 256; i++) pixels.set(rgb.subarray(3 * i, 3 * i + 3), 4 * i);
-  return new Uint32Array(pixels.buffer);
-}
-
-// Which of a palette's colours a number has: 128 is zero, 255 the limit, 1 its opposite.
-const shadeOf = (x, limit) => Math.min(255, Math.max(1, Math.floor((x / limit) * 127 + 128.5)));
-
-// The same where nothing is negative: 0 is zero, 255 the limit.
-const shadeFromZero = (x, limit) => Math.min(255, Math.max(0, Math.floor((x / limit) * 255 + 0.5)));
-
-const signed = (x, digits = 4) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
-const percent = (x) => `${(100 * x).toFixed(x >= 1 || x < 0.99 ? 0 : x < 0.999 ? 1 : 2)} %`;
-const readable = (text) => text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "∅";
-
-// ------------------------------------------------------------------------------------------------------------ the page
-
-const make = (tag, attributes = {}, ...children) => {
+export const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
 };
 
+// The sheet that all explorers share, once for a page, however many of them stand on it.
+function wear() {
+  const id = "minqwen-explorers";
+  if (!document.getElementById(id)) document.head.append(make("style", { id }, sheet));
+}
+
 const isDark = () => {
   const { jpThemeLight } = document.body.dataset;          // JupyterLab says it here, others leave it to the system
   return jpThemeLight !== undefined ? jpThemeLight === "false" : matchMedia("(prefers-color-scheme: dark)").matches;
 };
 
-function slider(name, first, last, go) {
-  const range = make("input", { type: "range", min: first, max: last, step: 1, "aria-label": name, "data-moves": name });
-  const number = make("output");
-  range.addEventListener("input", () => go(name, Number(range.value)));
-  return { range, number, row: make("label", { class: name }, make("span", {}, name), range, number) };
+export const openPalettes = ({ light, dark }) => ({ light: openPalette(light), dark: openPalette(dark) });
+
+// Keys and what they do, as a line of help: each entry is keys and then words.
+export const keyLine = (...entries) => make("p", {}, ...entries.flatMap((entry) =>
+  [...entry.slice(0, -1).map((key) => make("kbd", {}, key)), ` ${entry.at(-1)} `]));
+export const MOVING = [
+  ["←", "→", "token"], ["Home", "End", "first, last"], ["↑", "↓", "head"], ["PgUp", "PgDn", "layer"],
+];
+
+// A token in a line of tokens, with what stands below its text.
+export const cellOf = ({ text, special }, at, ...below) =>
+  make("span", { class: special ? "cell special" : "cell", ...at }, make("span", { class: "text" }, text), ...below);
+
+export function keepInSight(ribbon, cell) {                // without moving the page
+  const within = (now, start, size, room) => Math.max(start + size + 3 - room, Math.min(now, start - 3));
+  ribbon.scrollTop = within(ribbon.scrollTop, cell.offsetTop, cell.offsetHeight, ribbon.clientHeight);
+  ribbon.scrollLeft = within(ribbon.scrollLeft, cell.offsetLeft, cell.offsetWidth, ribbon.clientWidth);
 }
 
-// Write texts along an edge of a picture, each beside its place of `texts.length` equal ones: every n-th, so that none meets
-// the next, and the one that is `here` in any case.
-function writeAlong(edge, texts, here) {
-  const down = edge.classList.contains("down"), whole = (down ? edge.clientHeight : edge.clientWidth) || 1;
-  const place = whole / texts.length, room = 14, every = Math.ceil(room / place);
-  const chosen = [...texts.keys()].filter((i) => i === here || (i % every === 0 && Math.abs(i - here) * place >= room));
-  edge.replaceChildren(...chosen.map((i) => {
-    const label = make("span", i === here ? { class: "here" } : {}, texts[i]);
-    label.style[down ? "top" : "left"] = `${(100 * (i + 0.5)) / texts.length}%`;
-    return label;
-  }));
-}
-
-// Keys that move: `own` maps further ones to [name, by]; move(name, by) goes there. JupyterLab does not hear of them.
-function onKeys(root, own, move) {
-  root.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const along = event.target.dataset?.moves ?? "token";  // on a slider the sideways keys move that slider
-    const moves = {
-      ArrowLeft: [along, -1], ArrowRight: [along, 1], Home: [along, -Infinity], End: [along, Infinity],
-      ArrowUp: ["head", 1], ArrowDown: ["head", -1], PageUp: ["layer", 1], PageDown: ["layer", -1], ...own,
+// The grid of all layers and heads, small: layers side by side, heads one above the other, as the keys go. A place in it is
+// { l, head }, l counted from 0; sizes are the canvas's pixels.
+export class Tiles {
+  // names: what is written above each layer, short and long; heads: what is written beside each head, from the lowest on
+  constructor(names, heads, { wide, high, gap }) {
+    const steps = [wide + gap, high + gap];
+    Object.assign(this, { steps, wide, high, count: heads.length });
+    this.canvas = make("canvas", { class: "tiles", width: names.length * steps[0] - gap, height: heads.length * steps[1] - gap });
+    this.box = make("i", { class: "box" });
+    const label = (text, attributes, side, at) => {
+      const span = make("span", attributes, text);
+      span.style[side] = `${at}%`;
+      return span;
     };
-    if (!(event.key in moves)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    move(...moves[event.key]);
-  });
+    const layers = names.flatMap(({ short, long, attention }, l) => (l % Math.ceil(20 / steps[0]) ? [] : [label(
+      steps[0] < 76 ? short : long, attention ? { class: "attention" } : {}, "left", this.x(l * steps[0] + wide / 2))]));
+    const rows = heads.flatMap((name, h) => (h % Math.ceil(12 / steps[1]) ? [] : [
+      label(name, {}, "top", this.y(this.topOf(h) + high / 2))]));
+    this.picture = make("div", { class: "picture" }, this.canvas, this.box);
+    this.element = make("div", { class: "grid", "aria-hidden": "true" }, make("span", { class: "corner" }, "head"),
+      make("div", { class: "layers" }, ...layers), make("div", { class: "heads" }, ...rows), this.picture);
+    this.element.style.setProperty("--natural", `${this.canvas.width}px`);
+  }
+
+  x(pixels) { return (100 * pixels) / this.canvas.width; } // in percent
+  y(pixels) { return (100 * pixels) / this.canvas.height; }
+  leftOf(l) { return l * this.steps[0]; }
+  topOf(row) { return (this.count - 1 - row) * this.steps[1]; }
+
+  choose(l, row) {
+    Object.assign(this.box.style, { left: `${this.x(this.leftOf(l))}%`, top: `${this.y(this.topOf(row))}%`,
+                                    width: `${this.x(this.wide)}%`, height: `${this.y(this.high)}%` });
+  }
+
+  at(event) {                                              // layer and row that are pointed at
+    const [x, y] = shareOf(event, this.canvas), { width, height } = this.canvas;
+    return { l: Math.floor((x * width) / this.steps[0]), row: this.count - 1 - Math.floor((y * height) / this.steps[1]) };
+  }
+}
+
+// Where on a surface an event is, from 0 to 1 across and down.
+export function shareOf(event, surface) {
+  const box = surface.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+}
+
+// Texts along an edge of a picture, each beside its place of equal ones: every n-th, so that none meets the next, and
+// the one that is `here` in any case. Whenever the edge gets a size - at first it has none - it is written anew.
+export class Along {
+  constructor(direction, texts) {
+    const edge = make("div", { class: `along ${direction}` });
+    Object.assign(this, { texts, edge, here: 0, down: direction === "down" });
+    this.sized = new ResizeObserver(() => this.write());
+    this.sized.observe(this.edge);
+  }
+
+  write(here = this.here) {
+    this.here = here;
+    const { texts, down } = this, place = (down ? this.edge.clientHeight : this.edge.clientWidth) / texts.length;
+    if (!place) return;
+    const room = 14, every = Math.ceil(room / place);
+    const apart = (i) => i % every === 0 && Math.abs(i - here) * place >= room;
+    const chosen = [...texts.keys()].filter((i) => i === here || apart(i));
+    this.edge.replaceChildren(...chosen.map((i) => {
+      const label = make("span", i === here ? { class: "here" } : {}, texts[i]);
+      label.style[down ? "top" : "left"] = `${(100 * (i + 0.5)) / texts.length}%`;
+      return label;
+    }));
+  }
+
+  stop() { this.sized.disconnect(); }
 }
 
 // ---------------------------------------------------------------------------------------------------------- the kernel
@@ -89,33 +132,188 @@ function pagesOf(model, open) {
   return { get, stop: () => model.off("msg:custom", onMessage) };
 }
 
-// Tell the kernel where we are when we have come to rest.
-function saver(model) {
-  let waiting;
-  return {
-    save: () => {
-      clearTimeout(waiting);
-      waiting = setTimeout(() => model.save_changes(), 200);
-    },
-    stop: () => clearTimeout(waiting),
-  };
+// -------------------------------------------------------------------------------------------------------- the explorer
+
+// A subclass makes its elements, hands them to `lay`, and has
+//   ends(name)              the first and the last step of what is moved
+//   valueAt, stepOf         what value of the model a step stands for, and back, where they are not the same
+//   show(place, theme)      draws what is there; false if it has moved on meanwhile
+//   press(name, by)         what a key does, where it does not move something
+//   drawn(place)            what its `data-drawn` says, for tests
+export class Explorer {
+  // kind: what its style is called; names: the traits that say where we are; hint: what stands where numbers are read
+  constructor({ model, el }, kind, names, hint = "") {
+    wear();
+    Object.assign(this, { model, el, names, hint, story: model.get("story"), shown: null, pointer: null, endings: [] });
+    this.where = make("p", { class: "where" });
+    this.problem = make("p", { class: "problem", role: "alert", hidden: "" });
+    this.said = make("p", { class: "said", "aria-live": "polite" });
+    this.pointed = make("p", { class: "pointed" }, hint);
+    this.scale = make("span", { class: "scale" }, make("output"), make("i"), make("output"));
+    this.controls = make("div", { class: "controls" });
+    this.help = make("div", { class: "help" });
+    this.sliders = {};
+    this.root = make("section", { class: `minqwen-explorer minqwen-${kind}`, "data-lm-suppress-shortcuts": "true",
+                                  "aria-label": this.story.title });
+  }
+
+  // A slider for each of these, called by its name or otherwise.
+  slide(...entries) {
+    for (const entry of entries) {
+      const [name, text] = [entry].flat(), [first, last] = this.ends(name);
+      const steps = { min: first, max: last, step: 1 }, label = text ?? name, number = make("output");
+      const range = make("input", { type: "range", ...steps, "aria-label": label, "data-moves": name });
+      range.addEventListener("input", () => this.go(name, Number(range.value)));
+      const row = make("label", { class: name }, make("span", {}, label), range, number);
+      this.sliders[name] = { range, number, row };
+      this.controls.append(row);
+    }
+  }
+
+  // The whole: the header, what can be moved, and these below.
+  lay(...below) {
+    const header = make("header", {}, make("p", { class: "title" }, this.story.title), this.where);
+    this.root.append(header, this.controls, this.problem, ...below, this.help);
+  }
+
+  note(text) { this.help.append(make("p", {}, text)); }
+
+  // Draw, and go on drawing when something changes -> how to end that.
+  begin() {
+    const { model, names } = this, draw = () => this.draw(), onProblem = () => this.complain(model.get("problem"));
+    this.el.append(this.root);
+    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    const themes = new MutationObserver(draw), system = matchMedia("(prefers-color-scheme: dark)");
+    themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+    system.addEventListener("change", draw);
+    for (const name of names) model.on(`change:${name}`, draw);
+    model.on("change:problem", onProblem);
+    onProblem();
+    draw();
+    return () => {
+      this.ended = true;
+      themes.disconnect();
+      system.removeEventListener("change", draw);
+      for (const name of names) model.off(`change:${name}`, draw);
+      model.off("change:problem", onProblem);
+      clearTimeout(this.saving);
+      for (const end of this.endings) end();
+    };
+  }
+
+  fetch(open) {                                            // gives `get`, from a page's name to a promise of it
+    const { get, stop } = pagesOf(this.model, open);
+    this.endings.push(stop);
+    return get;
+  }
+
+  along(direction, texts) {
+    const along = new Along(direction, texts);
+    this.endings.push(() => along.stop());
+    return along;
+  }
+
+  // ---- moving
+
+  position() { return Object.fromEntries(this.names.map((name) => [name, this.model.get(name)])); }
+  still(place) { return !this.ended && this.names.every((name) => this.position()[name] === place[name]); }
+  valueAt(name, step) { return step; }
+  stepOf(name, value) { return value; }
+
+  set(values) {                                            // the kernel hears of it when we have come to rest
+    for (const [name, value] of Object.entries(values)) this.model.set(name, value);
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => this.model.save_changes(), 200);
+  }
+
+  go(name, step) { this.set({ [name]: this.valueAt(name, clamp(step, this.ends(name))) }); }
+  press(name, by) { this.go(name, this.stepOf(name, this.position()[name]) + by); }
+
+  onKey(event) {                                           // JupyterLab does not hear of ours
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const move = moveOf(event.key, event.target.dataset?.moves, this.keys);
+    if (!move) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.press(...move);
+  }
+
+  // ---- drawing and saying it
+
+  async draw() {
+    const place = this.position(), theme = isDark() ? "dark" : "light", { root } = this;
+    try {
+      root.classList.add("waiting");                       // seen only when it takes a while
+      root.dataset.theme = theme;
+      if (await this.show(place, theme) === false) return;
+      root.classList.remove("waiting");
+      root.dataset.drawn = [...this.drawn(place), theme].join(" ");
+    } catch (error) {
+      this.complain(`${error.name}: ${error.message}`);
+    }
+  }
+
+  drawn(place) {
+    return this.names.map((name) => (typeof place[name] === "boolean" ? Number(place[name]) : place[name]));
+  }
+
+  complain(text) {
+    this.problem.textContent = text;
+    this.problem.hidden = !text;
+    this.root.classList.remove("waiting");
+  }
+
+  // Where a slider stands, what is written beside it, and what a screen reader says.
+  told(name, step, number, aloud) {
+    const { range, number: output } = this.sliders[name];
+    range.value = step;
+    output.textContent = number;
+    range.setAttribute("aria-valuetext", aloud);
+  }
+
+  say(...parts) { this.said.replaceChildren(...parts); }
+
+  // Numbers of what is pointed at, and again when they change; read(event) gives what to write, or nothing.
+  onPoint(surface, read) {
+    surface.addEventListener("pointermove", (event) => {
+      this.pointer = () => this.shown && read(event);
+      this.point();
+    });
+    surface.addEventListener("pointerleave", () => {
+      this.pointer = null;
+      this.point();
+    });
+  }
+
+  point() { this.pointed.replaceChildren(...(this.pointer?.() || [this.hint])); }
 }
 
-// Draw now, and again whenever one of these numbers or the theme changes; complain when there is a problem.
-function follow(model, names, draw, complain) {
-  const onProblem = () => complain(model.get("problem"));
-  const themes = new MutationObserver(draw), system = matchMedia("(prefers-color-scheme: dark)");
-  themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  system.addEventListener("change", draw);
-  for (const name of names) model.on(`change:${name}`, draw);
-  model.on("change:problem", onProblem);
-  onProblem();
-  draw();
-  return () => {
-    themes.disconnect();
-    system.removeEventListener("change", draw);
-    for (const name of names) model.off(`change:${name}`, draw);
-    model.off("change:problem", onProblem);
-  };
-}
+// One for all layers of a text: its story's "layers" have each an "index", their number in the model, and so many "heads".
+export class LayerExplorer extends Explorer {
+  constructor(context, kind, names, hint) {
+    super(context, kind, names, hint);
+    const { tokens, layers } = this.story;
+    Object.assign(this, { layers, T: tokens.length });
+  }
 
+  ends(name) {
+    const heads = this.layers[this.stepOf("layer", this.model.get("layer"))].heads;
+    return [0, ({ layer: this.layers.length, head: heads }[name] ?? this.T) - 1];
+  }
+
+  valueAt(name, step) { return name === "layer" ? this.layers[step].index : step; }
+  stepOf(name, value) {
+    return name === "layer" ? Math.max(0, this.layers.findIndex(({ index }) => index === value)) : value;
+  }
+
+  position() {                                             // l: the layer, counted from 0
+    const place = super.position(), l = this.stepOf("layer", place.layer);
+    return { ...place, l, layer: this.layers[l].index, head: Math.min(place.head, this.layers[l].heads - 1) };
+  }
+
+  set(values) {                                            // another layer may have fewer heads
+    if (!("layer" in values)) return super.set(values);
+    const { heads } = this.layers[this.stepOf("layer", values.layer)];
+    super.set({ ...values, head: Math.min(values.head ?? this.model.get("head"), heads - 1) });
+  }
+}

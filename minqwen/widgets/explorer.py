@@ -11,6 +11,7 @@ The same module, `story` and `pages` make the widget in a notebook and the self-
 import base64
 import html
 import json
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,10 +69,33 @@ if (parent !== window) new ResizeObserver(tell).observe(document.body);
 """
 
 
+IMPORT = re.compile(r'^import [^;]*? from "\./([\w.]+)";\n', flags=re.MULTILINE)
+
+
+def module(name: str) -> str:
+    """An explorer's ES module as one text, as a notebook takes it: its file and, before it, once each, what it imports.
+
+    A sheet that is imported is the text of that sheet.
+    """
+    parts = {}
+
+    def add(file: str):
+        text = (HERE / file).read_text(encoding="utf-8")
+        for imported in IMPORT.findall(text):
+            if imported not in parts:
+                add(imported)
+        if file.endswith(".css"):
+            parts[file] = f"const sheet = {json.dumps(text)};\n"
+        else:
+            parts[file] = re.sub(r"^export (?!default)", "", IMPORT.sub("", text), flags=re.MULTILINE)
+
+    add(f"{name}.js")
+    return "".join(parts.values())
+
+
 def sources(name: str) -> tuple[str, str]:
-    """An explorer's module and style sheet: what all share, and its own behind it."""
-    return tuple("".join((HERE / f"{part}.{kind}").read_text(encoding="utf-8") for part in ("explorer", name))
-                 for kind in ("js", "css"))
+    """An explorer's module, and the sheet of its own; that which all share is in the module, and put on a page once."""
+    return module(name), (HERE / f"{name}.css").read_text(encoding="utf-8")
 
 
 def in_base64(ramp) -> dict[str, str]:

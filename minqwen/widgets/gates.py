@@ -5,9 +5,8 @@ the token writes; and the output gate silu(z), a factor for each dimension of wh
 has one, sigmoid(gate), for each dimension of each query head.
 
 For each gate the browser gets, of every head and token, the number and its place on the panel's scale, from 0 to 1;
-and for the head that is looked at its output gate, dimension by dimension. `frame` and `dimensions` draw the same.
+and for the head that is looked at its output gate, dimension by dimension.
 """
-
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from ..trace import AttentionRecord, DeltaRecord
 from . import stills
 from .explorer import LayerExplorer, in_base64, sources
 
-WIDTH, ROOM, GAP, BAR, ACROSS = 640, 400, 4, 24, 56     # pixels: tokens, rows of panels, gaps, bars below, beside
+WIDTH, ROOM, GAP, BAR, ACROSS = 640, 192, 4, 18, 56     # pixels: tokens, rows of panels, gaps, bars below, beside
 SHUT = 0.1                                              # an output gate's factor below this lets next to nothing by
 
 # --------------------------------------------------------------------------------------------- what there is to be seen
@@ -65,58 +64,14 @@ def places(name: str, values: np.ndarray, limit: float) -> np.ndarray:
     return np.clip(-np.log10(lost) / 4, 0, 1).astype(np.float32)
 
 
+def limit_of(factors: np.ndarray, kind: str) -> float:
+    """The factor that has the full colour: 1 of a sigmoid; of silu, which has no bound, the head's largest."""
+    return 1.0 if kind == "attention" else float(np.abs(factors).max()) or 1.0
+
+
 def marks(name: str, limit: float) -> list[str]:
     """What is written along a panel's scale, in equal steps from its beginning to its end."""
     return ["0", "0.9", "0.99", "0.999", "≥ 0.9999"] if name == "alpha" else ["0", f"{limit:.4g}"]
-
-
-# ------------------------------------------------------------------------------------- what is drawn, as pure functions
-
-
-def frame(shares: np.ndarray, token: int, head: int, size: tuple[int, int], palette: np.ndarray) -> np.ndarray:
-    """A panel, exactly as its canvas has it: every token's and head's place on the scale, and two profiles as bars.
-
-    Heads are rows, the first at the bottom; tokens are columns. Beside it the heads of this token, below it the tokens
-    of this head; their common bar has the full colour.
-
-    Args:
-        shares: (T, H), from 0 to 1.
-        size: pixels of a cell, across and down.
-        palette: (256, 3) uint8.
-    Returns:
-        (height, width, 4) uint8, transparent between the parts.
-    """
-    (T, H), (across, down) = shares.shape, size
-    shares = shares.astype(np.float64)
-    wide, high = T * across, H * down
-    canvas = np.zeros((high + GAP + BAR, wide + GAP + ACROSS, 4), dtype=np.uint8)
-    colours = np.insert(palette, 3, 255, axis=1)
-    shade = np.floor(shares * 255 + 0.5).astype(int).T[::-1]                                # (H, T)
-    canvas[:high, :wide] = colours[shade].repeat(down, axis=0).repeat(across, axis=1)
-    canvas[:high, wide + GAP :] = canvas[high + GAP :, :wide] = colours[0]
-    for h in range(H):
-        top, bar = (H - 1 - h) * down, int(np.floor(shares[token, h] * ACROSS + 0.5))
-        canvas[top : top + down - (down > 3), wide + GAP : wide + GAP + bar] = colours[255 if h == head else 140]
-    for t in range(T):
-        left, bar = t * across, int(np.floor(shares[t, head] * BAR + 0.5))
-        canvas[len(canvas) - bar :, left : left + across - (across > 3)] = colours[255 if t == token else 140]
-    return canvas
-
-
-def dimensions(factors: np.ndarray, limit: float, signed: bool, size: tuple[int, int],
-               palette: np.ndarray) -> np.ndarray:
-    """A head's output gate, exactly as the canvas has it: dimensions are rows, from the top; tokens are columns.
-
-    Args:
-        factors: (T, D)
-        limit: the factor that has the full colour.
-        signed: colours about zero; else from zero on.
-        size, palette: as for `frame`.
-    """
-    part = factors.astype(np.float64).T / limit
-    shade = np.clip(np.floor(part * 127 + 128.5), 1, 255) if signed else np.clip(np.floor(part * 255 + 0.5), 0, 255)
-    picture = np.insert(palette[shade.astype(int)], 3, 255, axis=2)
-    return picture.repeat(size[1], axis=0).repeat(size[0], axis=1)
 
 
 # ---------------------------------------------------------------------------------------------------------- the widget
@@ -155,7 +110,7 @@ class GateExplorer(LayerExplorer):
         tokens = self._read(qwen, text, row)
         T = len(tokens)
         self._numbers = {i: numbers(record, row, self._real) for i, record in self._records.items()}
-        across = max(2, min(18, WIDTH // T))
+        across = max(2, min(26, WIDTH // T))
         layers = [self._described(record, across) for record in self._records.values()]
         story = {
             "title": "What the gates let through", "tokens": tokens, "layers": layers, "gap": GAP,
@@ -180,8 +135,8 @@ class GateExplorer(LayerExplorer):
         limits = {"alpha": 1.0, "beta": 1.0, "shut": float(told["shut"].max()) or 1.0,
                   "output": float(told["output"].max()) or 1.0 if delta else 1.0}
         # a layer of attention has a panel less: its rows are higher, so that both kinds are about as high
-        room, highest = (ROOM, 22) if delta else (ROOM + 76, 36)
-        down = max(3, min(highest, room // (heads * len(PANELS[kind]))))
+        room, highest = (ROOM, 16) if delta else (ROOM + 54, 30)
+        down = max(2, min(highest, room // (heads * len(PANELS[kind]))))
         return {"index": record.index, "kind": kind, "heads": heads, "dims": dims, "told": list(told),
                 "panels": [{"name": name, "title": title, "limit": limits[name], "marks": marks(name, limits[name])}
                            for name, title in PANELS[kind].items()],
@@ -201,7 +156,7 @@ class GateExplorer(LayerExplorer):
         layer = self._layer(int(index))
         if kind == "dims":
             factors = self.factors(layer["index"], int(*head))
-            return np.float32([_limit(factors, layer), *factors.flat]).astype("<f4").tobytes()
+            return np.float32([limit_of(factors, layer["kind"]), *factors.flat]).astype("<f4").tobytes()
         told = self._numbers[layer["index"]]
         parts = [*told.values(), *(places(x["name"], told[x["name"]], x["limit"]) for x in layer["panels"])]
         return b"".join(x.astype("<f4").tobytes() for x in parts)
@@ -220,33 +175,15 @@ class GateExplorer(LayerExplorer):
         _, layer, head = self._place(None, layer, head)
         return output_gate(self._records[layer], head, self.row, self._real)
 
-    def frame(self, token: int | None = None, layer: int | None = None, head: int | None = None, panel: int = 0,
-              dark: bool = False) -> np.ndarray:
-        """(height, width, 4) uint8: the pixels of one of the layer's panels, counted from the top."""
-        token, layer, head = self._place(token, layer, head)
-        shown = self._layer(layer)
-        if not 0 <= panel < len(shown["panels"]):
-            raise QwenError(f"There is no panel {panel} to explore; the last is {len(shown['panels']) - 1}.")
-        name, limit = shown["panels"][panel]["name"], shown["panels"][panel]["limit"]
-        shares = places(name, self._numbers[layer][name], limit)
-        return frame(shares, token, head, shown["cell"], plots.sequential(dark))
-
-    def dimensions(self, layer: int | None = None, head: int | None = None, dark: bool = False) -> np.ndarray:
-        """(height, width, 4) uint8: the pixels of the panel that shows a head's output gate, dimension by dimension."""
-        _, layer, head = self._place(None, layer, head)
-        shown, factors = self._layer(layer), self.factors(layer, head)
-        signed = shown["kind"] == "delta"
-        palette = (plots.diverging if signed else plots.sequential)(dark)
-        return dimensions(factors, _limit(factors, shown), signed, shown["dim_cell"], palette)
-
     def still(self, token=None, layer=None, head=None) -> tuple[Figure, str]:
         """What it shows, as a figure that stands still, and its description."""
         token, layer, head = self._place(token, layer, head)
         shown, told = self._layer(layer), self._numbers[layer]
         panels = {x["title"]: (places(x["name"], told[x["name"]], x["limit"]).T, x["marks"]) for x in shown["panels"]}
         factors, texts = self.factors(layer, head), [token["text"] for token in self.story["tokens"]]
-        figure = stills.gate_maps(panels, factors, _limit(factors, shown), shown["kind"] == "delta", texts, token, head)
-        kind = "a Gated DeltaNet layer" if shown["kind"] == "delta" else "a gated attention layer"
+        delta, limit = shown["kind"] == "delta", limit_of(factors, shown["kind"])
+        figure = stills.gate_maps(panels, factors, limit, delta, texts, token, head)
+        kind = "a Gated DeltaNet layer" if delta else "a gated attention layer"
         return figure, (
             f"The gates of layer {layer}, {kind}, over {len(texts)} tokens, a row for each of {shown['heads']} heads: "
             f"{'; '.join(panels)}. Below them, the output gate of head {head}, a row for each dimension. Token "
@@ -269,8 +206,3 @@ class GateExplorer(LayerExplorer):
         kinds = [x["kind"] for x in self.story["layers"]]
         return (f"GateExplorer({len(self.story['tokens'])} tokens; {kinds.count('delta')} Gated DeltaNet layers, "
                 f"{kinds.count('attention')} of gated attention)")
-
-
-def _limit(factors, layer) -> float:
-    """The factor that has the full colour: 1 of a sigmoid; of silu, which has no bound, the head's largest."""
-    return 1.0 if layer["kind"] == "attention" else float(np.abs(factors).max()) or 1.0

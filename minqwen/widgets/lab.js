@@ -1,212 +1,251 @@
-// The memory lab, in the browser; explorer.js comes before it.
+// The memory lab, in the browser.
 //
-// Every change of an edit goes to the kernel, which runs the model and sends back `result`: for each token of the answer that
-// was given without edits, what is likely there before and after; and both answers. Drawn is here: see minqwen/widgets/lab.py.
+// Every change of an edit goes to the kernel, which runs the model and sends back `result`: for each token of the answer
+// that was given without edits, what is likely there before and after; and both answers. Drawn is here: see lab.py.
+
+import { Explorer, MOVING, cellOf, keyLine, make } from "./explorer.js";
+import { plain, readable } from "./numbers.js";
+
+const KEYS = { n: "none", c: "clear", a: "alpha", b: "beta", g: "gate" };
+
+const chance = (p) => {
+  if (p >= 0.9995 || p === 0) return `${Math.round(100 * p)} %`;
+  return p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %";
+};
+const best = (chances) => chances.indexOf(Math.max(...chances));
+const quote = (text) => make("b", {}, readable(text));
 
 function paint(canvas, { row, wide, bars, colours }, place, theme) {
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
   [place.before, place.after].forEach((chances, which) => {
+    const [top, bottom] = bars[which];
     context.fillStyle = `rgb(${colours[theme][which]})`;
-    chances.forEach((p, i) => context.fillRect(0, row * i + bars[which][0], Math.floor(p * wide + 0.5), bars[which][1] - bars[which][0]));
+    chances.forEach((p, i) => context.fillRect(0, row * i + top, Math.floor(p * wide + 0.5), bottom - top));
   });
 }
 
-const chance = (p) => (p >= 0.9995 || p === 0 ? `${Math.round(100 * p)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %");
-
-const KEYS = { n: "none", c: "clear", a: "alpha", b: "beta", g: "gate" };
-
-function render({ model, el }) {
-  const story = model.get("story");
-  const { tokens, answer, names, live } = story, N = answer.length;
-  const kinds = ["none", ...Object.keys(names).filter((kind) => story.layers[kind].length)];
+class MemoryLab extends Explorer {
+  constructor(context) {
+    super(context, "lab", ["kind", "layer", "head", "token", "kept", "at", "result"]);
+    const { tokens, answer, names, layers, live } = this.story;
+    Object.assign(this, { tokens, answer, live, N: answer.length });
+    this.kinds = ["none", ...Object.keys(names).filter((kind) => layers[kind].length)];
+    const letters = Object.entries(KEYS).filter(([, kind]) => this.kinds.includes(kind));
+    this.keys = { ...Object.fromEntries(letters.map(([key, kind]) => [key, [kind]])), k: ["keep"], u: ["undo"],
+                  ",": ["at", -1], ".": ["at", 1], Escape: ["most"] };
+    this.root.classList.toggle("still", !live);
+    this.controls.append(this.makeChoice());
+    this.slide("layer", "head", "token", ["at", "answer’s token"]);
+    const which = make("div", { class: "which" },
+      make("span", {}, "How likely each token of the answer before was, and is now:"), this.sliders.at.row);
+    this.lay(this.makeRibbon(), this.makeEdits(), this.said, this.makeAnswers(), which, this.makeSpoken(), this.makeStage());
+    this.makeHelp();
+    if (!live) {
+      const inputs = this.root.querySelectorAll(".choice input, .controls input, .edits button");
+      inputs.forEach((input) => (input.disabled = true));
+    }
+  }
 
   // ---- what is on the page
 
-  const title = make("p", { class: "title" }, story.title);
-  const where = make("p", { class: "where" });
-  const problem = make("p", { class: "problem", role: "alert", hidden: "" });
+  makeChoice() {
+    const group = `minqwen-lab-${Math.random()}`, { names } = this.story;
+    this.radios = Object.fromEntries(this.kinds.map((kind) => {
+      const radio = make("input", { type: "radio", name: group, value: kind, "data-moves": "kind" });
+      radio.addEventListener("change", () => this.go("kind", this.kinds.indexOf(kind)));
+      return [kind, radio];
+    }));
+    const labels = this.kinds.map((kind) => make("label", {}, this.radios[kind], make("span", {}, names[kind] ?? "")));
+    this.none = labels[0].lastChild;
+    return make("div", { class: "choice", role: "radiogroup", "aria-label": "What to edit" }, ...labels);
+  }
 
-  const group = `minqwen-lab-${Math.random()}`;
-  const radios = Object.fromEntries(kinds.map((kind) => {
-    const radio = make("input", { type: "radio", name: group, value: kind, "data-moves": "kind" });
-    radio.addEventListener("change", () => go("kind", kinds.indexOf(kind)));
-    return [kind, radio];
-  }));
-  const choice = make("div", { class: "choice", role: "radiogroup", "aria-label": "What to edit" },
-    ...kinds.map((kind) => make("label", {}, radios[kind], make("span", {}, kind === "none" ? "no edit" : names[kind]))));
-  const sliders = {
-    layer: slider("layer", 0, 1, go), head: slider("head", -1, 0, go), token: slider("token", 0, tokens.length - 1, go),
-    at: slider("at", -1, N - 1, go),
-  };
-  sliders.at.row.firstChild.textContent = "answer’s token";
-  const keep = make("button", { type: "button" }, "Keep this edit"), undo = make("button", { type: "button" }, "Undo all");
-  keep.addEventListener("click", keepIt);
-  undo.addEventListener("click", () => set({ kept: [], kind: "none" }));
-  const controls = make("div", { class: "controls" }, choice, sliders.layer.row, sliders.head.row, sliders.token.row);
-  const chips = make("ul", { class: "chips", "aria-label": "Edits" });
-  const edits = make("div", { class: "edits" }, chips, keep, undo);
+  makeRibbon() {
+    this.cells = this.tokens.map(({ text, special }, i) => {
+      const cell = cellOf({ text: readable(text), special }, { "data-token": i });
+      cell.addEventListener("click", () => this.go("token", i));
+      return cell;
+    });
+    return make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);      // the slider says it all
+  }
 
-  const cells = tokens.map(({ text, special }, i) => {
-    const cell = make("span", { class: special ? "cell special" : "cell", "data-token": i }, readable(text));
-    cell.addEventListener("click", () => go("token", i));
-    return cell;
-  });
-  const ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...cells);                  // the slider says it all
+  makeEdits() {
+    this.keep = make("button", { type: "button" }, "Keep this edit");
+    this.undo = make("button", { type: "button" }, "Undo all");
+    this.keep.addEventListener("click", () => this.press("keep"));
+    this.undo.addEventListener("click", () => this.press("undo"));
+    this.chips = make("ul", { class: "chips", "aria-label": "Edits" });
+    return make("div", { class: "edits" }, this.chips, this.keep, this.undo);
+  }
 
-  const answers = ["before", "after"].map((when) => make("div", { class: `answer ${when}` },
-    make("p", { class: "when" }, when === "before" ? "answer before" : "answer after"), make("details", {}, make("summary", {}, "thoughts"), make("p")), make("p", { class: "words" })));
-  const spoken = answer.map(({ text, special }, i) => {
-    const cell = make("span", { class: special ? "cell special" : "cell", "data-at": i }, make("span", {}, readable(text)),
-      make("i", { class: "before" }, make("b")), make("i", { class: "after" }, make("b")));
-    cell.addEventListener("click", () => go("at", i));
-    return cell;
-  });
-  const likely = make("div", { class: "ribbon spoken", "aria-hidden": "true" }, ...spoken);
+  makeAnswers() {
+    this.answers = ["before", "after"].map((when) => make("div", { class: `answer ${when}` },
+      make("p", { class: "when" }, `answer ${when}`), make("details", {}, make("summary", {}, "thoughts"), make("p")),
+      make("p", { class: "words" })));
+    return make("div", { class: "answers" }, ...this.answers);
+  }
 
-  const canvas = make("canvas", { width: story.wide, height: story.row * story.rows });
-  const column = (kind) => make("div", { class: kind, "aria-hidden": "true" }, ...Array.from({ length: story.rows }, () => make("span")));
-  const [texts, numbers] = [column("texts"), column("numbers")];
-  const stage = make("div", { class: "stage", tabindex: 0, role: "img" }, texts, canvas, numbers);
-  stage.style.setProperty("--row", `${story.row}px`);
-  const said = make("p", { class: "said", "aria-live": "polite" });
-  const help = make("p", { class: "help" });
-  help.innerHTML = (live ? "<kbd>c</kbd> clear <kbd>a</kbd> nothing fades <kbd>b</kbd> nothing is written <kbd>g</kbd> gate closed <kbd>n</kbd> no edit " +
-    "<kbd>←</kbd> <kbd>→</kbd> token <kbd>↑</kbd> <kbd>↓</kbd> head <kbd>PgUp</kbd> <kbd>PgDn</kbd> layer <kbd>k</kbd> keep <kbd>u</kbd> undo all " : "") +
-    "<kbd>,</kbd> <kbd>.</kbd> token of the answer <kbd>Esc</kbd> where it changes most";
-  if (!live) help.append(make("span", {}, "This page shows these edits as they stood. To try others takes a running notebook: the model computes each anew."));
+  makeSpoken() {
+    this.spoken = this.answer.map(({ text, special }, i) => {
+      const bars = ["before", "after"].map((when) => make("i", { class: when }, make("b")));
+      const cell = cellOf({ text: readable(text), special }, { "data-at": i }, ...bars);
+      cell.addEventListener("click", () => this.go("at", i));
+      return cell;
+    });
+    return make("div", { class: "ribbon spoken", "aria-hidden": "true" }, ...this.spoken);
+  }
 
-  const root = make("section", { class: `minqwen-explorer minqwen-lab${live ? "" : " still"}`, "data-lm-suppress-shortcuts": "true", "aria-label": story.title },
-    make("header", {}, title, where), controls, problem, ribbon, edits, make("div", { class: "answers" }, ...answers),
-    make("div", { class: "which" }, make("span", {}, "How likely each token of the answer before was, and is now:"), sliders.at.row), likely, stage, said, help);
-  el.append(root);
-  if (!live) root.querySelectorAll(".choice input, .controls input, .edits button").forEach((input) => (input.disabled = true));
+  makeStage() {
+    const { wide, row, rows } = this.story;
+    this.canvas = make("canvas", { width: wide, height: row * rows });
+    [this.texts, this.numbers] = ["texts", "numbers"].map((kind) =>
+      make("div", { class: kind, "aria-hidden": "true" }, ...Array.from({ length: rows }, () => make("span"))));
+    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.texts, this.canvas, this.numbers);
+    this.stage.style.setProperty("--row", `${row}px`);
+    return this.stage;
+  }
+
+  makeHelp() {
+    const own = [[",", ".", "token of the answer"], ["Esc", "where it changes most"]];
+    if (!this.live) {
+      this.help.append(keyLine(...own));
+      this.note("This page shows these edits as they stood. To try others takes a running notebook: the model computes " +
+        "each anew.");
+      return;
+    }
+    const words = { n: "no edit", c: "clear", a: "nothing fades", b: "nothing is written", g: "gate closed" };
+    const kinds = Object.keys(words).filter((key) => key in this.keys).map((key) => [key, words[key]]);
+    this.help.append(keyLine(...MOVING, ["k", "keep"], ["u", "undo all"]), keyLine(...kinds, ...own));
+  }
 
   // ---- moving
 
-  const SET = ["kind", "layer", "head", "token", "kept", "at"];
-  const { save, stop: stopSaving } = saver(model);
-  const position = () => Object.fromEntries(SET.map((name) => [name, model.get(name)]));
-  const kindNow = () => (model.get("kind") === "none" ? "beta" : model.get("kind"));
-  const layers = (kind = kindNow()) => [-1, ...story.layers[kind]];
-  function set(values) {
-    if (!live && Object.keys(values).some((name) => name !== "at")) return;
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    save();
+  kindNow() { return this.model.get("kind") === "none" ? "beta" : this.model.get("kind"); }
+  layers(kind = this.kindNow()) { return [-1, ...this.story.layers[kind]]; }
+  whichNow() { return this.model.get("at") < 0 ? this.model.get("result").most : this.model.get("at"); }
+
+  ends(name) {
+    const { kinds, tokens, N, story } = this;
+    return { kind: [0, kinds.length - 1], layer: [0, this.layers().length - 1],
+             head: [-1, story.heads[this.kindNow()] - 1], token: [0, tokens.length - 1], at: [-1, N - 1] }[name];
   }
-  function go(name, to) {
-    const [first, last] = { kind: [0, kinds.length - 1], layer: [0, layers().length - 1], head: [-1, story.heads[kindNow()] - 1], token: [0, tokens.length - 1], at: [-1, N - 1] }[name];
-    to = Math.min(last, Math.max(first, to));
-    if (name !== "kind") return set({ [name]: name === "layer" ? layers()[to] : to });
-    const kind = kinds[to], there = kind === "none" ? "beta" : kind, { layer, head } = position();
-    set({ kind, layer: layers(there).includes(layer) ? layer : -1, head: head < story.heads[there] ? head : -1 });
+
+  valueAt(name, step) { return { kind: this.kinds, layer: this.layers() }[name]?.[step] ?? step; }
+  stepOf(name, value) { return { kind: this.kinds, layer: this.layers() }[name]?.indexOf(value) ?? value; }
+
+  set(values) {
+    if (!this.live && Object.keys(values).some((name) => name !== "at")) return;
+    if (!("kind" in values)) return super.set(values);
+    const there = values.kind === "none" ? "beta" : values.kind, { layer, head } = this.position();   // others elsewhere
+    super.set({ layer: this.layers(there).includes(layer) ? layer : -1, head: head < this.story.heads[there] ? head : -1,
+                ...values });
   }
-  function keepIt() {
-    const { kind, layer, head, token, kept } = position();
-    if (kind !== "none") set({ kept: [...kept, [kind, layer, head, token, null]], kind: "none" });
+
+  press(name, by) {
+    const { kind, layer, head, token, kept } = this.position();
+    if (name === "keep") {
+      return kind !== "none" && this.set({ kept: [...kept, [kind, layer, head, token, null]], kind: "none" });
+    }
+    if (name === "undo") return this.set({ kept: [], kind: "none" });
+    if (name === "most") return this.set({ at: -1 });
+    if (this.kinds.includes(name)) return this.set({ kind: name });
+    if (name === "at" && Math.abs(by) === 1) return this.go("at", Math.max(0, this.whichNow() + by));
+    super.press(name, by);
   }
-  const place = () => model.get("result").places[whichNow()];
-  const whichNow = () => (model.get("at") < 0 ? model.get("result").most : model.get("at"));
-  const letters = Object.fromEntries(Object.entries(KEYS).filter(([, kind]) => kinds.includes(kind)).flatMap(([key, kind]) => [[key, [kind]], [key.toUpperCase(), [kind]]]));
-  onKeys(root, { ...letters, k: ["keep"], K: ["keep"], u: ["undo"], U: ["undo"], ",": ["at", -1], ".": ["at", 1], Escape: ["most"] }, (name, by) => {
-    if (name === "keep") return keepIt();
-    if (name === "undo") return undo.click();
-    if (name === "most") return go("at", -1);
-    if (kinds.includes(name)) return go("kind", kinds.indexOf(name));
-    if (name === "kind") return go(name, kinds.indexOf(model.get("kind")) + by);
-    if (name === "layer") return go(name, layers().indexOf(model.get("layer")) + by);
-    if (name === "at" && Math.abs(by) === 1) return go("at", Math.max(0, whichNow() + by));
-    go(name, model.get(name) + by);
-  });
 
   // ---- drawing
 
-  function draw() {
-    const { kind, layer, head, token, kept, at } = position(), result = model.get("result");
-    const theme = isDark() ? "dark" : "light", now = kind === "none" ? ["none", kept] : [kind, layer, head, token, kept];
-    root.dataset.theme = theme;
-    const current = JSON.stringify(result.of) === JSON.stringify(now);
-    root.classList.toggle("waiting", !current && !problem.textContent);
+  now({ kind, layer, head, token, kept }) { return kind === "none" ? ["none", kept] : [kind, layer, head, token, kept]; }
+  drawn(place) { return [place.at, ...this.now(place).flat()]; }
 
-    for (const [name, radio] of Object.entries(radios)) radio.checked = name === kind;
-    Object.assign(sliders.layer.range, { max: layers().length - 1, value: layers().indexOf(layer) });
-    Object.assign(sliders.head.range, { max: story.heads[kindNow()] - 1, value: head });
-    sliders.token.range.value = token;
-    sliders.at.range.value = at;
-    const words = {
-      layer: layer < 0 ? "all" : `${layer}`, head: head < 0 ? "all" : `${head}`, token: `${token + 1} of ${tokens.length}`,
-      at: at < 0 ? "most changed" : `${at + 1} of ${N}`,
-    };
-    for (const [name, text] of Object.entries(words)) {
-      sliders[name].number.textContent = text;
-      sliders[name].range.setAttribute("aria-valuetext", `${name === "at" ? "token of the answer" : name} ${text}` + (name === "token" ? `, ${readable(tokens[token].text)}` : ""));
-    }
-    for (const name of ["layer", "head", "token"]) sliders[name].row.classList.toggle("idle", kind === "none");
-    keep.disabled = !live || kind === "none";
-    undo.disabled = !live || (kind === "none" && !kept.length);
-    cells.forEach((cell, i) => {
+  show(place, theme) {
+    const { result } = place, shown = result.places[this.whichNow()];
+    const current = JSON.stringify(result.of) === JSON.stringify(this.now(place));
+    this.root.classList.toggle("stale", !current && !this.problem.textContent);         // the kernel is computing
+    this.root.dataset.current = current;
+    this.shown = place;
+    this.describeControls(place);
+    this.describeWhere(place);
+    this.describeEdits(place);
+    this.describeAnswers(result);
+    paint(this.canvas, this.story, shown, theme);
+    const change = (i) => [`${chance(shown.before[i])} → `, make("b", {}, chance(shown.after[i]))];
+    [...this.texts.children].forEach((cell, i) => {
+      cell.textContent = i < shown.texts.length ? readable(shown.texts[i]) : "";
+    });
+    [...this.numbers.children].forEach((cell, i) => cell.replaceChildren(...(i < shown.texts.length ? change(i) : [])));
+    this.describe(result, shown);
+  }
+
+  describeControls({ kind, layer, head, token, kept, at }) {
+    const all = (x) => (x < 0 ? "all" : x), { tokens, N } = this;
+    for (const [name, radio] of Object.entries(this.radios)) radio.checked = name === kind;
+    this.none.textContent = kept.length ? "no other edit" : "no edit";
+    for (const name of ["layer", "head"]) this.sliders[name].range.max = this.ends(name)[1];
+    this.told("layer", this.layers().indexOf(layer), all(layer), `layer ${all(layer)}`);
+    this.told("head", head, all(head), `head ${all(head)}`);
+    const which = `${token + 1} of ${tokens.length}`, spoken = at < 0 ? "most changed" : `${at + 1} of ${N}`;
+    this.told("token", token, which, `token ${which}, ${readable(tokens[token].text)}`);
+    this.told("at", at, spoken, `token of the answer ${spoken}`);
+    for (const name of ["layer", "head", "token"]) this.sliders[name].row.classList.toggle("idle", kind === "none");
+    this.keep.disabled = !this.live || kind === "none";
+    this.undo.disabled = !this.live || (kind === "none" && !kept.length);
+  }
+
+  describeWhere({ kind, token, kept }) {
+    this.cells.forEach((cell, i) => {
       cell.classList.toggle("here", kind !== "none" && i === token);
       cell.classList.toggle("touched", kind !== "none" && kind !== "clear" && i >= token);
       cell.classList.toggle("forgotten", kind === "clear" && i < token);
     });
-    where.replaceChildren("edit from ", make("q", {}, readable(tokens[token].text)), ` on, token ${token + 1} of ${tokens.length}`);
-    if (kind === "none") where.textContent = kept.length ? "edits are kept; choose another" : "nothing is edited: before and after are the same";
-    if (kind === "clear") where.replaceChildren("forget all before ", make("q", {}, readable(tokens[token].text)), `, token ${token + 1} of ${tokens.length}`);
+    const text = make("q", {}, readable(this.tokens[token].text)), place = `, token ${token + 1} of ${this.tokens.length}`;
+    if (kind === "clear") this.where.replaceChildren("forget all before ", text, place);
+    else if (kind !== "none") this.where.replaceChildren("edit from ", text, ` on${place}`);
+    else this.where.textContent = kept.length ? "edits are kept; choose another" : "before and after are the same";
+  }
 
-    chips.replaceChildren(...result.labels.map((label, i) => {
+  describeEdits({ kept, result }) {
+    const chips = result.labels.map((label, i) => {
       const chip = make("li", { class: i < kept.length ? "kept" : "" }, label);
-      if (live && i < kept.length) {
+      if (this.live && i < kept.length) {
         const drop = make("button", { type: "button", "aria-label": `Undo: ${label}` }, "×");
-        drop.addEventListener("click", () => set({ kept: kept.filter((_, n) => n !== i) }));
+        drop.addEventListener("click", () => this.set({ kept: kept.filter((_, n) => n !== i) }));
         chip.append(drop);
       }
       return chip;
-    }));
-    if (!result.labels.length) chips.replaceChildren(make("li", { class: "none" }, "no edit"));
+    });
+    this.chips.replaceChildren(...(chips.length ? chips : [make("li", { class: "none" }, "no edit")]));
+  }
 
+  describeAnswers(result) {
     result.answers.forEach(({ text, thinking, finish }, i) => {
-      const [, thoughts, said] = answers[i].children;
+      const [, thoughts, said] = this.answers[i].children;
       thoughts.hidden = !thinking;
       thoughts.lastChild.textContent = thinking;
       said.textContent = text + (finish === "length" ? " …" : "") || "∅";
     });
-    spoken.forEach((cell, i) => {
-      cell.classList.toggle("here", i === whichNow());
-      for (const when of ["before", "after"]) cell.querySelector(`.${when} b`).style.width = `${(100 * result[when][i]).toFixed(1)}%`;
+    this.spoken.forEach((cell, i) => {
+      cell.classList.toggle("here", i === this.whichNow());
+      for (const when of ["before", "after"])
+        cell.querySelector(`.${when} b`).style.width = `${(100 * result[when][i]).toFixed(1)}%`;
       cell.title = `${chance(result.before[i])} before, ${chance(result.after[i])} after`;
     });
-
-    const shown = place();
-    paint(canvas, story, shown, theme);
-    [...texts.children].forEach((cell, i) => (cell.textContent = i < shown.texts.length ? readable(shown.texts[i]) : ""));
-    [...numbers.children].forEach((cell, i) => cell.replaceChildren(...(i < shown.texts.length ? [`${chance(shown.before[i])} → `, make("b", {}, chance(shown.after[i]))] : [])));
-    describe(result, shown);
-    root.dataset.drawn = [at, ...now.flat(), theme].join(" ");
-    root.dataset.current = current;
   }
 
-  function describe(result, shown) {
-    const at = whichNow(), quote = (text) => make("b", {}, readable(text));
-    const best = (chances) => chances.indexOf(Math.max(...chances));
-    const [first, now] = [best(shown.before), best(shown.after)], same = result.answers[0].text === result.answers[1].text;
-    const sentence = !result.labels.length ? [`Token ${at + 1} of the answer: the model says `, quote(shown.texts[first]), ` with ${chance(shown.before[first])}.`] :
-      [`Token ${at + 1} of the answer: `, quote(answer[at].text), ` goes from ${chance(result.before[at])} to ${chance(result.after[at])}. `,
-        ...(now === first ? ["The likeliest is the same"] : ["The likeliest is now ", quote(shown.texts[now]), ` with ${chance(shown.after[now])}`]), `; the answer ${same ? "stays" : "changes"}.`];
-    said.replaceChildren(...sentence);
-    stage.setAttribute("aria-label", sentence.map((part) => part.textContent ?? part).join("") + " " +
-      shown.texts.map((text, i) => `${readable(text)} ${chance(shown.before[i])} before, ${chance(shown.after[i])} after`).join("; "));
+  describe(result, { texts, before, after }) {
+    const at = this.whichNow(), [first, now] = [best(before), best(after)];
+    const changed = result.answers[0].text === result.answers[1].text ? "stays" : "changes";
+    const likeliest = now === first ? ["The likeliest is the same"]
+      : ["The likeliest is now ", quote(texts[now]), ` with ${chance(after[now])}`];
+    const sentence = result.labels.length
+      ? [`Token ${at + 1} of the answer: `, quote(this.answer[at].text), ` goes from ${chance(result.before[at])} to ` +
+        `${chance(result.after[at])}. `, ...likeliest, `; the answer ${changed}.`]
+      : [`Token ${at + 1} of the answer: the model says `, quote(texts[first]), ` with ${chance(before[first])}.`];
+    this.say(...sentence);
+    const every = texts.map((text, i) => `${readable(text)} ${chance(before[i])} before, ${chance(after[i])} after`);
+    this.stage.setAttribute("aria-label", `${plain(sentence)} ${every.join("; ")}`);
   }
-
-  function complain(text) {
-    problem.textContent = text;
-    problem.hidden = !text;
-    root.classList.remove("waiting");
-  }
-
-  // ---- what makes it draw, and how it ends
-
-  const stopFollowing = follow(model, [...SET, "result"], draw, complain);
-  return () => [stopFollowing, stopSaving].forEach((stop) => stop());
 }
 
-export default { render };
+export default { render: (context) => new MemoryLab(context).begin() };

@@ -4,7 +4,6 @@ Here the kernel computes: each edit is run through the whole model, once along t
 how likely each of those tokens is now - and once freely, for the answer it gives now. The browser draws what came back.
 """
 
-import numpy as np
 import torch
 import traitlets
 from matplotlib.figure import Figure
@@ -19,21 +18,9 @@ BARS = ((3, 10), (12, 19))                      # where in its row the bar befor
 NAMES = {"clear": "memory cleared", "alpha": "nothing fades (α = 1)", "beta": "nothing is written (β = 0)",
          "gate": "output gate closed"}
 
-# ------------------------------------------------------------------------------------- what is drawn, as pure functions
-
-
 def colours(dark: bool = False) -> list[list[int]]:
     """Red, green and blue of what was before, and of what is after."""
     return [[91, 155, 216], [232, 150, 63]] if dark else [[59, 130, 196], [224, 123, 26]]
-
-
-def frame(before: list[float], after: list[float], dark: bool = False) -> np.ndarray:
-    """Two bars for each token, as long as it is likely, exactly as the canvas has them: (height, width, 4) uint8."""
-    picture = np.zeros((ROW * ROWS, WIDE, 4), dtype=np.uint8)
-    for (top, bottom), chances, colour in zip(BARS, (before, after), colours(dark)):
-        for i, p in enumerate(chances):
-            picture[ROW * i + top : ROW * i + bottom, : int(np.floor(p * WIDE + 0.5))] = [*colour, 255]
-    return picture
 
 
 def likeliest(before: torch.Tensor, after: torch.Tensor, rows: int = ROWS) -> list[int]:
@@ -177,11 +164,6 @@ class MemoryLab(Explorer):
         return value
 
     # ------------------------------------------------------------------------------------------- what can be had of it
-
-    def frame(self, at: int | None = None, dark: bool = False) -> np.ndarray:
-        """(height, width, 4) uint8: the canvas's pixels, for one token of the answer; where the lab stands if None."""
-        place = self._place(at)
-        return frame(place["before"], place["after"], dark)
 
     def still(self, at: int | None = None) -> tuple[Figure, str]:
         """What it shows, as a figure that stands still, and its description."""

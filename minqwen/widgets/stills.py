@@ -63,21 +63,21 @@ def maps(tiles, side: int, gap: int, layers: list[str], weights, tokens: list[st
     """The attention explorer, standing still: all maps as small tiles, and one of them large.
 
     Args:
-        tiles: (height, width, 4) uint8: a row of tiles for each layer, the first at the bottom.
+        tiles: (height, width, 4) uint8: a column of tiles for each layer, its first head at the bottom.
         side, gap: pixels on a tile's side, and between two tiles.
         layers: the name of each layer.
         weights: (T, T); limit: the weight that has the full colour; signed: colours about zero, else from zero on.
     """
     height, width = tiles.shape[:2]
-    figure = Figure(figsize=(11.5, max(4.4, min(9.5, 5.0 * height / width))),
+    figure = Figure(figsize=(11.5, max(4.4, min(9.5, 5.9 * height / width))),
                     layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1.1))
     left.imshow(tiles, interpolation="nearest")
     rows, columns = (np.arange(n // (side + gap) + 1) * (side + gap) + side / 2 for n in (height, width))
-    left.set_yticks(rows, layers[::-1])
-    left.set_xticks(columns[:: -(-len(columns) // 16)], range(0, len(columns), -(-len(columns) // 16)))
+    left.set_xticks(columns, layers, rotation=30, ha="right")
+    left.set_yticks(rows, range(len(rows))[::-1])
     left.set_title("every head's map", fontsize=10, color=INK)
-    left.set_xlabel("head", fontsize=8, color=INK)
+    left.set_ylabel("head", fontsize=8, color=INK)
     shown = np.ma.array(as_numpy(weights), mask=~np.tri(len(tokens), dtype=bool))
     image = right.imshow(shown, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-limit if signed else 0, vmax=limit,
                          interpolation="nearest")
@@ -139,11 +139,12 @@ def context_cost(contexts, charts: dict, at: int) -> Figure:
 
     Args:
         contexts: (N,) tokens.
-        charts: title -> {name of a line -> ((N,) numbers, its colour)}; lines of zeros are left out.
+        charts: title -> (how a number of it is written, {name of a line -> ((N,) numbers, its colour)}); lines of zeros
+            are left out.
         at: the context that is marked.
     """
     figure, axes = new_figure(len(charts), (5.4 * len(charts), 3.7))
-    for ax, (title, lines) in zip(axes, charts.items()):
+    for ax, (title, (written, lines)) in zip(axes, charts.items()):
         for name, (values, colour) in lines.items():
             if np.any(values):
                 dashed = name.startswith("all")
@@ -152,6 +153,7 @@ def context_cost(contexts, charts: dict, at: int) -> Figure:
         ax.axvline(at, color=INK, linewidth=0.8, alpha=0.5)
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda y, _, written=written: written(y))
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         ax.tick_params(axis="x", labelrotation=30)
         ax.grid(color=GRID, linewidth=0.8)
@@ -180,7 +182,7 @@ def looking(frames, weights, maps: dict, patch: int, merge: int = 2, title: str 
     panels = above.subplots(1, len(frames) + 1)
     for i, (ax, frame) in enumerate(zip(panels, frames)):
         draw_patches(ax, frame, patch, merge)
-        ax.set_title("what the model gets" if len(frames) == 1 else f"frame {i} of the group", fontsize=10, color=INK)
+        ax.set_title("what the model gets" if len(frames) == 1 else f"frame {i} of the slice", fontsize=10, color=INK)
     image = draw_over(panels[-1], frames.mean(0), weights, np.abs(weights).max() or 1.0)
     panels[-1].set_title(title, fontsize=10, color=INK)
     colour_bar(above, image, panels[-1:])

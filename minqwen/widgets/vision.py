@@ -1,8 +1,8 @@
 """The vision explorer: where in a picture or clip a token looks, in every layer and head.
 
 The browser gets the pictures as the model gets them and, for one token at a time, all its weights: a row of every
-layer's token-to-token map - or, for a token that is a piece of a picture, a column: who looks at it. It draws by whole
-numbers and sums in double precision, each in the order in which it is done here, so that all pixels are equal.
+layer's token-to-token map - or, for a token that is a piece of a picture, a column: who looks at it. A picture is one
+slice, a clip a slice for every few frames that a token spans.
 """
 
 from pathlib import Path
@@ -106,92 +106,10 @@ def _softmax(record, row, real, queries) -> np.ndarray:
     return scores.softmax(-1)[:, :, before + real].double().cpu().numpy()
 
 
-# ------------------------------------------------------------------------------------- what is drawn, as pure functions
-
-
 def chosen(heads: np.ndarray, head: int, signs: bool = True) -> np.ndarray:
     """(T,): one head's weights, or with head = -1 the mean of all. heads: (H, T). Without signs only their size."""
     heads = heads if signs else np.abs(heads)
     return np.cumsum(heads, axis=0)[-1] / len(heads) if head == -1 else heads[head]
-
-
-def colours(numbers: np.ndarray, limit: float, palette: np.ndarray) -> np.ndarray:
-    """(..., 3) int: a number that is zero has the palette's colour 128, one that is at the limit 255, or 1."""
-    return palette[np.clip(np.floor(numbers / limit * 127 + 128.5), 1, 255).astype(int)].astype(int)
-
-
-def lines(length: int, view: dict) -> np.ndarray:
-    """(length,): 2 where a line between tokens is, 1 where one between patches is, along one side of a picture."""
-    patch, x = view["patch"] * view["zoom"], np.arange(length)
-    token = patch * view["merge"]
-    between_tokens = (x % token == 0) | ((x + 1) % token == 0) & (token >= 24)
-    return np.where(between_tokens, 2, (x % patch == 0) & (patch >= 8))
-
-
-def frame(frames: np.ndarray, weights: np.ndarray, limit: float, view: dict, size: tuple, mark: tuple | None,
-          palette: np.ndarray, dark: bool = False) -> np.ndarray:
-    """The picture with its grids, frame by frame, and beside it, over a pale grey one, the weights.
-
-    Args:
-        frames: (F, h, w, 3) uint8, what one token spans in time.
-        weights: (rows, columns), one for each token of this picture; `limit` gets the full colour.
-        view: sizes: "patch" (pixels), "merge" (patches to a token's side), "zoom".
-        size: height and width of the canvas, and the distance from one panel to the next.
-        mark: row and column of the token to be marked, or None.
-        palette: (256, 3) uint8; entry 128 is zero.
-    Returns:
-        (height, width, 4) uint8, exactly as the canvas has it; transparent where nothing is.
-    """
-    zoom, unit = view["zoom"], view["patch"] * view["merge"] * view["zoom"]
-    height, width, step = size
-    line = np.maximum.outer(lines(frames.shape[1] * zoom, view), lines(frames.shape[2] * zoom, view))
-    frames = frames.astype(int)
-    mean = (frames.sum(0) + len(frames) // 2) // len(frames)
-    grey = mean @ [77, 150, 29] >> 8                                                        # (h, w)
-    shown = _enlarged(colours(weights, limit, palette), view["patch"] * view["merge"])
-    veiled = (VEIL * shown + (256 - VEIL) * grey[..., None]) >> 8
-    canvas = np.zeros((height, width, 4), dtype=np.uint8)
-    for i, panel in enumerate((*frames, veiled)):
-        panel = _enlarged(panel, zoom)
-        bright = (panel @ [77, 150, 29] >> 8 >= 128)[..., None]         # there a line is darker, else it is brighter
-        soft = np.array([256, 200, 96] if i < len(frames) else [256, 256, 208])[line][..., None]
-        panel = np.where(bright, panel * soft >> 8, 255 - ((255 - panel) * soft >> 8))
-        if mark is not None:
-            y, x = mark[0] * unit, mark[1] * unit
-            inwards = np.minimum(np.arange(unit), np.arange(unit)[::-1])
-            inwards = np.minimum.outer(inwards, inwards)                                    # to the nearest edge
-            ring, ink, paper = (2 if unit >= 24 else 1), (227, 230, 234), (36, 41, 47)
-            ink, paper = (ink, paper) if dark else (paper, ink)
-            cell = panel[y : y + unit, x : x + unit]                                        # a view
-            cell[inwards < ring] = ink
-            cell[inwards == ring] = paper
-        canvas[: panel.shape[0], i * step : i * step + panel.shape[1]] = np.insert(panel, 3, 255, axis=2)
-    return canvas
-
-
-def overview(maps: list[np.ndarray], limits: list[float], unit: int, tile: tuple, palette: np.ndarray) -> np.ndarray:
-    """Every layer and head at once: a row of tiles for each layer, the first layer at the bottom.
-
-    Args:
-        maps: for each layer (1 + heads, rows, columns): the mean of its heads, then its heads.
-        limits: for each layer, the weight that gets the full colour.
-        unit: pixels on the side of a token.
-        tile: height and width of the room for one map.
-    Returns:
-        (height, width, 4) uint8, exactly as the canvas has it; transparent where nothing is.
-    """
-    (high, wide), most = tile, max(map(len, maps))
-    canvas = np.zeros((len(maps) * (high + GAP) - GAP, most * (wide + GAP) - GAP, 4), dtype=np.uint8)
-    for y, (heads, limit) in enumerate(zip(maps[::-1], limits[::-1])):
-        for x, numbers in enumerate(heads):
-            picture = _enlarged(colours(numbers, limit, palette), unit)
-            top, left = y * (high + GAP), x * (wide + GAP)
-            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = np.insert(picture, 3, 255, axis=2)
-    return canvas
-
-
-def _enlarged(picture, zoom):
-    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 # ---------------------------------------------------------------------------------------------------------- the widget
@@ -214,43 +132,43 @@ class VisionExplorer(Explorer):
         token: where to begin; may be negative.
         layer: the layer's number in the model; None: the attention layer that gives most of its weight to pictures.
         head: its number, or -1 for the mean of the layer's heads.
-        view: which picture, or group of a clip's frames, counted through; None: the one with most of the weight.
+        slice: which picture, or slice of a clip, counted through; None: the one with most of the weight.
         signs: False shows effective attention by its size alone.
         row: which row of a traced batch.
 
     Raises:
-        QwenError: there is no picture in it, or no such token, layer, head or view.
+        QwenError: there is no picture in it, or no such token, layer, head or slice.
     """
 
     _esm, _css = sources("vision_explorer")
-    position = ("token", "layer", "head", "view", "signs")
+    position = ("token", "layer", "head", "slice", "signs")
 
-    token, layer, head, view = (traitlets.Int().tag(sync=True) for _ in range(4))
+    token, layer, head, slice = (traitlets.Int().tag(sync=True) for _ in range(4))
     signs = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, qwen, messages=None, *, token: int = -1, layer: int | None = None, head: int = -1,
-                 view: int | None = None, signs: bool = True, row: int = 0):
+                 slice: int | None = None, signs: bool = True, row: int = 0):
         if isinstance(qwen, Trace) != (messages is None):
             raise QwenError("Give a model and messages with a picture, VisionExplorer(qwen, [...]), or a trace alone.")
         self.trace, self.row = qwen if messages is None else trace(qwen).run(messages), row
         self._records = self.trace.layers
         self._real = self.trace.valid[row].nonzero()[:, 0]              # pads are not looked at: leave them out
         self._weighed = (None, [])                                      # a token, its weights in every layer
-        views, self._frames = self._views()
-        tokens = [token | {"view": -1, "at": 0} for token in tokens_of(self.trace, row)]
-        for number, seen in enumerate(views):
+        slices, self._frames = self._slices()
+        tokens = [token | {"slice": -1, "at": 0} for token in tokens_of(self.trace, row)]
+        for number, seen in enumerate(slices):
             for at, i in enumerate(seen["tokens"]):
-                tokens[i] |= {"view": number, "at": at}
+                tokens[i] |= {"slice": number, "at": at}
         kinds = {"linear_attention": "delta", "full_attention": "attention"}
         layers = [{"kind": kinds[record.kind], "heads": record.o.shape[2 if record.kind == "linear_attention" else 1]}
                   for record in self._records]
-        height, width = (max(view[side] * view["zoom"] for view in views) for side in ("height", "width"))
+        height, width = (max(slice[side] * slice["zoom"] for slice in slices) for side in ("height", "width"))
         step = width + 4 * GAP
-        across = step * (1 + max(view["frames"] for view in views)) - 4 * GAP
+        across = step * (1 + max(slice["frames"] for slice in slices)) - 4 * GAP
         story = {
             "title": "Where the model looks", "tokens": tokens, "stops": list(range(len(tokens))), "layers": layers,
-            "views": views, "size": [height, across, step], "veil": VEIL, "gap": GAP,
-            "tile": [max(v["unit"] * v[side] for v in views) for side in ("rows", "columns")],
+            "slices": slices, "size": [height, across, step], "veil": VEIL, "gap": GAP,
+            "tile": [max(v["unit"] * v[side] for v in slices) for side in ("rows", "columns")],
             "token_bytes": 4 * len(tokens) * sum(x["heads"] for x in layers),
             "palettes": in_base64(plots.diverging),
         }
@@ -259,17 +177,17 @@ class VisionExplorer(Explorer):
         self.token = range(len(tokens))[token] if -len(tokens) <= token < len(tokens) else token
         self.layer = self._telling() if layer is None else layer
         self.head, self.signs = head, signs
-        self.view = self._fullest() if view is None else view
-        names = self.page_names() if size <= self.at_once else [f"token {self.token}", f"view {self.view}"]
+        self.slice = self._fullest() if slice is None else slice
+        names = self.page_names() if size <= self.at_once else [f"token {self.token}", f"slice {self.slice}"]
         self.pages = {name: self.page(name) for name in names}
 
     # ---------------------------------------------------------------------------------------------- what is in a trace
 
-    def _views(self) -> tuple[list[dict], list[np.ndarray]]:
-        """What can be shown one at a time, pictures and groups of frames in order of reading; and their pixels."""
+    def _slices(self) -> tuple[list[dict], list[np.ndarray]]:
+        """What can be shown one at a time, pictures and the slices of clips, in order of reading; and their pixels."""
         config, media = self.trace.model.config, self.trace.media
         processor = getattr(self.trace.qwen, "processor", None)
-        sizes, views, pixels = config.vision_config, [], []
+        sizes, slices, pixels = config.vision_config, [], []
         clips = (self.trace.input_ids[self.row] == config.video_token_id).any()
         for kind, token, name, grid, setting in (
             ("picture", config.image_token_id, "pixel_values", "image_grid_thw", "image"),
@@ -284,17 +202,17 @@ class VisionExplorer(Explorer):
             ours = places[self.row, self._real].nonzero()[:, 0].tolist()
             first = -int(places[: self.row].sum())          # pictures of earlier rows come first: ours begin at 0
             for frames in pictures_of(media[name], media[grid], settings):
-                groups = rearrange(frames, "(t f) h w c -> t f h w c", f=settings.temporal_patch_size)
+                pairs = rearrange(frames, "(t f) h w c -> t f h w c", f=settings.temporal_patch_size)
                 height, width = frames.shape[1:3]
                 rows, columns = (n // (settings.merge_size * settings.patch_size) for n in (height, width))
-                for group, pair in enumerate(groups):
+                for at, pair in enumerate(pairs):
                     tokens, first = ours[max(0, first) : first + rows * columns], first + rows * columns
                     if first <= 0 or not tokens:
                         continue
                     # a still fills its slice with equal frames: one is enough, if no clip is there to compare
                     shown = _reduced(pair if clips else pair[:1], settings.patch_size)
-                    views.append({
-                        "kind": kind, "number": number, "group": group, "groups": len(groups), "frames": len(shown),
+                    slices.append({
+                        "kind": kind, "number": number, "slice": at, "frames": len(shown),
                         "rows": rows, "columns": columns, "height": shown.shape[1], "width": shown.shape[2],
                         "patch": settings.patch_size * shown.shape[1] // height, "merge": settings.merge_size,
                         "zoom": max(1, PANEL // max(shown.shape[1:3])), "unit": max(1, TILE // max(rows, columns)),
@@ -302,99 +220,66 @@ class VisionExplorer(Explorer):
                     })
                     pixels.append(shown)
                 number += 0 < first <= len(ours)
-        if not views:
+        if not slices:
             raise QwenError("There is no picture or clip in this: give messages that hold one, or the trace of a "
                             "forward with pixel_values.")
-        order = sorted(range(len(views)), key=lambda i: views[i]["tokens"][0])
-        return [views[i] for i in order], [pixels[i] for i in order]
+        order = sorted(range(len(slices)), key=lambda i: slices[i]["tokens"][0])
+        return [slices[i] for i in order], [pixels[i] for i in order]
 
     def _telling(self) -> int:
         """The attention layer that gives most of its weight to pictures; without any such layer, the last."""
-        pictures = [i for i, token in enumerate(self.story["tokens"]) if token["view"] >= 0]
+        pictures = [i for i, token in enumerate(self.story["tokens"]) if token["slice"] >= 0]
         shares = {i: heads[:, pictures].sum() for i, heads in enumerate(self._heads(self.token))
                   if self.story["layers"][i]["kind"] == "attention"}
         return max(shares, key=shares.get) if shares else len(self._records) - 1
 
     def _fullest(self) -> int:
-        """The view that this token is in, or else the one it gives most weight to."""
-        if self.story["tokens"][self.token]["view"] >= 0:
-            return self.story["tokens"][self.token]["view"]
+        """The slice that this token is in, or else the one it gives most weight to."""
+        if self.story["tokens"][self.token]["slice"] >= 0:
+            return self.story["tokens"][self.token]["slice"]
         weights = np.abs(chosen(self._heads(self.token)[self.layer], self.head))
-        return int(np.argmax([weights[view["tokens"]].sum() for view in self.story["views"]]))
+        return int(np.argmax([weights[slice["tokens"]].sum() for slice in self.story["slices"]]))
 
     def page_names(self) -> list[str]:
-        views = [f"view {i}" for i in range(len(self.story["views"]))]
-        return [*views, *(f"token {i}" for i in self.story["stops"])]
+        slices = [f"slice {i}" for i in range(len(self.story["slices"]))]
+        return [*slices, *(f"token {i}" for i in self.story["stops"])]
 
     def page(self, name: str) -> bytes:
-        """A view's frames, (F, height, width, 3) uint8; or a token's weights: of every layer (H, T), float32.
+        """A slice's frames, (F, height, width, 3) uint8; or a token's weights: of every layer (H, T), float32.
 
         The weights with which a token of the text looks at each token; those with which each looks at a picture's.
         """
         kind, number = name.split()
-        if kind == "view":
+        if kind == "slice":
             return self._frames[int(number)].tobytes()
-        seen = looked_at if self.story["tokens"][int(number)]["view"] >= 0 else looks
+        seen = looked_at if self.story["tokens"][int(number)]["slice"] >= 0 else looks
         with torch.no_grad():
             return b"".join(seen(record, int(number), self.row, self._real).astype("<f4").tobytes()
                             for record in self._records)
 
     # -------------------------------------------------------------------------------------------- what can be had of it
 
-    def weights(self, token=None, layer=None, head=None, view=None, signs=None) -> np.ndarray:
+    def weights(self, token=None, layer=None, head=None, slice=None, signs=None) -> np.ndarray:
         """(rows, columns): a weight for each token of the picture; what is not given is where the explorer stands.
 
         For a token of the text: how it looks at these. For one of a picture: how these look at it.
         """
-        token, layer, head, view, signs = self._place(token, layer, head, view, signs)
-        return self._map(chosen(self._heads(token)[layer], head, signs), view)
+        token, layer, head, slice, signs = self._place(token, layer, head, slice, signs)
+        return self._map(chosen(self._heads(token)[layer], head, signs), slice)
 
-    def frame(self, token=None, layer=None, head=None, view=None, signs=None, dark: bool = False) -> np.ndarray:
-        """(height, width, 4) uint8: the canvas's pixels there; what is not given is where the explorer stands."""
-        token, layer, head, view, signs = self._place(token, layer, head, view, signs)
-        weights, at = chosen(self._heads(token)[layer], head, signs), self.story["tokens"][token]
-        seen = self.story["views"][view]
-        mark = divmod(at["at"], seen["columns"]) if at["view"] == view else None
-        return frame(self._frames[view], self._map(weights, view), self._limit(weights, token), seen,
-                     self.story["size"], mark, plots.diverging(dark), dark)
-
-    def overview(self, token=None, view=None, signs=None, dark: bool = False) -> np.ndarray:
-        """(height, width, 4) uint8: the pixels of the canvas that shows every layer and head at once.
-
-        All layers of a kind have one scale. For a token of a picture, each tile has one colour: that of the largest
-        weight with which a later token of the text looks at it.
-        """
-        token, _, _, view, signs = self._place(token, None, None, view, signs)
-        maps, largest, tokens = [], {}, self.story["tokens"]
-        later = [i for i in range(token + 1, len(tokens)) if tokens[i]["view"] < 0]
-        for layer, heads in zip(self.story["layers"], self._heads(token)):
-            kept = []
-            for head in range(-1, len(heads)):
-                weights = chosen(heads, head, signs)
-                if tokens[token]["view"] < 0:
-                    kept.append(self._map(weights, view))
-                else:
-                    top = weights[max(later, key=lambda i: abs(weights[i]))] if later else 0.0
-                    kept.append(np.full_like(self._map(weights, view), top))
-            maps.append(np.stack(kept))
-            aims = later if tokens[token]["view"] >= 0 else self._aims(token)
-            largest[layer["kind"]] = max(largest.get(layer["kind"], 0.0), np.abs(heads[:, aims]).max(initial=0.0))
-        limits = [largest[layer["kind"]] or 1.0 for layer in self.story["layers"]]
-        return overview(maps, limits, self.story["views"][view]["unit"], self.story["tile"], plots.diverging(dark))
-
-    def still(self, token=None, layer=None, head=None, view=None) -> tuple[Figure, str]:
+    def still(self, token=None, layer=None, head=None, slice=None) -> tuple[Figure, str]:
         """What it shows, as a figure that stands still, and its description."""
-        token, layer, head, view, signs = self._place(token, layer, head, view, None)
-        layers, seen, text = self.story["layers"], self.story["views"][view], self.story["tokens"][token]
+        token, layer, head, slice, signs = self._place(token, layer, head, slice, None)
+        layers, seen, text = self.story["layers"], self.story["slices"][slice], self.story["tokens"][token]
         maps = {}
         for i, heads in enumerate(self._heads(token)):
             name = "attention" if layers[i]["kind"] == "attention" else "delta rule"
-            maps[f"{i} {name}"] = self._map(chosen(heads, -1, signs), view)
+            maps[f"{i} {name}"] = self._map(chosen(heads, -1, signs), slice)
         towards = f"where “{plots.visible(text['text'])}” looks".replace("$", r"\$")
-        if text["view"] >= 0:
+        if text["slice"] >= 0:
             towards = f"who looks at token {text['at']}"
         who = f"layer {layer}, " + ("mean of its heads" if head == -1 else f"head {head}")
-        figure = stills.looking(self._frames[view], self.weights(token, layer, head, view), maps, seen["patch"],
+        figure = stills.looking(self._frames[slice], self.weights(token, layer, head, slice), maps, seen["patch"],
                                seen["merge"], f"{towards}\n{who}")
         return figure, (
             f"A {seen['kind']} with its {seen['rows']} x {seen['columns']} tokens numbered; beside it, over it, the "
@@ -416,7 +301,7 @@ class VisionExplorer(Explorer):
             raise QwenError("A page needs the weights of at least one token: to_html(path, tokens=[-1]).")
         position = {name: getattr(self, name) for name in self.position}
         position["token"] = self.token if self.token in stops else stops[-1]
-        names = [*(f"view {i}" for i in range(len(self.story["views"]))), *(f"token {i}" for i in stops)]
+        names = [*(f"slice {i}" for i in range(len(self.story["slices"]))), *(f"token {i}" for i in stops)]
         return self._write_page(path, self.story | {"stops": stops, "all_here": True}, names, position)
 
     # ----------------------------------------------------------------------------------------------- numbers and places
@@ -429,21 +314,11 @@ class VisionExplorer(Explorer):
             self._weighed = token, [part.reshape(-1, T) for part in np.split(page, ends)]
         return self._weighed[1]
 
-    def _map(self, weights, view) -> np.ndarray:
-        view = self.story["views"][view]
-        return weights[view["tokens"]].reshape(view["rows"], view["columns"])
+    def _map(self, weights, slice) -> np.ndarray:
+        slice = self.story["slices"][slice]
+        return weights[slice["tokens"]].reshape(slice["rows"], slice["columns"])
 
-    def _aims(self, token) -> list[int]:
-        """The tokens whose weights the scale is for: those of pictures, or all that come later and may look at it."""
-        tokens = self.story["tokens"]
-        if tokens[token]["view"] >= 0:
-            return list(range(token + 1, len(tokens)))
-        return [i for i, other in enumerate(tokens) if other["view"] >= 0]
-
-    def _limit(self, weights, token) -> float:
-        return np.abs(weights[self._aims(token)]).max(initial=0.0) or 1.0
-
-    @traitlets.validate("token", "layer", "head", "view")
+    @traitlets.validate("token", "layer", "head", "slice")
     def _validate(self, proposal):
         return self._checked(proposal["trait"].name, proposal["value"])
 
@@ -451,20 +326,20 @@ class VisionExplorer(Explorer):
     def _keep_to_its_heads(self, change):
         self.head = min(self.head, self.story["layers"][self.layer]["heads"] - 1)
 
-    def _place(self, token, layer, head, view, signs) -> list:
-        """A token, layer, head, view, signs; where one is None, our own."""
-        given = zip(self.position, (token, layer, head, view, signs))
-        token, layer, head, view, signs = (getattr(self, name) if x is None else x for name, x in given)
-        for name, value in (("token", token), ("layer", layer), ("view", view)):
+    def _place(self, token, layer, head, slice, signs) -> list:
+        """A token, layer, head, slice, signs; where one is None, our own."""
+        given = zip(self.position, (token, layer, head, slice, signs))
+        token, layer, head, slice, signs = (getattr(self, name) if x is None else x for name, x in given)
+        for name, value in (("token", token), ("layer", layer), ("slice", slice)):
             self._checked(name, value)
         self._checked("head", head, layer)
-        return [token, layer, head, view, bool(signs)]
+        return [token, layer, head, slice, bool(signs)]
 
     def _checked(self, name, value, layer=None):
         layers = self.story["layers"]
         there = {"token": range(len(self.story["tokens"])), "layer": range(len(layers)),
                  "head": range(-1, layers[self.layer if layer is None else layer]["heads"]),
-                 "view": range(len(self.story["views"]))}[name]
+                 "slice": range(len(self.story["slices"]))}[name]
         if value not in there:
             hint = " (-1 is the mean of all)" if name == "head" else ""
             raise QwenError(f"There is no {name} {value} to explore; the last is {there[-1]}{hint}.")
@@ -472,10 +347,10 @@ class VisionExplorer(Explorer):
 
     def __repr__(self) -> str:
         story = self.story
-        kinds = [f"{sum(v['kind'] == kind and v['group'] == 0 for v in story['views'])} {kind}s"
+        kinds = [f"{sum(v['kind'] == kind and v['slice'] == 0 for v in story['slices'])} {kind}s"
                  for kind in ("picture", "clip")]
-        return (f"VisionExplorer({len(story['tokens'])} tokens, {' and '.join(kinds)} in {len(story['views'])} views, "
-                f"{len(story['layers'])} layers)")
+        return (f"VisionExplorer({len(story['tokens'])} tokens, {' and '.join(kinds)} in {len(story['slices'])} "
+                f"slices, {len(story['layers'])} layers)")
 
 
 def _reduced(frames: np.ndarray, patch: int) -> np.ndarray:

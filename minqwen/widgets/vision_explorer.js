@@ -1,422 +1,325 @@
-// The vision explorer, in the browser; explorer.js comes before it.
-//
-// From the kernel (or from the page of `to_html`) come `story`, JSON, and `pages`: one for each view, a picture or a group of a
-// clip's frames, its pixels; and one for each token, its weights in all layers and heads, float32. See minqwen/widgets/vision.py,
-// which draws the same pixels in Python: by whole numbers, and by sums in double precision in the same order.
+// The vision explorer, in the browser: where in a picture or clip a token looks, in every layer and head.
 
-// ------------------------------------------------------------------------------------------------------------- weights
-
-function openWeights(page, story) {                        // for each layer Float32Array, heads by T
-  const all = new Float32Array(bytesOf(page).slice().buffer);
-  let start = 0;
-  return story.layers.map(({ heads }) => all.subarray(start, (start += heads * story.tokens.length)));
-}
-
-function chosen(weights, heads, head, signs) {             // see `chosen` in vision.py
-  const T = weights.length / heads, sized = (x) => (signs ? x : Math.abs(x));
-  if (head >= 0) return Float64Array.from(weights.subarray(head * T, (head + 1) * T), sized);
-  const mean = new Float64Array(T);
-  for (let h = 0; h < heads; h++) for (let t = 0; t < T; t++) mean[t] += sized(weights[h * T + t]);
-  return mean.map((x) => x / heads);
-}
-
-const largest = (numbers, places) => places.reduce((most, i) => Math.max(most, Math.abs(numbers[i])), 0);
-const strongest = (numbers, places) => places.reduce((best, i) => (Math.abs(numbers[i]) > Math.abs(numbers[best]) ? i : best), places[0]);
-
-// ------------------------------------------------------------------------------------------------------------ pictures
-
-const luma = (r, g, b) => (77 * r + 150 * g + 29 * b) >> 8;
-const INKS = [[227, 230, 234], [36, 41, 47]];
-
-function lines(length, { patch, merge, zoom }) {           // 2 between tokens, 1 between patches, 0 elsewhere
-  const fine = patch * zoom, token = fine * merge;
-  return Array.from({ length }, (_, x) =>
-    x % token === 0 || (token >= 24 && (x + 1) % token === 0) ? 2 : fine >= 8 && x % fine === 0 ? 1 : 0);
-}
-
-// The weights' colours over a pale grey picture, the mean of the frames: (h, w, 3) bytes.
-function veiled(frames, story, view, weights, limit, rgb) {
-  const pixels = view.height * view.width, F = view.frames, side = view.patch * view.merge, out = new Uint8Array(3 * pixels);
-  const mean = [0, 0, 0];
-  for (let i = 0; i < pixels; i++) {
-    for (let c = 0; c < 3; c++) {
-      let sum = Math.floor(F / 2);
-      for (let f = 0; f < F; f++) sum += frames[3 * (f * pixels + i) + c];
-      mean[c] = Math.floor(sum / F);
-    }
-    const row = Math.floor(i / view.width / side), column = Math.floor((i % view.width) / side);
-    const grey = luma(...mean), shade = 4 * shadeOf(weights[row * view.columns + column], limit);
-    for (let c = 0; c < 3; c++) out[3 * i + c] = (story.veil * rgb[shade + c] + (256 - story.veil) * grey) >> 8;
-  }
-  return out;
-}
-
-// The picture with its grids, frame by frame, and beside it, over a pale grey one, the weights: see `frame` in vision.py.
-function paint(canvas, story, view, frames, weights, limit, mark, palette, dark) {
-  const [height, width, step] = story.size, image = new ImageData(width, height), data = image.data;
-  const { zoom, columns, height: h, width: w, frames: F } = view, unit = view.patch * view.merge * zoom;
-  const [down, across] = [lines(h * zoom, view), lines(w * zoom, view)];
-  const over = veiled(frames, story, view, weights, limit, new Uint8Array(palette.buffer));
-  for (let i = 0; i <= F; i++) {
-    const source = i < F ? frames.subarray(3 * i * h * w, 3 * (i + 1) * h * w) : over;
-    const soft = i < F ? [256, 200, 96] : [256, 256, 208];
-    for (let y = 0; y < h * zoom; y++)
-      for (let x = 0; x < w * zoom; x++) {
-        const from = 3 * (Math.floor(y / zoom) * w + Math.floor(x / zoom)), to = 4 * (y * width + i * step + x);
-        const pale = soft[Math.max(down[y], across[x])], bright = luma(source[from], source[from + 1], source[from + 2]) >= 128;
-        for (let c = 0; c < 3; c++)
-          data[to + c] = bright ? (source[from + c] * pale) >> 8 : 255 - (((255 - source[from + c]) * pale) >> 8);
-        data[to + 3] = 255;
-      }
-    if (mark === null) continue;
-    const ring = unit >= 24 ? 2 : 1, inwards = (x) => Math.min(x, unit - 1 - x), [ink, paper] = dark ? INKS : [INKS[1], INKS[0]];
-    const [top, left] = [Math.floor(mark / columns) * unit, (mark % columns) * unit];
-    for (let y = 0; y < unit; y++)
-      for (let x = 0; x < unit; x++) {
-        const edge = Math.min(inwards(y), inwards(x));
-        if (edge <= ring) data.set(edge < ring ? ink : paper, 4 * ((top + y) * width + i * step + left + x));
-      }
-  }
-  canvas.getContext("2d").putImageData(image, 0, 0);
-}
-
-// Every layer and head at once, the first layer at the bottom: see `overview` in vision.py.
-function paintOverview(canvas, story, view, maps, limits, palette) {
-  const image = new ImageData(canvas.width, canvas.height), pixels = new Uint32Array(image.data.buffer), { rows, columns, unit } = view;
-  maps.forEach((heads, layer) => heads.forEach((numbers, head) => {
-    const top = (maps.length - 1 - layer) * (story.tile[0] + story.gap), left = head * (story.tile[1] + story.gap);
-    for (let y = 0; y < rows * unit; y++)
-      for (let x = 0; x < columns * unit; x++) {
-        const number = numbers[Math.floor(y / unit) * columns + Math.floor(x / unit)];
-        pixels[(top + y) * canvas.width + left + x] = palette[shadeOf(number, limits[layer])];
-      }
-  }));
-  canvas.getContext("2d").putImageData(image, 0, 0);
-}
-
-// ------------------------------------------------------------------------------------------------------------ the page
+import {
+  Explorer, MOVING, Tiles, cellOf, keepInSight, keyLine, make, openPalettes, shareOf,
+} from "./explorer.js";
+import { cssOf, endOf, kilobytes, percent, plain, readable, shadeOf } from "./numbers.js";
+import {
+  chosen, largest, openFrames, openWeights, paintOverview, paintSlice, strongest,
+} from "./vision_pictures.js";
 
 const HINT = "Point at a picture or a tile for its numbers; click to go there.";
 const KINDS = { attention: "attention", delta: "delta rule" };
 
-function render({ model, el }) {
-  const story = model.get("story");
-  const { tokens, stops, layers, views, size, tile, gap } = story, T = tokens.length;
-  const palettes = { light: openPalette(story.palettes.light), dark: openPalette(story.palettes.dark) };
-  const seen = tokens.flatMap(({ view }, i) => (view >= 0 ? [i] : []));               // what is a piece of a picture
-  const isSeen = (token) => tokens[token].view >= 0;
-  const later = (token) => tokens.flatMap((_, i) => (i > token ? [i] : []));
-  const aims = (token) => (isSeen(token) ? later(token) : seen);                      // what the scale is for
-  const texts = (places) => places.filter((i) => !isSeen(i));
-  const most = Math.max(...layers.map(({ heads }) => heads)) + 1;
-  const clips = views.some(({ kind }) => kind === "clip"), stills = views.some(({ kind }) => kind === "picture");
+const headName = (head) => (head < 0 ? "mean of its heads" : `head ${head}`);
+const placeIn = ({ columns }, at) => `row ${Math.floor(at / columns)}, column ${at % columns}`;
 
-  const nameOf = ({ kind, number, group }, whole = false) => {
-    const several = new Set(views.filter((v) => v.kind === kind).map((v) => v.number)).size > 1;
-    const name = several ? `${kind} ${number + 1}` : `the ${kind}`;
-    return kind === "clip" && !whole ? `${name}, frames ${2 * group} and ${2 * group + 1}` : name;
-  };
-  const headName = (head) => (head < 0 ? "mean of its heads" : `head ${head}`);
-  const layerName = (layer) => `layer ${layer} (${KINDS[layers[layer].kind]})`;
-  const placeIn = (view, at) => `row ${Math.floor(at / view.columns)}, column ${at % view.columns}`;
+function amount(x, negative) {
+  const size = Math.abs(x), short = size >= 0.1 || x === 0 ? size.toFixed(2) : size.toPrecision(2);
+  return (negative ? (x < 0 ? "−" : "+") : "") + short;
+}
+
+class VisionExplorer extends Explorer {
+  keys = { ",": ["slice", -1], ".": ["slice", 1], s: ["signs"], Escape: ["back"] };
+  reader = null;                                           // the token of the text that was chosen last
+
+  constructor(context) {
+    super(context, "vision", ["token", "layer", "head", "slice", "signs"], HINT);
+    const { tokens, stops, layers, slices, palettes } = this.story;
+    Object.assign(this, { tokens, stops, layers, slices, T: tokens.length });
+    this.palettes = openPalettes(palettes);
+    this.seen = tokens.flatMap(({ slice }, i) => (slice >= 0 ? [i] : []));              // what is a piece of a picture
+    this.clips = slices.some(({ kind }) => kind === "clip");
+    this.stills = slices.some(({ kind }) => kind === "picture");
+    this.most = Math.max(...layers.map(({ heads }) => heads));
+    this.page = this.fetch((page, name) => (
+      name.startsWith("slice") ? openFrames(page) : openWeights(page, this.story)));
+    this.slide("token", "layer", "head", ["slice", this.clips ? "slice" : "picture"]);
+    this.sliders.slice.row.hidden = slices.length === 1;
+    this.signs = make("input", { type: "checkbox" });
+    this.signs.addEventListener("change", () => this.set({ signs: this.signs.checked }));
+    this.controls.append(make("label", { class: "signs", title: "Effective attention may be negative: something is " +
+      "subtracted." }, this.signs, make("span", {}, "show signs")));
+    this.lay(this.said, this.makeRibbon(), make("div", { class: "beside" }, this.makeStage(), this.makeOverview()),
+      make("div", { class: "foot" }, this.pointed));
+    this.makeHelp();
+  }
 
   // ---- what is on the page
 
-  const title = make("p", { class: "title" }, story.title);
-  const where = make("p", { class: "where" });
-  const problem = make("p", { class: "problem", role: "alert", hidden: "" });
+  makeRibbon() {
+    this.cells = this.tokens.map(({ text, special, slice }, t) => {
+      const at = { "data-token": t };
+      const cell = slice >= 0 ? make("span", { class: "piece", ...at })
+        : cellOf({ text: readable(text), special }, at, make("i"));
+      cell.classList.toggle("absent", !this.stops.includes(t));
+      cell.addEventListener("click", () => this.choose(t));
+      return cell;
+    });
+    return this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);      // sliders say it
+  }
 
-  const sliders = {
-    token: slider("token", 0, stops.length - 1, go), layer: slider("layer", 0, layers.length - 1, go),
-    head: slider("head", -1, most - 2, go), view: slider("view", 0, views.length - 1, go),
-  };
-  sliders.view.row.firstChild.textContent = !clips ? "picture" : stills ? "picture, frames" : "frames";
-  sliders.view.row.hidden = views.length === 1;
-  const signs = make("input", { type: "checkbox" });
-  signs.addEventListener("change", () => go("signs", signs.checked));
-  const controls = make("div", { class: "controls" }, ...Object.values(sliders).map(({ row }) => row),
-    make("label", { class: "signs", title: "Effective attention may be negative: something is subtracted." }, signs, make("span", {}, "show signs")));
+  makeStage() {
+    const [height, width] = this.story.size;
+    this.canvas = make("canvas", { class: "pictures", width, height });
+    this.captions = make("div", { class: "captions" });
+    this.numbers = make("div", { class: "numbers", "aria-hidden": "true" });
+    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.captions,
+      make("div", { class: "picture" }, this.canvas, this.numbers));
+    const left = make("div", { class: "left" }, this.stage, this.scale);
+    left.style.maxWidth = `${width}px`;
+    this.onPoint(this.canvas, (event) => {
+      const found = this.pieceAt(event);
+      if (!found) return null;
+      return [`patch ${found.patch} [row ${found.row}, column ${found.column}], in ${this.piece(found.token)}  `,
+        make("b", {}, this.amount(this.shown.weights[found.token]))];
+    });
+    this.canvas.addEventListener("click", (event) => {
+      const found = this.shown && this.pieceAt(event);
+      if (found) this.choose(found.token);
+    });
+    return left;
+  }
 
-  const cells = tokens.map(({ text, special, view, at }, t) => {
-    const cell = make("span", { class: view >= 0 ? "piece" : special ? "cell special" : "cell", "data-token": t },
-      ...(view >= 0 ? [] : [make("span", { class: "text" }, readable(text)), make("i")]));
-    cell.classList.toggle("absent", !stops.includes(t));
-    cell.addEventListener("click", () => choose(t));
-    return cell;
-  });
-  const ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...cells);   // the slider says it all
+  makeOverview() {
+    const names = this.layers.map(({ kind }, i) => (
+      { short: i, long: `${i} ${KINDS[kind]}`, attention: kind === "attention" }));
+    const heads = Array.from({ length: this.most + 1 }, (_, i) => (i ? `${i - 1}` : "mean"));
+    const { tile: [high, wide], gap } = this.story;
+    this.tiles = new Tiles(names, heads, { wide, high, gap });
+    this.onPoint(this.tiles.canvas, (event) => this.tileNumbers(this.tileAt(event)));
+    this.tiles.canvas.addEventListener("click", (event) => {
+      const found = this.shown && this.tileAt(event);
+      if (found) this.set(found);
+    });
+    this.caption = make("figcaption");
+    return make("figure", { class: "all" }, this.caption, this.tiles.element);
+  }
 
-  const canvas = make("canvas", { class: "pictures", width: size[1], height: size[0] });
-  const captions = make("div", { class: "captions" });
-  const numbers = make("div", { class: "numbers", "aria-hidden": "true" });
-  const stage = make("div", { class: "stage", tabindex: 0, role: "img" }, captions,
-    make("div", { class: "picture" }, canvas, numbers));
-  stage.style.maxWidth = `${size[1]}px`;
-
-  const tiles = make("canvas", { class: "tiles", width: most * (tile[1] + gap) - gap, height: layers.length * (tile[0] + gap) - gap });
-  const box = make("i", { class: "box" });
-  const shareX = (head) => (100 * (head + 1) * (tile[1] + gap)) / tiles.width, shareY = (layer) => (100 * (layers.length - 1 - layer) * (tile[0] + gap)) / tiles.height;
-  const [tileX, tileY] = [(100 * tile[1]) / tiles.width, (100 * tile[0]) / tiles.height];
-  const above = make("div", { class: "above" }, ...Array.from({ length: most }, (_, i) => {
-    const label = make("span", {}, i ? `${i - 1}` : "mean");
-    label.style.left = `${shareX(i - 1) + tileX / 2}%`;
-    return label;
-  }));
-  const beside = make("div", { class: "beside" }, ...layers.map(({ kind }, i) => {
-    const label = make("span", { class: kind }, `${i} ${KINDS[kind]}`);
-    label.style.top = `${shareY(i) + tileY / 2}%`;
-    return label;
-  }));
-  const all = make("figure", { class: "all" }, make("figcaption", {}), make("div", { class: "table", "aria-hidden": "true" },
-    make("span"), above, beside, make("div", { class: "picture" }, tiles, box)));
-  all.style.setProperty("--natural", `${tiles.width}px`);
-
-  const said = make("p", { class: "said" });
-  const pointed = make("p", { class: "pointed" });
-  const scale = make("span", { class: "scale" }, make("output"), make("i"), make("output"));
-  const help = make("p", { class: "help" });
-  help.innerHTML = "<kbd>←</kbd> <kbd>→</kbd> token <kbd>Home</kbd> <kbd>End</kbd> first, last <kbd>↑</kbd> <kbd>↓</kbd> head " +
-    "<kbd>PgUp</kbd> <kbd>PgDn</kbd> layer" + (views.length > 1 ? ` <kbd>,</kbd> <kbd>.</kbd> ${clips ? "frames" : "picture"}` : "") +
-    " <kbd>s</kbd> signs <kbd>Esc</kbd> back to the text";
-  if (stops.length < T) help.append(make("span", { class: "lazy" }, `This page holds the weights of ${stops.length} of the ${T} tokens.`));
-  if (!story.all_here) help.append(make("span", { class: "lazy" }, `Only what is looked at is fetched from the kernel: ` +
-    `${Math.ceil(story.token_bytes / 1000).toLocaleString("en")} kB when a token is first chosen.`));
-
-  const [legend, foot] = [make("div", { class: "foot" }, make("span"), scale), make("div", { class: "foot" }, pointed)];
-  legend.style.maxWidth = stage.style.maxWidth;
-  const root = make("section", { class: "minqwen-explorer minqwen-vision", "data-lm-suppress-shortcuts": "true", "aria-label": story.title },
-    make("header", {}, title, where), controls, problem, ribbon,
-    make("div", { class: "side-by-side" }, make("div", { class: "left" }, stage, legend, said, foot), all), help);
-  el.append(root);
+  makeHelp() {
+    const { slices, stops, T, clips } = this;
+    const slice = slices.length > 1 ? [[",", ".", clips ? "slice" : "picture"]] : [];
+    this.help.append(keyLine(...MOVING, ...slice, ["s", "signs"], ["Esc", "back to the text"]));
+    if (stops.length < T) this.note(`This page holds the weights of ${stops.length} of the ${T} tokens.`);
+    if (!this.story.all_here) {
+      this.note("Only what is looked at is fetched from the kernel: " +
+        `${kilobytes(this.story.token_bytes)} when a token is first chosen.`);
+    }
+  }
 
   // ---- moving
 
-  const NAMES = ["token", "layer", "head", "view", "signs"];
-  const { save, stop: stopSaving } = saver(model);
-  const position = () => {
-    const place = Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
-    return { ...place, head: Math.min(place.head, layers[place.layer].heads - 1) };
-  };
-  let reader = null;                                       // the token of the text that was chosen last
-  function go(name, to) {
-    const ends = { token: [0, stops.length - 1], layer: [0, layers.length - 1], head: [-1, layers[position().layer].heads - 1],
-                   view: [0, views.length - 1], signs: [false, true] }[name];
-    if (name !== "signs") to = Math.min(ends[1], Math.max(ends[0], to));
-    if (name === "layer") model.set("head", Math.min(model.get("head"), layers[to].heads - 1));
-    if (name === "token" && isSeen(stops[to])) model.set("view", tokens[stops[to]].view);
-    model.set(name, name === "token" ? stops[to] : to);
-    save();
+  ends(name) {
+    const { layers, stops, slices } = this, heads = layers[this.model.get("layer")].heads;
+    return { token: [0, stops.length - 1], layer: [0, layers.length - 1], head: [-1, heads - 1],
+             slice: [0, slices.length - 1] }[name];
   }
-  function choose(token) {                                 // by a click; once more on a piece of a picture leads back
-    if (token === model.get("token") && isSeen(token)) return back();
-    if (stops.includes(token)) go("token", stops.indexOf(token));
+
+  valueAt(name, step) { return name === "token" ? this.stops[step] : step; }
+  stepOf(name, value) { return name === "token" ? this.stops.indexOf(value) : value; }
+
+  position() {
+    const place = super.position();
+    return { ...place, head: Math.min(place.head, this.layers[place.layer].heads - 1) };
   }
-  const back = () => choose(reader ?? texts(stops).at(-1) ?? stops.at(-1));
-  onKeys(root, { ",": ["view", -1], ".": ["view", 1], s: ["signs"], S: ["signs"], Escape: ["back"] }, (name, by) => {
-    if (name === "back") return isSeen(model.get("token")) && back();
-    if (name === "signs") return go("signs", !model.get("signs"));
-    go(name, (name === "token" ? stops.indexOf(model.get("token")) : position()[name]) + by);
-  });
+
+  set(values) {                                            // a piece of a picture brings its slice along
+    const slice = this.isSeen(values.token) ? { slice: this.tokens[values.token].slice } : {}, { layer } = values;
+    const head = Math.min(values.head ?? this.model.get("head"), this.layers[layer ?? this.model.get("layer")].heads - 1);
+    super.set({ ...slice, ...values, ...(layer === undefined ? {} : { head }) });
+  }
+
+  choose(token) {                                          // by a click; once more on a piece of a picture leads back
+    if (token === this.model.get("token") && this.isSeen(token)) return this.back();
+    if (this.stops.includes(token)) this.set({ token });
+  }
+
+  back() { this.choose(this.reader ?? this.texts(this.stops).at(-1) ?? this.stops.at(-1)); }
+
+  press(name, by) {
+    if (name === "back") return this.isSeen(this.model.get("token")) && this.back();
+    if (name === "signs") return this.set({ signs: !this.model.get("signs") });
+    super.press(name, by);
+  }
+
+  pieceAt(event) {                                         // which token and patch of what is shown
+    const [height, width, step] = this.story.size, { rows, columns, merge, patch, zoom, frames, slice, tokens } =
+      this.slices[this.shown.slice];
+    const [x, y] = shareOf(event, this.canvas), across = Math.floor(x * width), side = patch * zoom;
+    const panel = Math.floor(across / step), column = Math.floor((across - panel * step) / side);
+    const row = Math.floor(Math.floor(y * height) / side);
+    if (row < 0 || row >= rows * merge || column < 0 || column >= columns * merge || panel > frames) return null;
+    const at = Math.floor(row / merge) * columns + Math.floor(column / merge), whole = slice * rows * columns + at;
+    return { token: tokens[at], row, column, patch: whole * merge * merge + (row % merge) * merge + (column % merge) };
+  }
+
+  tileAt(event) {
+    const { l: layer, row } = this.tiles.at(event), head = row - 1;
+    return this.layers[layer] && head >= -1 && head < this.layers[layer].heads ? { layer, head } : null;
+  }
 
   // ---- drawing
 
-  const pages = pagesOf(model, (page, name) => (name.startsWith("view") ? bytesOf(page) : openWeights(page, story)));
-  let shown = null;                                        // what the canvases show
-  async function draw() {
-    const place = position(), { token, layer, head, view } = place;
-    try {
-      root.classList.add("waiting");                       // seen only when it takes a while
-      const [all, frames] = await Promise.all([pages.get(`token ${token}`), pages.get(`view ${view}`)]);
-      const now = position();
-      if (NAMES.some((name) => now[name] !== place[name])) return;                    // moved on meanwhile
-      const theme = isDark() ? "dark" : "light", palette = palettes[theme], at = tokens[token];
-      root.dataset.theme = theme;
-      const weights = chosen(all[layer], layers[layer].heads, head, place.signs), limit = largest(weights, aims(token)) || 1;
-      const map = views[view].tokens.map((i) => weights[i]);
-      paint(canvas, story, views[view], frames, map, limit, at.view === view ? at.at : null, palette, theme === "dark");
-      drawOverview(all, place, palette);
-      shown = { ...place, weights, limit, map, all };
-      describe(palette);
-      root.classList.remove("waiting");
-      root.dataset.drawn = [token, layer, head, view, Number(place.signs), theme].join(" ");
-    } catch (error) {
-      complain(`${error.name}: ${error.message}`);
-    }
+  async show(place, theme) {
+    const { token, layer, head, slice, signs } = place, at = this.tokens[token], palette = this.palettes[theme];
+    const [all, frames] = await Promise.all([this.page(`token ${token}`), this.page(`slice ${slice}`)]);
+    if (!this.still(place)) return false;
+    const here = this.slices[slice], weights = chosen(all[layer], this.layers[layer].heads, head, signs);
+    const limit = largest(weights, this.aims(token)) || 1, mark = at.slice === slice ? at.at : null;
+    const map = { weights: here.tokens.map((i) => weights[i]), limit, mark };
+    paintSlice(this.canvas, this.story, here, frames, map, { palette, dark: theme === "dark" });
+    this.showOverview(all, place, palette);
+    this.shown = { ...place, weights, limit, all };
+    this.describe(palette);
   }
 
-  function drawOverview(all, { token, view, signs }, palette) {
-    const readers = texts(later(token)), goals = isSeen(token) ? readers : seen, limits = { attention: 0, delta: 0 };
+  // All layers of a kind have one scale. For a piece of a picture each tile has one colour: that of the largest weight
+  // with which a later token of the text looks at it.
+  showOverview(all, { token, slice, signs }, palette) {
+    const { layers, T } = this, readers = this.texts(this.later(token)), limits = { attention: 0, delta: 0 };
+    const goals = this.isSeen(token) ? readers : this.seen;
     const maps = layers.map(({ kind, heads }, layer) => {
-      for (let h = 0; h < heads; h++) limits[kind] = Math.max(limits[kind], largest(all[layer].subarray(h * T, (h + 1) * T), goals));
+      for (let h = 0; h < heads; h++)
+        limits[kind] = Math.max(limits[kind], largest(all[layer].subarray(h * T, (h + 1) * T), goals));
       return Array.from({ length: heads + 1 }, (_, i) => {
         const weights = chosen(all[layer], heads, i - 1, signs);
-        const top = isSeen(token) && readers.length ? weights[strongest(weights, readers)] : 0;
-        return views[view].tokens.map((i) => (isSeen(token) ? top : weights[i]));
+        const top = this.isSeen(token) && readers.length ? weights[strongest(weights, readers)] : 0;
+        return this.slices[slice].tokens.map((i) => (this.isSeen(token) ? top : weights[i]));
       });
     });
-    paintOverview(tiles, story, views[view], maps, layers.map(({ kind }) => limits[kind] || 1), palette);
+    paintOverview(this.tiles, this.slices[slice], maps, layers.map(({ kind }) => limits[kind] || 1), palette);
   }
+
+  // ---- tokens
+
+  isSeen(token) { return this.tokens[token]?.slice >= 0; } // is it a piece of a picture?
+  later(token) { return this.tokens.flatMap((_, i) => (i > token ? [i] : [])); }
+  aims(token) { return this.isSeen(token) ? this.later(token) : this.seen; }            // what the scale is for
+  texts(places) { return places.filter((i) => !this.isSeen(i)); }
 
   // ---- saying it
 
-  const short = (x) => (Math.abs(x) >= 0.1 || x === 0 ? Math.abs(x).toFixed(2) : Math.abs(x).toPrecision(2));
-  const amount = (x, negative = isSigned()) => (negative ? (x < 0 ? "−" : "+") : "") + short(x);
-  const isSigned = () => shown.signs && layers[shown.layer].kind === "delta";
-  const quote = (i) => make("b", {}, readable(tokens[i].text));
-  const piece = (i) => `token ${tokens[i].at} of ${nameOf(views[tokens[i].view])} (${placeIn(views[tokens[i].view], tokens[i].at)})`;
+  isSigned() { return this.shown.signs && this.layers[this.shown.layer].kind === "delta"; }
+  amount(x, negative = this.isSigned()) { return amount(x, negative); }
+  quote(i) { return make("b", {}, readable(this.tokens[i].text)); }
+  layerName(layer) { return `layer ${layer} (${KINDS[this.layers[layer].kind]})`; }
 
-  function sentence({ token, layer, head, view, weights }) {
-    const who = `In ${layerName(layer)}, ${headName(head)}, `;
-    const sum = (places) => places.reduce((all, i) => all + Math.abs(weights[i]), 0);
-    if (isSeen(token)) {
-      const readers = texts(later(token)).sort((a, b) => Math.abs(weights[b]) - Math.abs(weights[a])).slice(0, 3);
-      if (!readers.length) return [`${who}${piece(token)}: no text comes after it.`];
-      const named = readers.flatMap((i, n) => [n ? ", then by " : "", quote(i), ` (${amount(weights[i])})`]);
-      return [`${who}${piece(token)} is looked at most by `, ...named, "."];
-    }
-    const earlier = seen.filter((i) => i <= token);
-    if (!earlier.length) return [quote(token), " comes before every picture: it cannot look at one."];
-    const whole = sum(tokens.map((_, i) => i)) || 1, best = strongest(weights, earlier);
-    const here = views.length > 1 ? ` (${percent(sum(views[view].tokens) / whole)} on what is shown)` : "";
-    const what = layers[layer].kind === "attention" ? "of its weight" : "of its effective attention, by size,";
-    return [who, quote(token), ` puts ${percent(sum(earlier) / whole)} ${what} on ${clips && stills || views.length > 1 && !clips ? "pictures" : clips ? "the clip" : "the picture"}${here}; ` +
-      `most on ${piece(best)}: ${amount(weights[best])}.`];
+  nameOf({ kind, number, slice }) {
+    const several = new Set(this.slices.filter((other) => other.kind === kind).map((other) => other.number)).size > 1;
+    const name = several ? `${kind} ${number + 1}` : `the ${kind}`;
+    return kind === "clip" ? `slice ${slice} of ${name}` : name;
   }
 
-  const label = (parts) => parts.map((part) => part.textContent ?? part).join("");
+  piece(i) {
+    const { slice, at } = this.tokens[i], here = this.slices[slice];
+    return `token ${at} of ${this.nameOf(here)} (${placeIn(here, at)})`;
+  }
 
-  function describe(palette) {
-    const { token, layer, head, view, weights, limit } = shown, here = views[view], kind = layers[layer].kind;
-    if (!isSeen(token)) reader = token;
+  ofPiece({ token, layer, head, weights }) {
+    const who = `In ${this.layerName(layer)}, ${headName(head)}, ${this.piece(token)}`;
+    const readers = this.texts(this.later(token));
+    if (!readers.length) return [`${who}: no text comes after it.`];
+    const first = readers.sort((a, b) => Math.abs(weights[b]) - Math.abs(weights[a])).slice(0, 3);
+    const named = first.flatMap((i, n) => [n ? ", then by " : "", this.quote(i), ` (${this.amount(weights[i])})`]);
+    return [`${who} is looked at most by `, ...named, "."];
+  }
 
+  ofText({ token, layer, head, slice, weights }) {
+    const earlier = this.seen.filter((i) => i <= token), { slices, clips, stills } = this;
+    if (!earlier.length) return [this.quote(token), " comes before every picture: it cannot look at one."];
+    const sum = (places) => places.reduce((all, i) => all + Math.abs(weights[i]), 0);
+    const whole = sum(this.tokens.map((_, i) => i)) || 1, best = strongest(weights, earlier);
+    const here = slices.length > 1 ? ` (${percent(sum(slices[slice].tokens) / whole)} on what is shown)` : "";
+    const what = this.layers[layer].kind === "attention" ? "of its weight" : "of its effective attention, by size,";
+    const onto = clips && !stills ? "the clip" : slices.length > 1 ? "pictures" : "the picture";
+    return [`In ${this.layerName(layer)}, ${headName(head)}, `, this.quote(token), ` puts ` +
+      `${percent(sum(earlier) / whole)} ${what} on ${onto}${here}; most on ${this.piece(best)}: ` +
+      `${this.amount(weights[best])}.`];
+  }
+
+  tileNumbers(found) {
+    if (!found) return null;
+    const { layer, head } = found, { token, slice, signs, all } = this.shown, { kind, heads } = this.layers[layer];
+    const goals = this.isSeen(token) ? this.texts(this.later(token)) : this.slices[slice].tokens;
+    if (!goals.length) return null;
+    const weights = chosen(all[layer], heads, head, signs), most = weights[strongest(weights, goals)];
+    return [`${this.layerName(layer)}, ${headName(head)}: strongest here `,
+      make("b", {}, amount(most, signs && kind === "delta"))];
+  }
+
+  readSoFar(token) {                                       // a picture is one sign in the story
     let before = "", last = -1;
-    for (const { text, view } of tokens.slice(0, token + 1)) {                        // a picture is one sign in the story
-      if (view < 0 || view !== last) before += view < 0 ? text : "▦";
-      last = view;
+    for (const { text, slice } of this.tokens.slice(0, token + 1)) {
+      if (slice < 0 || slice !== last) before += slice < 0 ? text : "▦";
+      last = slice;
     }
-    before = before.replace(/\s+/g, " ");
-    where.replaceChildren(isSeen(token) ? "who looks at " : "after “",
-      isSeen(token) ? piece(token) : make("q", {}, before.length > 60 ? before.slice(-60).replace(/^\S*(?=\s)|^/, "…") : before), isSeen(token) ? "" : "”");
+    return endOf(before);
+  }
 
-    const places = { token: stops.indexOf(token), layer, head, view };
-    sliders.head.range.max = layers[layer].heads - 1;
-    Object.entries(places).forEach(([name, i]) => (sliders[name].range.value = i));
-    sliders.token.number.textContent = `${token + 1} of ${T}`;
-    sliders.layer.number.textContent = `${layer} ${KINDS[kind]}`;
-    sliders.head.number.textContent = head < 0 ? "mean" : `${head}`;
-    sliders.view.number.textContent = `${view + 1} of ${views.length}`;
-    signs.checked = shown.signs;
-    signs.disabled = kind === "attention";
+  describe(palette) {
+    const { token, layer, head, slice, signs } = this.shown, { slices, layers, T } = this, seen = this.isSeen(token);
+    const here = slices[slice], { kind, heads } = layers[layer];
+    if (!seen) this.reader = token;
+    this.where.replaceChildren(...(seen ? [`who looks at ${this.piece(token)}`]
+      : ["after “", make("q", {}, this.readSoFar(token)), "”"]));
+    const parts = seen ? this.ofPiece(this.shown) : this.ofText(this.shown), text = plain(parts);
+    this.say(...parts);
+    this.sliders.head.range.max = heads - 1;
+    const name = seen ? this.piece(token) : readable(this.tokens[token].text);
+    this.told("token", this.stops.indexOf(token), `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${name}. ${text}`);
+    this.told("layer", layer, `${layer} ${KINDS[kind]}`, `${this.layerName(layer)} of ${layers.length}. ${text}`);
+    this.told("head", head, head < 0 ? "mean" : head, `${headName(head)}, of ${heads}. ${text}`);
+    this.told("slice", slice, `${slice + 1} of ${slices.length}`,
+      `${this.nameOf(here)}, ${slice + 1} of ${slices.length}. ${text}`);
+    this.signs.checked = signs;
+    this.signs.disabled = kind === "attention";
+    this.stage.setAttribute("aria-label", `${this.nameOf(here)}, ${here.rows} by ${here.columns} tokens. ${text}`);
+    this.caption.textContent = seen ? "every head: its strongest look from the text" : "every head: where it looks";
+    this.tiles.choose(layer, head + 1);
+    this.describeSlice(here);
+    this.describeRibbon(palette);
+    const [low, , high] = this.scale.children, both = this.isSigned(), { limit } = this.shown;
+    this.scale.classList.toggle("half", !both);
+    low.textContent = both ? this.amount(-limit) : "0";
+    high.textContent = this.amount(limit);
+    this.point();
+  }
 
-    const parts = sentence(shown), text = label(parts);
-    said.replaceChildren(...parts);
-    sliders.token.range.setAttribute("aria-valuetext", `token ${token + 1} of ${T}, ${isSeen(token) ? piece(token) : readable(tokens[token].text)}. ${text}`);
-    sliders.layer.range.setAttribute("aria-valuetext", `${layerName(layer)} of ${layers.length}. ${text}`);
-    sliders.head.range.setAttribute("aria-valuetext", `${headName(head)}, of ${layers[layer].heads}. ${text}`);
-    sliders.view.range.setAttribute("aria-valuetext", `${nameOf(here)}, ${view + 1} of ${views.length}. ${text}`);
-    stage.setAttribute("aria-label", `${nameOf(here)}, ${here.rows} by ${here.columns} tokens. ${text}`);
-
-    const titles = [...Array.from({ length: here.frames }, (_, f) => (
-      here.kind === "clip" ? `frame ${here.frames * here.group + f}` : f ? "the same once more" : "what the model gets")),
-      isSeen(token) ? `who looks at token ${tokens[token].at}` : `where “${readable(tokens[token].text)}” looks`];
-    const [height, width, step] = size, high = here.height * here.zoom, wide = here.width * here.zoom;
-    captions.replaceChildren(...titles.map((title, i) => {
+  describeSlice(here) {                                    // what is written above and on the pictures
+    const { token } = this.shown, [height, width, step] = this.story.size, { tokens, columns, frames, zoom } = here;
+    const titleOf = (f) => (here.kind === "clip" ? `frame ${frames * here.slice + f}`
+      : f ? "the same once more" : "what the model gets");
+    const looks = this.isSeen(token) ? `who looks at token ${this.tokens[token].at}`
+      : `where “${readable(this.tokens[token].text)}” looks`;
+    const titles = [...Array.from({ length: frames }, (_, f) => titleOf(f)), looks];
+    this.captions.replaceChildren(...titles.map((title, i) => {
       const caption = make("span", { title }, title);
       caption.style.left = `${(100 * i * step) / width}%`;
-      caption.style.width = `${(100 * wide) / width}%`;
+      caption.style.width = `${(100 * here.width * zoom) / width}%`;
       return caption;
     }));
-
-    const side = here.patch * here.merge * here.zoom, every = here.columns <= 12 ? 1 : here.columns;
-    numbers.replaceChildren(...here.tokens.flatMap((_, at) => at % every ? [] : [at]).map((at) => {
+    const side = here.patch * here.merge * zoom, every = columns <= 12 ? 1 : columns;
+    this.numbers.replaceChildren(...[...tokens.keys()].filter((at) => at % every === 0).map((at) => {
       const number = make("span", {}, `${at}`);
-      number.style.left = `${(100 * (at % here.columns) * side) / width}%`;
-      number.style.top = `${(100 * Math.floor(at / here.columns) * side) / height}%`;
+      number.style.left = `${(100 * (at % columns) * side) / width}%`;
+      number.style.top = `${(100 * Math.floor(at / columns) * side) / height}%`;
       return number;
     }));
+  }
 
-    const rgb = new Uint8Array(palette.buffer), colour = (x) => {
-      const shade = 4 * shadeOf(x, limit);
-      return `rgb(${rgb[shade]} ${rgb[shade + 1]} ${rgb[shade + 2]})`;
-    };
-    cells.forEach((cell, t) => {
+  describeRibbon(palette) {
+    const { token, slice, weights, limit } = this.shown, piece = this.isSeen(token);
+    this.cells.forEach((cell, t) => {
+      const seen = this.isSeen(t);
       cell.classList.toggle("here", t === token);
-      cell.classList.toggle("off", isSeen(token) ? t < token : t > token);
-      cell.classList.toggle("open", tokens[t].view === view);
-      (isSeen(t) ? cell : cell.lastChild).style.background = colour(weights[t]);
-      cell.title = (isSeen(t) ? `${piece(t)}: ` : "") + amount(weights[t]);
+      cell.classList.toggle("off", piece ? t < token : t > token);
+      cell.classList.toggle("open", this.tokens[t].slice === slice);
+      (seen ? cell : cell.lastChild).style.background = cssOf(palette, shadeOf(weights[t], limit));
+      cell.title = (seen ? `${this.piece(t)}: ` : "") + this.amount(weights[t]);
       cell.dataset.weight = weights[t].toFixed(6);
     });
-    const { offsetTop, offsetHeight } = cells[token];      // keep it in sight, without moving the page
-    ribbon.scrollTop = Math.max(offsetTop + offsetHeight + 3 - ribbon.clientHeight, Math.min(ribbon.scrollTop, offsetTop - 3));
-
-    all.firstChild.textContent = isSeen(token) ? "every head: its strongest look from the text" : "every head: where it looks";
-    Object.assign(box.style, { left: `${shareX(head)}%`, top: `${shareY(layer)}%`, width: `${tileX}%`, height: `${tileY}%` });
-    const [low, , high2] = scale.children;
-    scale.classList.toggle("half", !isSigned());
-    low.textContent = isSigned() ? amount(-limit) : "0";
-    high2.textContent = amount(limit);
-    if (pointer) pointer(); else pointed.textContent = HINT;
+    keepInSight(this.ribbon, this.cells[token]);
   }
-
-  // ---- pointing and clicking
-
-  const pixelOf = (event, canvas) => {
-    const box = canvas.getBoundingClientRect();
-    return [Math.floor(((event.clientX - box.left) / box.width) * canvas.width), Math.floor(((event.clientY - box.top) / box.height) * canvas.height)];
-  };
-  function pieceAt(event) {                                // which token and patch of what is shown
-    const view = views[shown.view], [x, y] = pixelOf(event, canvas), patch = view.patch * view.zoom;
-    const panel = Math.floor(x / size[2]), column = Math.floor((x - panel * size[2]) / patch), row = Math.floor(y / patch);
-    const [rows, columns] = [view.rows * view.merge, view.columns * view.merge];
-    if (row < 0 || row >= rows || column < 0 || column >= columns || panel > view.frames) return null;
-    const m = view.merge, at = Math.floor(row / m) * view.columns + Math.floor(column / m);
-    return { at, token: view.tokens[at], row, column, patch: (view.group * view.rows * view.columns + at) * m * m + (row % m) * m + (column % m) };
-  }
-  function tileAt(event) {
-    const [x, y] = pixelOf(event, tiles), head = Math.floor(x / (tile[1] + gap)) - 1, layer = layers.length - 1 - Math.floor(y / (tile[0] + gap));
-    return layers[layer] && head >= -1 && head < layers[layer].heads ? { layer, head } : null;
-  }
-
-  let pointer = null;                                      // says again what is pointed at, when the numbers have changed
-  const say = (number, ...text) => pointed.replaceChildren(...text, make("b", {}, amount(number)));
-  const point = (read) => (event) => {
-    pointer = () => { if (!shown || !read(event)) pointed.textContent = HINT; };
-    pointer();
-  };
-  canvas.addEventListener("pointermove", point((event) => {
-    const found = pieceAt(event);
-    if (found) say(shown.weights[found.token], `patch ${found.patch} [row ${found.row}, column ${found.column}], in ${piece(found.token)}  `);
-    return found;
-  }));
-  tiles.addEventListener("pointermove", point((event) => {
-    const found = tileAt(event);
-    if (!found) return null;
-    const { layer, head } = found, weights = chosen(shown.all[layer], layers[layer].heads, head, shown.signs);
-    const goals = isSeen(shown.token) ? texts(later(shown.token)) : views[shown.view].tokens;
-    if (goals.length) pointed.replaceChildren(`${layerName(layer)}, ${headName(head)}: strongest here `, make("b", {}, amount(weights[strongest(weights, goals)], shown.signs && layers[layer].kind === "delta")));
-    return goals.length;
-  }));
-  for (const place of [canvas, tiles]) place.addEventListener("pointerleave", () => { pointer = null; pointed.textContent = HINT; });
-  canvas.addEventListener("click", (event) => {
-    const found = shown && pieceAt(event);
-    if (found) choose(found.token);
-  });
-  tiles.addEventListener("click", (event) => {
-    const found = shown && tileAt(event);
-    if (!found) return;
-    go("layer", found.layer);
-    go("head", found.head);
-  });
-
-  function complain(text) {
-    problem.textContent = text;
-    problem.hidden = !text;
-    root.classList.remove("waiting");
-  }
-
-  const stopFollowing = follow(model, NAMES, draw, complain);
-  return () => [stopFollowing, pages.stop, stopSaving].forEach((stop) => stop());
 }
 
-export default { render };
+export default { render: (context) => new VisionExplorer(context).begin() };
