@@ -31,7 +31,7 @@ README = """# A kit
 
 ![one memory](docs/state_explorer.png) Read [lesson one](notebooks/01_one.ipynb),
 [the model](minqwen/delta_rule.py#line-3),
-[solutions](notebooks/solutions) and [a paper](https://arxiv.org/abs/2412.06464).
+[solutions](notebooks/solutions), [how it is made](CONTRIBUTING.md) and [a paper](https://arxiv.org/abs/2412.06464).
 """
 
 FIRST = [
@@ -107,7 +107,8 @@ def check_headings(page):
 
 def test_a_small_site(small):
     pages = check_site(small)
-    assert set(pages) == {"index.html", "01_one.html", "02_two.html", "solutions.html", "minqwen_delta_rule.html"}
+    assert set(pages) == {"index.html", "01_one.html", "02_two.html", "solutions.html", "minqwen_delta_rule.html",
+                          "CONTRIBUTING.html"}
     assert "minqwen_delta_rule.html#line-3" in pages["index.html"].leads
     assert "https://arxiv.org/abs/2412.06464" in pages["index.html"].leads
     assert "01_one.html" in pages["02_two.html"].leads

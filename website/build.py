@@ -158,6 +158,17 @@ def sections(page: str, title: str, body: str) -> list[dict]:
     return [section for section in found if section["text"]]
 
 
+def named(text: str, here: str = "", found: frozenset[str] = frozenset({"README.md"})) -> frozenset[str]:
+    """What was found, the files that a text of the folder `here` leads to, and those that they lead to; no lessons."""
+    for link in re.findall(r"\]\(([\w./-]+(?:\.md|\.py|LICENSE))[#)]", text):
+        file = os.path.normpath(os.path.join(here, link))
+        if file not in found:
+            found |= {file}
+            if file.endswith(".md"):
+                found = named((ROOT / file).read_text(encoding="utf-8"), os.path.dirname(file), found)
+    return found
+
+
 def definitions(page: str, source: str) -> list[dict]:
     """The same of a Python file: its classes and functions, with what their docstrings say."""
     return [{"page": page, "title": page, "anchor": f"line-{node.lineno}", "level": 2, "heading": node.name,
@@ -229,7 +240,7 @@ def build(out: Path, execute: bool = True, notebooks: Path = ROOT / "notebooks",
 
     lessons = sorted(notebooks.glob("*.ipynb"))
     text = readme.read_text(encoding="utf-8")
-    files = sorted(set(re.findall(r"\]\((minqwen/\w+\.py|data/nano/README\.md|LICENSE)[#)]", text)))
+    files = sorted(named(text) - {"README.md"})
     solutions = sorted(path.name for path in (notebooks / "solutions").glob("*.py"))
     pages = {"README.md": "index.html", "notebooks/solutions": "solutions.html"}
     pages |= {f"notebooks/{path.name}": f"{path.stem}.html" for path in lessons}
