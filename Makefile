@@ -7,6 +7,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 NODE   := node_modules/.package-lock.json
+MODULES = minqwen/widgets tests eslint.config.mjs
 
 # Tests and committed notebooks run alike everywhere: the shipped model, the lessons' own pieces, a fixed number
 # of threads, no progress bars. A thread that waits for another sleeps (PASSIVE): beside other busy processes, waiting
@@ -25,12 +26,14 @@ lab: $(READY)     ## set everything up and open the lessons in JupyterLab
 	@$(VENV)/bin/minqwen lab
 
 test: $(READY)    ## set everything up and run all tests, lessons included
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE) || echo "npm failed: the tests of the site will be skipped."; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE) || echo "npm failed: the tests of the site and the explorers' lint will be skipped."; fi
 	$(PY) -m ruff check
 	$(STEADY) $(PY) -m pytest -q --durations=10 --nbval $(NBVAL) tests $(LESSONS)
 
 lint: $(READY)    ## style only
 	$(PY) -m ruff check
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE) && echo "npx eslint" && npx eslint $(MODULES); \
+	else echo "skipped: no Node here, so the explorers' JavaScript was not linted (Debian, Ubuntu: sudo apt-get install nodejs npm)"; fi
 
 wheel: $(READY)   ## build the package to install elsewhere, in dist: lessons and the small model are in it
 	$(PY) -m build --no-isolation
@@ -78,8 +81,9 @@ $(READY): requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $(READY)
 
-# What the site is made with, done again only when the list of it has changed. No lesson and no other target needs Node.
+# What the site is made with, and the linter of the explorers' modules; done again only when the list has changed. No
+# lesson needs Node.
 $(NODE): package.json package-lock.json
-	@command -v npm >/dev/null || { echo "This needs Node 18.13 or newer with npm (Debian, Ubuntu: sudo apt-get install nodejs npm)."; exit 1; }
+	@command -v npm >/dev/null || { echo "This needs Node 18.18 or newer with npm (Debian, Ubuntu: sudo apt-get install nodejs npm)."; exit 1; }
 	npm ci
 	@touch $(NODE)

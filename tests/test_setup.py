@@ -179,7 +179,7 @@ def test_only_the_site_needs_node(fresh):
         (programs / name).symlink_to(shutil.which(name))
     done = make(fresh, "site", PATH=str(programs))
     assert done.returncode != 0
-    assert done.stdout.startswith("This needs Node 18.13 or newer with npm") and done.stdout.count("\n") == 1
+    assert done.stdout.startswith("This needs Node 18.18 or newer with npm") and done.stdout.count("\n") == 1
     assert "npm ci" not in make(fresh, "-n", "lab").stdout
     assert "npm ci" in make(fresh, "-n", "site").stdout
     (fresh / "node_modules").mkdir()

@@ -75,7 +75,7 @@ class Dark(Style):
 def missing() -> str:
     """What a site cannot be built without, and is not here; empty if all is."""
     if not shutil.which("node"):
-        return "there is no Node: install version 18.13 or newer with npm (Debian, Ubuntu: apt-get install nodejs npm)"
+        return "there is no Node: install version 18.18 or newer with npm (Debian, Ubuntu: apt-get install nodejs npm)"
     return "" if MODULES.is_dir() else "the packages of package-lock.json are not here: npm ci"
 
 

@@ -1,5 +1,4 @@
-// The attention explorer, in the browser: who looks at whom, in every layer and head at once, and in one of them cell by
-// cell.
+// The attention explorer, in the browser: who looks at whom, in every layer and head at once, and in one cell by cell.
 
 import { LayerExplorer, MOVING, Tiles, cellOf, keepInSight, keyLine, make, openPalettes, shareOf } from "./explorer.js";
 import { cssOf, kilobytes, percent, plain, readable, shadeFromZero, shadeOf, signed } from "./numbers.js";
@@ -97,10 +96,10 @@ class AttentionExplorer extends LayerExplorer {
     const blocks = (size) => `shows the strongest weight of ${size} × ${size} tokens`;
     if (tile.block > 1) this.note(`A pixel of a small map ${blocks(tile.block)}.`);
     if (map.block > 1) {
-      this.note(`A cell of an opened map ${blocks(map.block)}; the row of the token that looks is written out beside it, ` +
-        "with every number.");
+      this.note(`A cell of an opened map ${blocks(map.block)}; the row of the token that looks is written out beside ` +
+        "it, with every number.");
     }
-    if (!begins) this.note("What came before this text is left out: weights on earlier tokens, and what memories held.");
+    if (!begins) this.note("What came before this text is left out: weights on tokens there, and what memories held.");
     if (!here) this.note(`Maps are fetched from the kernel when they are first opened: ${kilobytes(bytes)} each.`);
   }
 
@@ -183,9 +182,10 @@ class AttentionExplorer extends LayerExplorer {
       whole += Math.abs(map.at(token, j));
       if (Math.abs(map.at(token, j)) > Math.abs(map.at(token, best))) best = j;
     }
-    const share = layer.signed ? `, ${percent(Math.abs(map.at(token, seen)) / (whole || 1))} of its weights, by size` : "";
+    const weight = map.at(token, seen), part = percent(Math.abs(weight) / (whole || 1));
+    const share = layer.signed ? `, ${part} of its weights, by size` : "";
     return [this.quote(token), ` (token ${token + 1}) looks at `, this.quote(seen), ` (token ${seen + 1}) with ` +
-      `${this.amount(map.at(token, seen), layer, 6)}${share}; most at `, this.quote(best),
+      `${this.amount(weight, layer, 6)}${share}; most at `, this.quote(best),
       ` (token ${best + 1}): ${this.amount(map.at(token, best), layer)}.`];
   }
 
@@ -193,7 +193,8 @@ class AttentionExplorer extends LayerExplorer {
     const { layer, l, head, token, seen, opened } = this.shown, { layers, texts, T } = this, { heads } = layers[l];
     const parts = opened ? this.sentence(this.shown)
       : [`Layer ${layer}, head ${head}: ${this.habit(this.shown.tiles[head], layers[l])}.`];
-    const text = plain(parts), kind = this.kindOf(layers[l]), name = `layer ${layer} (${kind}), head ${head} of ${heads}`;
+    const text = plain(parts), kind = this.kindOf(layers[l]);
+    const name = `layer ${layer} (${kind}), head ${head} of ${heads}`;
     if (this.said.textContent !== text) this.say(...parts);
     this.stage.setAttribute("aria-label",
       opened ? `The map of ${name}, ${T} by ${T} tokens. ${text}` : `All maps; ${name} is chosen. ${text}`);

@@ -1,7 +1,7 @@
 // What the attention explorer shows: its maps and how they are painted.
 //
-// Pages, from the kernel or in the page of `to_html`, are one for each layer, the thumbnails of its heads, which are shades
-// already; and one for each map, all its numbers up to the diagonal, float32 (see `page` in minqwen/widgets/attention.py).
+// Pages, from the kernel or in the page of `to_html`, are one for each layer, the thumbnails of its heads, which are
+// shades already; and one for each map, all its numbers up to the diagonal, float32 (see `page` in attention.py).
 // tests/pixels.py paints the same, and compares every pixel.
 
 import { bytesOf, floatsOf, shadeFromZero, shadeOf } from "./numbers.js";

@@ -73,7 +73,8 @@ class ChatPanel extends Explorer {
   // ---- what is on the page
 
   makeLog() {
-    this.log = make("div", { class: "log", role: "log", "aria-live": "polite", tabindex: 0, "aria-label": "What was said" });
+    const told = { role: "log", "aria-live": "polite", "aria-label": "What was said" };
+    this.log = make("div", { class: "log", tabindex: 0, ...told });
     this.log.addEventListener("scroll", () => {
       this.following = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 40;
     });
@@ -91,16 +92,17 @@ class ChatPanel extends Explorer {
       model.set("thinking", this.thinking.checked);
       model.save_changes();
     });
-    this.files = make("input", { type: "file", accept: "image/*", multiple: "", "aria-label": "Pictures to send along" });
+    const images = { type: "file", accept: "image/*", multiple: "" };
+    this.files = make("input", { ...images, "aria-label": "Pictures to send along" });
     this.waiting = make("div", { class: "pictures" });
     this.files.addEventListener("change", () => this.waiting.replaceChildren(...[...this.files.files].map((file) => {
       const picture = make("img", { alt: file.name });
       picture.src = URL.createObjectURL(file);
       return picture;
     })));
-    if (thinks) this.controls.append(make("label", { class: "thinks" }, this.thinking, make("span", {}, "think first")));
-    if (sees) this.controls.append(make("label", { class: "files" }, make("span", {}, "pictures"), this.files));
-    this.controls.append(this.fresh, this.stop, this.sendIt);
+    const labels = [make("label", { class: "thinks" }, this.thinking, make("span", {}, "think first")),
+      make("label", { class: "files" }, make("span", {}, "pictures"), this.files)];
+    this.controls.append(...labels.filter((_, i) => [thinks, sees][i]), this.fresh, this.stop, this.sendIt);
   }
 
   // ---- talking

@@ -28,7 +28,8 @@ class CostExplorer extends Explorer {
 
   constructor(context) {
     super(context, "cost", ["size", "context", "batch", "dtype", "work"], HINT);
-    const { counts, contexts, batches, dtypes, works, canvas: [height, width] } = this.story, sizes = Object.keys(counts);
+    const { counts, contexts, batches, dtypes, works, canvas: [height, width] } = this.story;
+    const sizes = Object.keys(counts);
     Object.assign(this, { height, width, sizes, step: (width - 1) / (contexts.length - 1) });
     this.lists = { size: sizes, context: contexts, batch: batches, dtype: dtypes, work: works };
     this.slide(...this.names);
@@ -105,7 +106,8 @@ class CostExplorer extends Explorer {
 
   show(place, theme) {
     const { charts, contexts, colours, decades } = this.story, at = contexts.indexOf(place.context) * this.step;
-    for (const [name, colour] of Object.entries(colours[theme])) this.root.style.setProperty(`--${cssName(name)}`, colour);
+    for (const [name, colour] of Object.entries(colours[theme]))
+      this.root.style.setProperty(`--${cssName(name)}`, colour);
     for (const [chart, { canvas }] of Object.entries(this.panels)) {
       const costsAt = (size, x) => this.costs(size, { ...place, context: this.contextAt(x) })[chart];
       const others = this.sizes.filter((size) => size !== place.size).map((size) => (

@@ -43,22 +43,25 @@ export function keepInSight(ribbon, cell) {                // without moving the
   ribbon.scrollLeft = within(ribbon.scrollLeft, cell.offsetLeft, cell.offsetWidth, ribbon.clientWidth);
 }
 
-// The grid of all layers and heads, small: layers side by side, heads one above the other, as the keys go. A place in it is
-// { l, head }, l counted from 0; sizes are the canvas's pixels.
+// The grid of all layers and heads, small: layers side by side, heads one above the other, as the keys go. Sizes are
+// the canvas's pixels; l is a layer, row a head, both counted from 0.
+//   names   what is written above each layer: { short, long, attention }
+//   heads   what is written beside each row, from the lowest on
 export class Tiles {
-  // names: what is written above each layer, short and long; heads: what is written beside each head, from the lowest on
   constructor(names, heads, { wide, high, gap }) {
     const steps = [wide + gap, high + gap];
     Object.assign(this, { steps, wide, high, count: heads.length });
-    this.canvas = make("canvas", { class: "tiles", width: names.length * steps[0] - gap, height: heads.length * steps[1] - gap });
+    const [width, height] = [names.length * steps[0] - gap, heads.length * steps[1] - gap];
+    this.canvas = make("canvas", { class: "tiles", width, height });
     this.box = make("i", { class: "box" });
     const label = (text, attributes, side, at) => {
       const span = make("span", attributes, text);
       span.style[side] = `${at}%`;
       return span;
     };
-    const layers = names.flatMap(({ short, long, attention }, l) => (l % Math.ceil(20 / steps[0]) ? [] : [label(
-      steps[0] < 76 ? short : long, attention ? { class: "attention" } : {}, "left", this.x(l * steps[0] + wide / 2))]));
+    const layers = names.flatMap(({ short, long, attention }, l) => (l % Math.ceil(20 / steps[0]) ? [] : [
+      label(steps[0] < 76 ? short : long, attention ? { class: "attention" } : {}, "left",
+        this.x(this.leftOf(l) + wide / 2))]));
     const rows = heads.flatMap((name, h) => (h % Math.ceil(12 / steps[1]) ? [] : [
       label(name, {}, "top", this.y(this.topOf(h) + high / 2))]));
     this.picture = make("div", { class: "picture" }, this.canvas, this.box);
@@ -79,7 +82,8 @@ export class Tiles {
 
   at(event) {                                              // layer and row that are pointed at
     const [x, y] = shareOf(event, this.canvas), { width, height } = this.canvas;
-    return { l: Math.floor((x * width) / this.steps[0]), row: this.count - 1 - Math.floor((y * height) / this.steps[1]) };
+    const down = Math.floor((y * height) / this.steps[1]);
+    return { l: Math.floor((x * width) / this.steps[0]), row: this.count - 1 - down };
   }
 }
 
@@ -288,7 +292,7 @@ export class Explorer {
   point() { this.pointed.replaceChildren(...(this.pointer?.() || [this.hint])); }
 }
 
-// One for all layers of a text: its story's "layers" have each an "index", their number in the model, and so many "heads".
+// One for all layers of a text: its story's "layers" have each an "index", their number in the model, and "heads".
 export class LayerExplorer extends Explorer {
   constructor(context, kind, names, hint) {
     super(context, kind, names, hint);

@@ -88,7 +88,8 @@ class GateExplorer extends LayerExplorer {
   makeDimsPointable() {
     const { canvas } = this.dims, tokenAt = (event) => Math.floor(shareOf(event, canvas)[0] * this.T);
     this.onPoint(canvas, (event) => {
-      const { dims: D, kind } = this.layers[this.shown.l], t = tokenAt(event), d = Math.floor(shareOf(event, canvas)[1] * D);
+      const { dims: D, kind } = this.layers[this.shown.l];
+      const t = tokenAt(event), d = Math.floor(shareOf(event, canvas)[1] * D);
       const factor = this.shown.gate?.factors[t * D + d];
       if (factor === undefined) return null;
       return [`${this.texts[t]} (token ${t + 1}), dimension ${d} of head ${this.shown.head}: `,
@@ -200,7 +201,7 @@ class GateExplorer extends LayerExplorer {
   describe() {
     const { token, l, layer, head } = this.shown, { heads } = this.layers[l], { T } = this;
     const text = this.sentence(this.shown), name = this.texts[token], kind = kindOf(this.layers[l]);
-    const before = this.story.tokens.slice(0, token + 1).map(({ text }) => text).join("");
+    const before = this.story.tokens.slice(0, token + 1).map((read) => read.text).join("");
     this.where.replaceChildren("at the end of “", make("q", {}, endOf(before)), "”");
     const now = `${name} Head ${head} ${text}`;
     if (this.said.textContent !== now) this.say(make("b", {}, name), ` Head ${head} ${text}`);

@@ -1,7 +1,7 @@
 // What the gate explorer shows: the numbers of a layer's gates and how they are painted.
 //
-// Pages, from the kernel or in the page of `to_html`, are float32: one for each layer, its numbers and their places on the
-// panels' scales; and one for each head, its output gate by dimensions (see `page` in minqwen/widgets/gates.py).
+// Pages, from the kernel or in the page of `to_html`, are float32: one for each layer, its numbers and their places on
+// the panels' scales; and one for each head, its output gate by dimensions (see `page` in minqwen/widgets/gates.py).
 // tests/pixels.py paints the same, and compares every pixel.
 
 import { floatsOf, shadeFromZero, shadeOf } from "./numbers.js";
@@ -23,7 +23,7 @@ export function openFactors(page) {                        // (T, D)
 const BEHIND = 0, BAR = 140, HERE = 255;                   // colours of the bars
 
 function surfaceOf(canvas) {
-  const image = new ImageData(canvas.width, canvas.height), pixels = new Uint32Array(image.data.buffer), { width } = image;
+  const { width, height } = canvas, image = new ImageData(width, height), pixels = new Uint32Array(image.data.buffer);
   return {
     fill: (left, top, across, down, colour) => {
       for (let y = top; y < top + down; y++) pixels.fill(colour, y * width + left, y * width + left + across);
@@ -32,8 +32,8 @@ function surfaceOf(canvas) {
   };
 }
 
-// A panel: every token's and head's place on the scale, heads as rows, the first at the bottom; and two profiles as bars,
-// beside it the heads of this token, below it the tokens of this head. Their common bar has the full colour.
+// A panel: every token's and head's place on the scale, heads as rows, the first at the bottom; and two profiles as
+// bars, beside it the heads of this token, below it the tokens of this head. Their common bar has the full colour.
 //   sizes   { cell: [across, down], gap, bars: [below, beside] }, in pixels
 export function paintPanel(canvas, shares, [T, H], [token, head], { cell, gap, bars }, palette) {
   const { fill, put } = surfaceOf(canvas), [across, down] = cell, [below, beside] = bars;

@@ -1,7 +1,7 @@
 // The memory lab, in the browser.
 //
-// Every change of an edit goes to the kernel, which runs the model and sends back `result`: for each token of the answer
-// that was given without edits, what is likely there before and after; and both answers. Drawn is here: see lab.py.
+// Every change of an edit goes to the kernel, which runs the model and sends back `result`: for each token of the
+// answer that was given without edits, what is likely there before and after; and both answers. See lab.py.
 
 import { Explorer, MOVING, cellOf, keyLine, make } from "./explorer.js";
 import { plain, readable } from "./numbers.js";
@@ -39,7 +39,8 @@ class MemoryLab extends Explorer {
     this.slide("layer", "head", "token", ["at", "answer’s token"]);
     const which = make("div", { class: "which" },
       make("span", {}, "How likely each token of the answer before was, and is now:"), this.sliders.at.row);
-    this.lay(this.makeRibbon(), this.makeEdits(), this.said, this.makeAnswers(), which, this.makeSpoken(), this.makeStage());
+    this.lay(this.makeRibbon(), this.makeEdits(), this.said, this.makeAnswers(), which, this.makeSpoken(),
+      this.makeStage());
     this.makeHelp();
     if (!live) {
       const inputs = this.root.querySelectorAll(".choice input, .controls input, .edits button");
@@ -110,8 +111,8 @@ class MemoryLab extends Explorer {
     const own = [[",", ".", "token of the answer"], ["Esc", "where it changes most"]];
     if (!this.live) {
       this.help.append(keyLine(...own));
-      this.note("This page shows these edits as they stood. To try others takes a running notebook: the model computes " +
-        "each anew.");
+      this.note("This page shows these edits as they stood. To try others takes a running notebook: the model " +
+        "computes each anew.");
       return;
     }
     const words = { n: "no edit", c: "clear", a: "nothing fades", b: "nothing is written", g: "gate closed" };
@@ -137,9 +138,9 @@ class MemoryLab extends Explorer {
   set(values) {
     if (!this.live && Object.keys(values).some((name) => name !== "at")) return;
     if (!("kind" in values)) return super.set(values);
-    const there = values.kind === "none" ? "beta" : values.kind, { layer, head } = this.position();   // others elsewhere
-    super.set({ layer: this.layers(there).includes(layer) ? layer : -1, head: head < this.story.heads[there] ? head : -1,
-                ...values });
+    const there = values.kind === "none" ? "beta" : values.kind, place = this.position(), { heads } = this.story;
+    const layer = this.layers(there).includes(place.layer) ? place.layer : -1;          // there may be others
+    super.set({ layer, head: place.head < heads[there] ? place.head : -1, ...values });
   }
 
   press(name, by) {
@@ -156,7 +157,10 @@ class MemoryLab extends Explorer {
 
   // ---- drawing
 
-  now({ kind, layer, head, token, kept }) { return kind === "none" ? ["none", kept] : [kind, layer, head, token, kept]; }
+  now({ kind, layer, head, token, kept }) {                // as the kernel says what `result` is of
+    return kind === "none" ? ["none", kept] : [kind, layer, head, token, kept];
+  }
+
   drawn(place) { return [place.at, ...this.now(place).flat()]; }
 
   show(place, theme) {
@@ -199,7 +203,8 @@ class MemoryLab extends Explorer {
       cell.classList.toggle("touched", kind !== "none" && kind !== "clear" && i >= token);
       cell.classList.toggle("forgotten", kind === "clear" && i < token);
     });
-    const text = make("q", {}, readable(this.tokens[token].text)), place = `, token ${token + 1} of ${this.tokens.length}`;
+    const text = make("q", {}, readable(this.tokens[token].text));
+    const place = `, token ${token + 1} of ${this.tokens.length}`;
     if (kind === "clear") this.where.replaceChildren("forget all before ", text, place);
     else if (kind !== "none") this.where.replaceChildren("edit from ", text, ` on${place}`);
     else this.where.textContent = kept.length ? "edits are kept; choose another" : "before and after are the same";

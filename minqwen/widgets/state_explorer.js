@@ -68,7 +68,7 @@ class StateExplorer extends Explorer {
       cell.addEventListener("dblclick", () => this.go("token", t));
       return cell;
     });
-    this.ribbons = this.texts.map((_, x) => make("div", { class: "ribbon", "aria-hidden": "true" },   // sliders say it
+    this.ribbons = this.texts.map((text, x) => make("div", { class: "ribbon", "aria-hidden": "true" },
       ...(this.two ? [make("b", { class: "letter" }, this.letter(x))] : []),
       ...this.cells.filter((_, i) => this.every[i].x === x)));
     return this.ribbons;
@@ -125,8 +125,8 @@ class StateExplorer extends Explorer {
     const { story, coarse, Dk, Dv } = this, every = coarse > 1 ? [["x", "every cell"]] : [];
     this.help.append(
       keyLine(...MOVING, ["f", "e", "w", "faded, erased, written on and off"], ...every),
-      keyLine(["Enter", "or a click: ask with this token's key from now on"], [",", ".", "with the one before, the next"],
-        ["Esc", "with each token's own"]));
+      keyLine(["Enter", "or a click: ask with this token's key from now on"],
+        [",", ".", "with the one before, the next"], ["Esc", "with each token's own"]));
     const here = story.layers.length * story.heads.length;
     if (coarse > 1) {
       this.note(`A memory has ${Dk} × ${Dv} cells: each point is the strongest of ${coarse} × ${coarse} of them. ` +
@@ -168,7 +168,7 @@ class StateExplorer extends Explorer {
     const { memories, limits } = await this.page(`${layer} ${head}`);
     if (!this.still(place)) return false;
     const block = place.exact ? 1 : this.coarse;
-    const at = this.lengths.map((length) => Math.min(token, length - 1));
+    const at = this.lengths.map((T) => Math.min(token, T - 1));
     const steps = memories.map((memory, x) => memory.step(memory.before(at[x]), at[x]));
     const totals = steps.map((parts) => together(parts, place));
     const parts = two
@@ -177,8 +177,8 @@ class StateExplorer extends Explorer {
     const answers = this.answersTo(place, memories, at, totals), [h, w] = [Dk, Dv].map((n) => Math.ceil(n / block));
     const plans = { states: layout(h, w, this.texts.length), strips: answersLayout(h, w, this.strips) };
     this.shown = { ...place, at, steps, totals, parts, answers, memories, limits, block, plans };
-    paint(this.canvas, plans.states, parts, limits, this.palettes[theme], block, Dk, Dv);
-    paint(this.strip, plans.strips, answers, limits, this.palettes[theme], block, Dk, Dv);
+    paint(this.canvas, plans.states, parts, limits, this.palettes[theme], { block, Dk, Dv });
+    paint(this.strip, plans.strips, answers, limits, this.palettes[theme], { block, Dk, Dv });
     this.describe();
     this.root.dataset.asked = [place.asked, ...PARTS.map((name) => Number(place[name])), Number(place.exact)].join(" ");
   }
@@ -186,7 +186,8 @@ class StateExplorer extends Explorer {
   drawn({ token, layer, head }) { return [token, layer, head]; }
 
   answersTo(place, memories, at, totals) {                 // to the key that is asked with, before this step and after
-    const { x, t } = this.every[this.askedAt(place)], key = memories[x].key(t), answers = { value: memories[x].value(t) };
+    const { x: from, t } = this.every[this.askedAt(place)], key = memories[from].key(t);
+    const answers = { value: memories[from].value(t) };
     memories.forEach((memory, x) => {
       answers[`${x} before`] = memory.ask(memory.before(at[x]), key);
       answers[`${x} after`] = memory.ask(totals[x], key);
@@ -282,7 +283,8 @@ class StateExplorer extends Explorer {
         filled.classList.toggle("negative", heights[n] < 0);
       });
       const gates = `α ${heights[0].toFixed(3)}   β ${heights[1].toFixed(3)}`, [r, b, a] = heights.slice(2);
-      cell.title = later ? gates : `${gates}   recall ${signed(r, 3)}   match ${signed(b, 3)} before, ${signed(a, 3)} after`;
+      const match = `match ${signed(b, 3)} before, ${signed(a, 3)} after`;
+      cell.title = later ? gates : `${gates}   recall ${signed(r, 3)}   ${match}`;
       cell.dataset.recall = later ? "" : r.toFixed(4);
       cell.dataset.match = later ? "" : `${b.toFixed(4)} ${a.toFixed(4)}`;
     }
@@ -298,7 +300,8 @@ class StateExplorer extends Explorer {
 
   numbersAt(event, surface) {
     const strips = surface === this.strip, plan = this.shown.plans[strips ? "strips" : "states"];
-    const share = shareOf(event, surface), x = Math.floor(share[0] * plan.width), y = Math.floor(share[1] * plan.height);
+    const share = shareOf(event, surface);
+    const x = Math.floor(share[0] * plan.width), y = Math.floor(share[1] * plan.height);
     const place = plan.places.find((p) => x >= p.x && x < p.x + p.w && y >= p.y && y < p.y + p.h);
     if (!place) return null;
     const { row, rows, column, columns, wide } =

@@ -1,8 +1,8 @@
 // The memory of one head, as the state explorer follows and paints it.
 //
 // A page, from the kernel or in the page of `to_html`, is one head's: float32, for each text k, v, alpha, beta and the
-// initial state, then the limits of the colours (see `page` in minqwen/widgets/state.py). The delta rule is run here, in
-// double precision; tests/pixels.py does the same in the same order, and compares every pixel.
+// initial state, then the limits of the colours (see `page` in minqwen/widgets/state.py). The delta rule is run here,
+// in double precision; tests/pixels.py does the same in the same order, and compares every pixel.
 
 import { floatsOf, shadeOf } from "./numbers.js";
 
@@ -133,7 +133,8 @@ function strongest(numbers, { row, rows, column, columns, wide }) {
 }
 
 // Paint these parts, name -> numbers. A point stands for `block` x `block` cells, as the strongest of them.
-export function paint(canvas, plan, parts, limits, palette, block, Dk, Dv) {
+//   sizes   { block, Dk, Dv }
+export function paint(canvas, plan, parts, limits, palette, { block, Dk, Dv }) {
   const { width, height } = plan;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const image = new ImageData(width, height), pixels = new Uint32Array(image.data.buffer);

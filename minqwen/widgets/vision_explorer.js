@@ -125,8 +125,9 @@ class VisionExplorer extends Explorer {
 
   set(values) {                                            // a piece of a picture brings its slice along
     const slice = this.isSeen(values.token) ? { slice: this.tokens[values.token].slice } : {}, { layer } = values;
-    const head = Math.min(values.head ?? this.model.get("head"), this.layers[layer ?? this.model.get("layer")].heads - 1);
-    super.set({ ...slice, ...values, ...(layer === undefined ? {} : { head }) });
+    if (layer === undefined) return super.set({ ...slice, ...values });
+    const head = Math.min(values.head ?? this.model.get("head"), this.layers[layer].heads - 1);   // it may have fewer
+    super.set({ ...slice, ...values, head });
   }
 
   choose(token) {                                          // by a click; once more on a piece of a picture leads back
@@ -184,7 +185,7 @@ class VisionExplorer extends Explorer {
       return Array.from({ length: heads + 1 }, (_, i) => {
         const weights = chosen(all[layer], heads, i - 1, signs);
         const top = this.isSeen(token) && readers.length ? weights[strongest(weights, readers)] : 0;
-        return this.slices[slice].tokens.map((i) => (this.isSeen(token) ? top : weights[i]));
+        return this.slices[slice].tokens.map((t) => (this.isSeen(token) ? top : weights[t]));
       });
     });
     paintOverview(this.tiles, this.slices[slice], maps, layers.map(({ kind }) => limits[kind] || 1), palette);
@@ -232,7 +233,7 @@ class VisionExplorer extends Explorer {
     const here = slices.length > 1 ? ` (${percent(sum(slices[slice].tokens) / whole)} on what is shown)` : "";
     const what = this.layers[layer].kind === "attention" ? "of its weight" : "of its effective attention, by size,";
     const onto = clips && !stills ? "the clip" : slices.length > 1 ? "pictures" : "the picture";
-    return [`In ${this.layerName(layer)}, ${headName(head)}, `, this.quote(token), ` puts ` +
+    return [`In ${this.layerName(layer)}, ${headName(head)}, `, this.quote(token), " puts " +
       `${percent(sum(earlier) / whole)} ${what} on ${onto}${here}; most on ${this.piece(best)}: ` +
       `${this.amount(weights[best])}.`];
   }
@@ -266,7 +267,8 @@ class VisionExplorer extends Explorer {
     this.say(...parts);
     this.sliders.head.range.max = heads - 1;
     const name = seen ? this.piece(token) : readable(this.tokens[token].text);
-    this.told("token", this.stops.indexOf(token), `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${name}. ${text}`);
+    const which = `${token + 1} of ${T}`;
+    this.told("token", this.stops.indexOf(token), which, `token ${which}, ${name}. ${text}`);
     this.told("layer", layer, `${layer} ${KINDS[kind]}`, `${this.layerName(layer)} of ${layers.length}. ${text}`);
     this.told("head", head, head < 0 ? "mean" : head, `${headName(head)}, of ${heads}. ${text}`);
     this.told("slice", slice, `${slice + 1} of ${slices.length}`,

@@ -1,9 +1,9 @@
 // What the vision explorer shows: weights and pictures, and how they are painted.
 //
-// Pages, from the kernel or in the page of `to_html`, are one for each slice - a picture, or the few frames of a clip that
-// one token spans - with its pixels; and one for each token, its weights in all layers and heads, float32 (see `page` in
-// minqwen/widgets/vision.py). tests/pixels.py paints the same, by whole numbers and by sums in double precision in the
-// same order, and compares every pixel.
+// Pages, from the kernel or in the page of `to_html`, are one for each slice - a picture, or the few frames of a clip
+// that one token spans - with its pixels; and one for each token, its weights in all layers and heads, float32 (see
+// `page` in minqwen/widgets/vision.py). tests/pixels.py paints the same, by whole numbers and by sums in double
+// precision in the same order, and compares every pixel.
 
 import { bytesOf, floatsOf, shadeOf } from "./numbers.js";
 
@@ -99,7 +99,8 @@ export function paintSlice(canvas, { size, veil }, slice, frames, { weights, lim
 
 // Every layer and head at once, in a grid of tiles; maps: for each layer the mean of its heads, then its heads.
 export function paintOverview(tiles, { rows, columns, unit }, maps, limits, palette) {
-  const { canvas } = tiles, image = new ImageData(canvas.width, canvas.height), pixels = new Uint32Array(image.data.buffer);
+  const { canvas } = tiles, image = new ImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(image.data.buffer);
   maps.forEach((heads, layer) => heads.forEach((numbers, row) => {
     const top = tiles.topOf(row), left = tiles.leftOf(layer);
     for (let y = 0; y < rows * unit; y++)
