@@ -79,7 +79,7 @@ def test_the_notebook_counts_more_than_its_solutions(folder):
 
 def test_beside_the_package_where_nothing_is_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)
-    assert course.piece("my_gated_delta_rule").__doc__.startswith("o (B, T, Hv, Dv)")
+    assert course.piece("my_gated_delta_rule").__doc__.startswith("The gated delta rule")
 
 
 def test_a_package_without_its_lessons(tmp_path, monkeypatch):

@@ -242,3 +242,14 @@ def test_errors_show_every_number_and_what_is_none():
     assert low < 1e-7 and 1e2 < drawn["short: not a number"].get_ydata().min() < high
     (ax,) = draw(figures.errors([1, 2], {"a": [1e-7, 1e-6]}, "x", "error", points=True)).axes
     assert ax.lines[0].get_linestyle() == "None" and ax.get_ylim()[1] > 1
+
+
+def test_likenesses():
+    """A row of bars for each vector, a bar for each token, drawn as long as they are told to be."""
+    cosines = {"before": torch.linspace(-1, 1, len(STRANGE)), "after": torch.zeros(len(STRANGE))}
+    figure = draw(figures.likenesses(cosines, STRANGE))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["before", "after"]
+    for ax, numbers in zip(figure.axes, cosines.values()):
+        assert heights(ax) == pytest.approx(numbers.tolist()) and ax.get_ylim() == (-1, 1)
+    names = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert names == [plots.visible(token).replace("$", r"\$") for token in STRANGE]

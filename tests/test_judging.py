@@ -69,10 +69,8 @@ def test_a_sentence_is_all_that_wrong_renders():
     lambda q, k, v, g, beta: recurrent_gated_delta_rule(q, k, v, g, beta)[0],
     lambda q, k, v, g, beta, initial_state=None: chunk_gated_delta_rule(q, k, v, g, beta, None, initial_state, True),
 ], ids=["recurrent", "chunked", "o alone", "o and state"])
-def test_the_rule_passes(rule, capsys):
+def test_the_rule_passes(rule):
     judge_delta_rule(rule)
-    delta_rule.check_delta_rule(rule, "mine")
-    assert capsys.readouterr().out == "✓ mine\n"
 
 
 @pytest.mark.parametrize("mistake", delta_rule.MISTAKES)
@@ -97,8 +95,6 @@ def test_which_mistake_it_is(mistake):
 def test_what_is_wrong_with_the_rule(rule, says):
     with pytest.raises(Wrong, match=rf"^[^\n]*{says}[^\n]*\.$"):
         judge_delta_rule(rule)
-    with pytest.raises(Wrong, match="^mine: "):
-        delta_rule.check_delta_rule(rule, "mine")
 
 
 def test_gradients():

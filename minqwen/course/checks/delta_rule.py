@@ -1,6 +1,7 @@
 """What several lessons ask of a delta rule: is it the gated one, what mistake is it, are its gradients right?"""
 
 import inspect
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -20,9 +21,9 @@ def judge_delta_rule(rule: Callable) -> None:
     """
     takes, options = inspect.signature(rule).parameters, with_state(rule)
     random = torch.Generator().manual_seed(0)
-    for gates in (-1.0, -50.0):
-        for from_state in (False, True)[: 1 + ("initial_state" in takes)]:
-            x, state = rule_inputs(2, 40, 2, 6, 8, 12, gates, random)
+    for sizes in ((2, 40, 2, 6, 8, 12), (1, 1, 1, 1, 4, 3), (3, 7, 3, 3, 5, 5)):
+        for gates, from_state in itertools.product((-1.0, -50.0), (False, True)[: 1 + ("initial_state" in takes)]):
+            x, state = rule_inputs(*sizes, gates, random)
             state = state if from_state else torch.zeros_like(state)
             given = {"initial_state": state.float()} if from_state else {}
             result = rule(*(t.float() for t in x), **given, **options)
@@ -54,24 +55,6 @@ def judge_gradients(rule: Callable) -> None:
         for what, off in gradient_errors(rule_gradients(rule, [t.float() for t in (*x, state)]), right).items():
             demand(off <= tolerance, f"with log decays down to {gates:.0f} the gradient of {what} is off by {off:.1e}, "
                                      f"and {tolerance:.0e} is allowed.")
-
-
-def check_delta_rule(rule: Callable, name: str = "the gated delta rule") -> None:
-    """`judge_delta_rule`, with a line for the page: `✓ name`, or what is wrong with it."""
-    _on_the_page(judge_delta_rule, rule, name)
-
-
-def check_gradients(rule: Callable, name: str = "the gradients of the gated delta rule") -> None:
-    """`judge_gradients`, with a line for the page: `✓ name`, or what is wrong with it."""
-    _on_the_page(judge_gradients, rule, name)
-
-
-def _on_the_page(judge, rule, name):
-    try:
-        judge(rule)
-    except Wrong as wrong:
-        raise Wrong(f"{name}: {wrong}") from None
-    print(f"✓ {name}")
 
 
 def _shape_of(what, ours, right):

@@ -7,6 +7,7 @@
 from .lesson_00 import stack
 from .lesson_01 import boxes, lengths, pieces
 from .lesson_02 import beside_theory, heads
+from .lesson_03 import likenesses
 from .lesson_04 import chunks, errors
 from .lesson_05 import gated_attention, open_and_first, openness, turned
 from .lesson_06 import grouped, lens, tensor_names, wiring
@@ -15,6 +16,6 @@ from .lesson_08 import clip, over, patches
 
 __all__ = [
     "beside_theory", "boxes", "choices", "chunks", "clip", "errors", "gated_attention", "grouped", "heads", "lengths",
-    "lens", "open_and_first", "openness", "over", "patches", "pieces", "reads", "rulers", "stack", "tensor_names",
-    "turned", "wiring",
+    "lens", "likenesses", "open_and_first", "openness", "over", "patches", "pieces", "reads", "rulers", "stack",
+    "tensor_names", "turned", "wiring",
 ]
