@@ -27,9 +27,9 @@ from torch import Tensor
 from . import generate as generation
 from .cache import Cache, Snapshot
 from .checkpoint import load_model, resolve
-from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .errors import QwenError, read_json
 from .files import SHIPPED
+from .kernels import check_kernel
 from .media import Processor
 from .messages import as_messages, media_of
 from .model import GatedDeltaNet, Qwen
@@ -40,7 +40,6 @@ from .tools import call, describe_all
 __all__ = ["Assistant", "Conversation", "Inputs", "Piece", "Reply", "load"]
 
 NANO = SHIPPED / "data" / "nano"
-KERNELS = {"auto": None, "recurrent": recurrent_gated_delta_rule, "chunk": chunk_gated_delta_rule}
 END_OF_THINKING = "\n</think>\n\n"                      # as the official template writes it
 OPTIONS = {                                             # of `chat`, and what they are if nobody says otherwise
     "max_new_tokens": 1024, "prefill_chunk": None,      # a prompt in pieces, so that Ctrl-C works while it is read
@@ -59,14 +58,14 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
         dtype: of the weights, such as torch.float32 or "bfloat16"; None keeps them as stored.
         device: "cpu", "cuda", ...
         revision: branch, tag or commit of a checkpoint fetched by name.
-        kernel: how the delta rule is computed. "auto" takes chunks for many tokens and the recurrence for one;
-            "recurrent" and "chunk" always take the one, to compare.
+        kernel: how the delta rule is computed. "auto" takes the Triton kernels on a GPU where they are there and right,
+            else chunks for many tokens and the recurrence for one; "triton", "chunk" and "recurrent" always take the
+            one, to compare.
 
     Raises:
-        QwenError: no such checkpoint or a damaged one, no such kernel.
+        QwenError: no such checkpoint or a damaged one, no such kernel, or not here.
     """
-    if not isinstance(kernel, str) or kernel not in KERNELS:
-        raise QwenError(f"There is no kernel {kernel!r}; there are {', '.join(KERNELS)}.")
+    check_kernel(kernel, device)
     if path_or_name is None:
         path_or_name = NANO
         if not (NANO / "config.json").exists():
@@ -74,20 +73,10 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
                             "a checkpoint such as 'Qwen/Qwen3.5-0.8B'.")
     folder = resolve(path_or_name, revision)
     model = load_model(folder, dtype, device)
-    if KERNELS[kernel] is not None:
-        use_rule(model, KERNELS[kernel])
-    return Assistant(model, Tokenizer.from_folder(folder), folder)
-
-
-def use_rule(model: Qwen, rule) -> None:
-    """Let every Gated DeltaNet layer compute by `rule`, one of the functions in `delta_rule.py`."""
-
-    def delta_rule(q, k, v, g, beta, state, cu_seqlens=None):
-        return rule(q, k, v, g, beta, initial_state=state, output_final_state=True, cu_seqlens=cu_seqlens)
-
     for module in model.modules():
         if isinstance(module, GatedDeltaNet):
-            module.delta_rule = delta_rule
+            module.kernel = kernel
+    return Assistant(model, Tokenizer.from_folder(folder), folder)
 
 
 @dataclass(frozen=True, eq=False)

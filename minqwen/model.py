@@ -39,7 +39,8 @@ from torch.nn import functional as F
 
 from .cache import AttentionCache, Cache, DeltaCache, Padding, may_look, real_tokens, sequence_of_tokens
 from .config import Config, TextConfig
-from .delta_rule import chunk_gated_delta_rule, full_precision, l2norm, recurrent_gated_delta_rule
+from .delta_rule import full_precision, l2norm
+from .kernels import delta_rule_by
 from .vision import VisionTower, mrope_positions, token_positions
 
 __all__ = ["AttentionCache", "Cache", "DecoderLayer", "DeltaCache", "GatedAttention", "GatedDeltaNet", "GatedRMSNorm",
@@ -222,6 +223,8 @@ class GatedDeltaNet(nn.Module):
     Source: "Gated Delta Networks" (Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464), figure 1.
     """
 
+    kernel = "auto"                                      # or another of `kernels.KERNELS`
+
     def __init__(self, config: TextConfig):
         super().__init__()
         d, self.kernel_size = config.hidden_size, config.linear_conv_kernel_dim
@@ -292,12 +295,9 @@ class GatedDeltaNet(nn.Module):
 
     def delta_rule(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None,
                    cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The memory at work: (o, new state). One token takes the recurrence itself, in place; more go in chunks."""
-        if k.shape[1] == 1 and state is not None and not torch.is_grad_enabled():
-            return recurrent_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True,
-                                              inplace_final_state=True)
-        return chunk_gated_delta_rule(q, k, v, g, beta, initial_state=state, output_final_state=True,
-                                      cu_seqlens=cu_seqlens)
+        """The memory at work: (o, new state). One token takes the recurrence itself, in place; more go in chunks. By
+        which `kernel`: see `kernels.py`."""
+        return delta_rule_by(self.kernel, q, k, v, g, beta, state, cu_seqlens)
 
 
 # ------------------------------------------------------------------------------------------- layers and decoder

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from chat_support import TEMPLATE, byte_tokenizer, written
-from support import error, random_qwen, small_config, tokens
+from support import error, random_qwen, small_config
 from test_generate import in_the_midst, interrupt
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
@@ -577,20 +577,6 @@ def test_repr_tells_what_it_is(folder):
     for part in (f"tiny: {parameters:,} parameters, float32 on cpu", "3 Gated DeltaNet, 1 gated attention, 64 wide",
                  "269 tokens, thinking off by default", "1,000 tokens"):
         assert part in text
-
-
-@pytest.mark.parametrize("kernel", ["recurrent", "chunk"])
-def test_kernels_compute_the_same_and_are_the_ones_asked_for(folder, qwen, monkeypatch, kernel):
-    calls = []
-    rule = chat_module.KERNELS[kernel]
-    monkeypatch.setitem(chat_module.KERNELS, kernel, lambda *args, **options: calls.append(1) or rule(*args, **options))
-    loaded = load(folder, kernel=kernel)
-    x, cache, other = tokens(2, 70, 269), loaded.model.new_cache(2, 80), qwen.model.new_cache(2, 80)
-    assert error(loaded.model(x, cache=cache), qwen.model(x, cache=other)) < 2e-5
-    assert error(loaded.model(x[:, :1], cache=cache), qwen.model(x[:, :1], cache=other)) < 2e-5
-    assert len(calls) == 6                                # three layers, twice
-    with pytest.raises(QwenError, match="auto, recurrent, chunk"):
-        load(folder, kernel="triton")
 
 
 @pytest.mark.parametrize("stored, defaults", [
