@@ -7,7 +7,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 NODE   := node_modules/.package-lock.json
-MODULES = minqwen/widgets tests eslint.config.mjs
+MODULES = minqwen/widgets tests website eslint.config.mjs
 
 # Tests and committed notebooks run alike everywhere: the shipped model, the lessons' own pieces, a fixed number
 # of threads, no progress bars. A thread that waits for another sleeps (PASSIVE): beside other busy processes, waiting

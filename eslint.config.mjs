@@ -1,4 +1,4 @@
-// How the JavaScript is read: the explorers' modules, which run in a browser, and what runs in Node.
+// How the JavaScript is read: what runs in a browser, the explorers and the site, and what runs in Node.
 import js from "@eslint/js";
 
 const named = (...names) => Object.fromEntries(names.map((name) => [name, "readonly"]));
@@ -27,5 +27,13 @@ export default [
         "ResizeObserver", "setTimeout", "URL"),
     },
   },
+  {
+    files: ["website/site.js"],
+    languageOptions: {
+      sourceType: "script",
+      globals: named("addEventListener", "document", "innerHeight", "matchMedia", "requestAnimationFrame"),
+    },
+  },
+  { files: ["website/*.mjs"], languageOptions: { globals: named("console", "process") } },
   { files: ["tests/*.mjs"], languageOptions: { globals: named("Buffer") } },
 ];

@@ -32,7 +32,7 @@ def test_what_is_shared(node):
 def test_lint(node):
     if not (REPOSITORY / "node_modules" / "eslint").is_dir():
         pytest.skip("no eslint here (npm ci), so no module was linted")
-    run(node, "node_modules/eslint/bin/eslint.js", "minqwen/widgets", "tests", "eslint.config.mjs")
+    run(node, "node_modules/eslint/bin/eslint.js", "minqwen/widgets", "tests", "website", "eslint.config.mjs")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -169,9 +169,9 @@ def named(text: str, here: str = "", found: frozenset[str] = frozenset({"README.
     return found
 
 
-def definitions(page: str, source: str) -> list[dict]:
+def definitions(page: str, file: str, source: str) -> list[dict]:
     """The same of a Python file: its classes and functions, with what their docstrings say."""
-    return [{"page": page, "title": page, "anchor": f"line-{node.lineno}", "level": 2, "heading": node.name,
+    return [{"page": page, "title": file, "anchor": f"line-{node.lineno}", "level": 2, "heading": node.name,
              "text": " ".join((ast.get_docstring(node) or "").split())}
             for node in ast.parse(source).body if isinstance(node, (ast.ClassDef, ast.FunctionDef))
             and not node.name.startswith("_")]
@@ -266,7 +266,7 @@ def build(out: Path, execute: bool = True, notebooks: Path = ROOT / "notebooks",
             add(pages[file], file, markdown(text_only, str(Path(file).parent), pages))
         elif file.endswith(".py"):
             add(pages[file], file, f"<h1><code>{file}</code></h1>" + code(source, lines=True))
-            parts[pages[file]] = definitions(pages[file], source)
+            parts[pages[file]] = definitions(pages[file], file, source)
         else:
             add(pages[file], file, f"<h1>{file}</h1><pre>{html.escape(source)}</pre>")
 
