@@ -136,11 +136,13 @@ class GateExplorer(LayerExplorer):
                   "output": float(told["output"].max()) or 1.0 if delta else 1.0}
         # a layer of attention has a panel less: its rows are higher, so that both kinds are about as high
         room, highest = (ROOM, 16) if delta else (ROOM + 54, 30)
+        low = max(1, min(4, 128 // dims))
+        room -= max(0, low * dims - 128)                    # what many dimensions take is not there for the panels
         down = max(2, min(highest, room // (heads * len(PANELS[kind]))))
         return {"index": record.index, "kind": kind, "heads": heads, "dims": dims, "told": list(told),
                 "panels": [{"name": name, "title": title, "limit": limits[name], "marks": marks(name, limits[name])}
                            for name, title in PANELS[kind].items()],
-                "cell": [across, down], "dim_cell": [across, max(1, min(4, 128 // dims))]}
+                "cell": [across, down], "dim_cell": [across, low]}
 
     def page_names(self, layers=None) -> list[str]:
         layers = self.story["layers"] if layers is None else layers

@@ -1,0 +1,227 @@
+"""All explorers on one page, as in a lesson: they leave each other alone, fit a screen, share keys, can be read."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from browser_support import watched
+from PIL import Image
+from support import random_qwen, shape_of_0_8b, tokens
+
+import minqwen
+from conftest import REPOSITORY
+from minqwen.edits import Edit
+
+pytestmark = pytest.mark.browser
+
+STORY = "ann has a red cup. bob has a blue hat. ann now has a gold key. what does ann have?"
+WIDTH, HEIGHT = 1000, 820
+
+# As a notebook does it: each explorer's own sheet goes to the head, its module is imported by itself, and a model that
+# answers to nobody stands for the kernel's.
+PAGE = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">
+<style>
+  body { margin: 0; background: light-dark(#fff, #111); }
+  main { position: absolute; left: 0; width: %(width)dpx; } main.away { display: none; }
+</style>
+<script type="module">
+const shown = JSON.parse(atob("%(shown)s"));
+for (const [i, { module, css, state, away }] of shown.entries()) {
+  const el = document.createElement("main"), style = document.createElement("style"), listeners = {};
+  el.style.top = `${i * 1200}px`;
+  el.className = away ? "away" : "";
+  style.textContent = css;
+  document.head.append(style);
+  document.body.append(el);
+  const { default: explorer } = await import("data:text/javascript;base64," + module);
+  explorer.render({ el, model: {
+    get: (name) => state[name],
+    set: (name, value) => { state[name] = value; (listeners[`change:${name}`] ?? []).forEach((go) => go()); },
+    on: (event, go) => (listeners[event] ??= []).push(go),
+    off: () => {}, save_changes: () => {}, send: () => {},
+  } });
+}
+document.body.dataset.ready = "yes";
+</script>"""
+
+BOXES = """root => {
+  const { x, y } = root.getBoundingClientRect();
+  return [root, ...root.querySelectorAll("*")].map((e) => {
+    const box = e.getBoundingClientRect(), { display, color, fontSize } = getComputedStyle(e);
+    const place = !e.checkVisibility() ? [] : [box.x - x, box.y - y, box.width, box.height].map((n) => n.toFixed(2));
+    return [e.tagName, e.className, ...place, display, color, fontSize].join(" ");
+  });
+}"""
+
+# The texts of an explorer whose contrast with what is behind them is under 4.5, those of disabled controls apart.
+PALE = """root => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a), 1];
+  const behind = (e) => {
+    const colour = rgba(getComputedStyle(e).backgroundColor);
+    return colour[3] > 0.99 ? colour : over(colour, e.parentElement ? behind(e.parentElement) : [255, 255, 255, 1]);
+  };
+  const light = (rgb) => rgb.slice(0, 3).map((x) => x / 255)
+    .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+  const opacity = (e) => (e ? Number(getComputedStyle(e).opacity) * opacity(e.parentElement) : 1);
+  const found = [], texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const e = texts.currentNode.parentElement, text = texts.currentNode.textContent.trim();
+    const idle = e.closest("button:disabled, label:has(:disabled), option, .stale");
+    if (!text || idle || !e.checkVisibility({ visibilityProperty: true })) continue;
+    const ground = behind(e), [r, g, b, a] = rgba(getComputedStyle(e).color);
+    const [x, y] = [light(over([r, g, b, a * opacity(e)], ground)), light(ground)].sort((p, q) => q - p);
+    const contrast = (x + 0.05) / (y + 0.05);
+    if (contrast < 4.5) found.push(`${contrast.toFixed(2)} ${e.className} "${text.slice(0, 30)}"`);
+  }
+  return found;
+}"""
+
+
+def media(kind, name, question):
+    part = {"type": kind, kind: str(REPOSITORY / "data" / "media" / name)}
+    return [{"role": "user", "content": [part, {"type": "text", "text": question}]}]
+
+
+@pytest.fixture(scope="module")
+def explorers():
+    """Every explorer on the shipped model, and those whose size goes with a model's on the shape of Qwen3.5-0.8B."""
+    qwen, large = minqwen.load(), random_qwen(shape_of_0_8b())
+    chat = minqwen.ChatPanel(qwen)
+    chat.turns = [{"who": "you", "parts": [{"kind": "text", "text": STORY}], "pictures": [], "stopped": False},
+                  {"who": "model", "parts": [{"kind": "thinking", "text": "ann ..."},
+                                             {"kind": "text", "text": "a gold key"}], "pictures": [], "stopped": True}]
+    return {
+        "state": minqwen.StateExplorer(qwen, STORY, token=12, layer=6, head=1, asked=3),
+        "two texts": minqwen.StateExplorer.compare(qwen, STORY, STORY.replace("gold key", "green hat")),
+        "attention": minqwen.AttentionExplorer(qwen, STORY, token=9, layer=3, head=1),
+        "map": minqwen.AttentionExplorer(qwen, STORY, token=9, layer=3, head=1, opened=True),
+        "gates": minqwen.GateExplorer(qwen, STORY, token=9, layer=4, head=1),
+        "vision": minqwen.VisionExplorer(qwen, media("image", "three_shapes.png", "what is there?"), head=1),
+        "clip": minqwen.VisionExplorer(qwen, media("video", "moving.webp", "which way does it move?"), head=1),
+        "cost": minqwen.ContextCost(context=2 ** 20),
+        "lab": minqwen.MemoryLab(qwen, STORY, edits=[Edit("beta", token=20)], thinking=False, max_new_tokens=12),
+        "chat": chat,
+        "state of 0.8B": minqwen.StateExplorer(large, tokens(1, 60)),
+        "attention of 0.8B": minqwen.AttentionExplorer(large, tokens(1, 60)),
+        "map of 0.8B": minqwen.AttentionExplorer(large, tokens(1, 60), opened=True),
+        "gates of 0.8B": minqwen.GateExplorer(large, tokens(1, 60)),
+    }
+
+
+def opened(page, tmp_path, *explorers, away=False, width=WIDTH):
+    """A page with these explorers on it, one below the other -> their roots."""
+    shown = []
+    for explorer in explorers:
+        state = {name: getattr(explorer, name) for name in ("story", "problem", *explorer.position)}
+        state["pages"] = {name: base64.b64encode(data).decode() for name, data in explorer.pages.items()}
+        module = base64.b64encode(explorer._esm.encode()).decode()
+        shown.append({"module": module, "css": explorer._css, "state": state, "away": away})
+    text = base64.b64encode(json.dumps(shown).encode("ascii")).decode()
+    (tmp_path / "page.html").write_text(PAGE % {"width": width, "shown": text}, encoding="utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("count => document.body.dataset.ready && (document.querySelector('.away') || "
+                           "document.querySelectorAll('section[data-drawn]').length === count)", arg=len(shown))
+    return page.locator("section").all()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page()
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+    errors = watched(page, "file:")
+    yield page
+    assert errors == ([], [])
+    page.close()
+
+
+def apart(*pictures):
+    """How far two pictures are from each other, where they are farthest, of 255."""
+    first, second = (np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int) for picture in pictures)
+    return np.abs(first - second).max() if first.shape == second.shape else 255
+
+
+def test_all_on_one_page_are_as_each_alone(page, explorers, tmp_path):
+    """Boxes, colours and pixels; whichever came last."""
+    some = [explorers[name] for name in ("chat", "state", "map", "gates", "clip", "cost", "lab")]
+    for order in (some, some[::-1]):
+        together = [(root.evaluate(BOXES), root.screenshot()) for root in opened(page, tmp_path, *order)]
+        assert page.locator("#minqwen-explorers").count() == 1, "one sheet is shared, and stands on the page once"
+        for explorer, (boxes, picture) in zip(order, together, strict=True):
+            [alone] = opened(page, tmp_path, explorer)
+            differing = [pair for pair in zip(alone.evaluate(BOXES), boxes) if pair[0] != pair[1]]
+            assert not differing, (type(explorer).__name__, differing[:3])
+            assert apart(alone.screenshot(), picture) <= 2, type(explorer).__name__             # a round corner's rim
+
+
+def test_each_fits_a_screen(page, explorers, tmp_path):
+    """820 pixels high at a width of 1,000, the sentence in sight above the picture; and nothing is cut off at 820."""
+    for width in (WIDTH, 820):
+        for name, root in zip(explorers, opened(page, tmp_path, *explorers.values(), width=width), strict=True):
+            box = root.bounding_box()
+            assert root.evaluate("root => root.scrollWidth <= root.clientWidth"), (name, width)
+            if width == WIDTH:
+                assert box["height"] <= HEIGHT, (name, box["height"])
+            if name == "chat":
+                continue
+            said, picture = root.locator(".said").bounding_box(), root.locator("canvas:visible").first.bounding_box()
+            assert said["height"] > 10 and root.locator(".said").inner_text(), name
+            assert box["y"] < said["y"] and said["y"] + said["height"] <= picture["y"], name
+
+
+def where(root):
+    """What the sliders of an explorer stand at."""
+    sliders = root.locator("input[type=range]").all()
+    return {slider.get_attribute("data-moves"): int(slider.input_value()) for slider in sliders}
+
+
+def test_keys_mean_the_same_in_all(page, explorers, tmp_path):
+    names = ("state", "two texts", "attention", "map", "gates", "vision", "clip", "lab")
+    for name, root in zip(names, opened(page, tmp_path, *(explorers[name] for name in names)), strict=True):
+        stage = root.locator(".stage")
+        for slider, up, down in (("token", "ArrowRight", "ArrowLeft"), ("head", "ArrowUp", "ArrowDown"),
+                                 ("layer", "PageUp", "PageDown")):
+            stage.press(down)
+            before = where(root)
+            stage.press(up)
+            assert where(root) == before | {slider: before[slider] + 1}, (name, up)
+            stage.press(down)
+            assert where(root) == before, (name, down)
+        stage.press("End")
+        last = int(root.locator("input[data-moves=token]").get_attribute("max"))
+        assert where(root)["token"] == last, name
+        stage.press("Home")
+        assert where(root)["token"] == 0, name
+        told = root.locator(".help").inner_text()
+        for keys in ("← → token", "↑ ↓ head", "PgUp PgDn layer"):
+            assert keys.replace(" ", "") in told.replace(" ", "").replace("\n", ""), (name, told)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_can_be_read(page, explorers, tmp_path, scheme):
+    """Every text has a contrast of 4.5 with what is behind it."""
+    page.emulate_media(color_scheme=scheme)
+    pale = {name: root.evaluate(PALE) for name, root in zip(explorers, opened(page, tmp_path, *explorers.values()))}
+    assert not any(pale.values()), {name: texts for name, texts in pale.items() if texts}
+
+
+def test_labels_come_when_an_explorer_gets_its_size(page, explorers, tmp_path):
+    """JupyterLab draws an explorer before it gives it a place: it has no width yet."""
+    for name in ("gates", "map"):
+        [root] = opened(page, tmp_path, explorers[name], away=True)
+        root.wait_for(state="attached")
+        page.wait_for_function("() => document.querySelector('section').dataset.drawn")
+        page.evaluate("() => document.querySelector('main').className = ''")
+        labels = root.locator(".along.across span")
+        labels.nth(10).wait_for(timeout=5000)
+        assert labels.count() == len(explorers[name].story["tokens"])
