@@ -51,6 +51,13 @@ def test_code_is_narrow(path):
 
 
 @each(lessons())
+def test_what_is_live_on_the_site_is_not_said_to_need_a_kernel(path):
+    """Explorers live on the site's pages and in what `to_html` writes; the lab and the chat alone need the model."""
+    texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    assert not [text for text in texts if "explorer needs a running notebook" in text]
+
+
+@each(lessons())
 def test_committed_clean(path):
     """What `make notebooks` would drop is not there: no ids, paths or versions of the machine that ran it."""
     notebook = read(path)
