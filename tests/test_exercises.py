@@ -46,6 +46,13 @@ def defined(source, name):
     return around[name]
 
 
+def code_of(name):
+    """The lines of the course's own that give something away, without their comments."""
+    _, *lines = course.pieces.source_of(name).splitlines()
+    code = [line.split("#")[0].strip().removeprefix("return ") for line in lines]
+    return [line for line in code if len(line) > 30 and not line.startswith('"') and " = config." not in line]
+
+
 def given(source):
     return check.my_confidence(defined(source, "my_confidence"))
 
@@ -61,10 +68,15 @@ def test_the_courses_own_passes(name):
 def test_hints_come_in_levels_and_none_is_the_answer(name, capsys):
     levels = course.checking._exercise(name).hints
     assert len(levels) >= 3 and len(set(levels)) == len(levels)
-    lines = course.pieces.source_of(name).splitlines()[1:]
-    code = [line.split("#")[0].strip().removeprefix("return ") for line in lines]
     told = " ".join(levels)
-    assert not [line for line in code if len(line) > 25 and line in told], "a hint is a line of the solution"
+    assert not [line for line in code_of(name) if line in told], "a hint is a line of the solution"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_answer_stands_nowhere_on_the_page(name):
+    path = next(path for path in lessons() if path.name.startswith(course.pieces.lesson_of(name)))
+    page = "\n".join(cell.source for cell in read(path).cells)
+    assert not [line for line in code_of(name) if line in page], "a line of the solution stands in the lesson"
 
 
 @pytest.mark.parametrize("answer", WRONG, ids=lambda answer: f"{answer.exercise}-{answer.mistake}")
