@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 # Each is read at a contrast of 4 at least, on white and on black, so that one picture serves both.
-KEEPS, WRITES, RECALLS, INK = "#377cbe", "#c86000", "#9166b4", "#6f7680"
+KEEPS, WRITES, RECALLS, INK, FAINT = "#377cbe", "#c86000", "#9166b4", "#6f7680", "#7a7f87"
 PALETTE = (KEEPS, WRITES, RECALLS, "#258482", "#947000", "#b9568a", INK, "#5f6fc6")
-FAINT, RULE, GRID = "#8a8f98", "#8a8f9899", "#8a8f9840"     # lines, the axes', and those behind curves
-ON_LIGHT, ON_DARK = "#171a1f", "#ffffff"                    # what is written on a figure's own grounds
+RULE, GRID = "#8a8f9899", "#8a8f9840"                    # lines: the axes', and those behind curves
+ON_LIGHT, ON_DARK = "#171a1f", "#ffffff"                 # what is written on a figure's own grounds
 BLANKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}     # how they are shown
 
 

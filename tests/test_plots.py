@@ -4,7 +4,9 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from plots_support import STRANGE, draw, heights, image, traced
+from support import contrast
 
 from minqwen import plots
 from minqwen.config import Config
@@ -107,6 +109,13 @@ def test_training_reads_its_log(tmp_path):
     assert [line.get_label() for line in losses.lines] == ["loss facts", "loss sums"]
     assert losses.lines[1].get_xydata().tolist() == [[1, 2], [2, 1], [3, 0.5]]
     assert accuracies.lines[0].get_xydata().tolist() == [[2, 0.25], [3, 0.5]]
+
+
+def test_every_colour_is_read_on_white_and_on_black():
+    for colour in (*plots.PALETTE, plots.FAINT):
+        for page in ("#ffffff", "#111111"):
+            assert contrast(to_rgb(colour), to_rgb(page)) >= 4, f"{colour} on {page}"
+    assert contrast(to_rgb(plots.INK), (1, 1, 1)) >= 4.5
 
 
 @pytest.mark.parametrize("dark", [False, True])
