@@ -83,12 +83,28 @@ def test_over():
 def test_clip():
     frames, weights = picture(0, 6, 16, 24), torch.rand(3, 2, 3)
     figure = draw(figures.clip(frames, weights, times=[0.3, 1.3, 2.3]))
-    for group in range(3):
+    for at in range(3):
         for frame in range(2):
-            assert np.array_equal(image(figure, frame * 3 + group), frames[2 * group + frame])
+            assert np.array_equal(image(figure, frame * 3 + at), frames[2 * at + frame])
     assert np.allclose(maps(figure), weights)
-    assert [ax.get_title() for ax in figure.axes[:3]] == ["group 0\n0.3 s", "group 1\n1.3 s", "group 2\n2.3 s"]
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["slice 0\n0.3 s", "slice 1\n1.3 s", "slice 2\n2.3 s"]
     assert len(draw(figures.clip(frames)).axes) == 6
+
+
+def test_side_by_side():
+    pictures = {"before": picture(0, 8, 12), "after": torch.tensor(picture(1, 4, 6))}
+    figure = draw(figures.side_by_side(pictures))
+    assert [ax.get_title() for ax in figure.axes] == ["before", "after"]
+    assert all(np.array_equal(image(figure, i), x) for i, x in enumerate(pictures.values()))
+
+
+def test_learned_positions_show_the_cosine_to_the_dot():
+    grid = torch.randn(3, 4, 5)
+    figure = draw(figures.learned_positions([(grid, 1, 2), (torch.randn(2, 6, 5), 0, 0)]))
+    centred = grid - grid.mean((0, 1))
+    assert np.allclose(image(figure), torch.cosine_similarity(centred, centred[1, 2], dim=-1), atol=1e-6)
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[2, 1]]
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["row 1, column 2 of 3 x 4", "row 0, column 0 of 2 x 6"]
 
 
 def test_reads():

@@ -39,3 +39,17 @@ def test_nano_conversations_say_what_is_the_models_own(nano):
         given = nano.tokenizer.decode([id for id, its in zip(ids, says) if not its])
         for turn in conversation.turns:
             assert turn.question in given and turn.answer in own and turn.question not in own
+
+
+def test_official_numbers_make_the_official_processor(nano):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.Qwen3VLVideoProcessor(**evidence.official_numbers(nano.processor.video))
+    assert theirs.patch_size == nano.processor.video.patch_size
+    assert theirs.size == {"shortest_edge": nano.processor.video.shortest_edge,
+                           "longest_edge": nano.processor.video.longest_edge}
+
+
+def test_prompt_parts_count_words_and_keep_pictures_apart(nano):
+    picture, clip = nano.config.image_token_id, nano.config.video_token_id
+    ids = [5, 6, *6 * [picture], 7, *2 * [clip], *4 * [picture]]
+    assert evidence.prompt_parts(ids, [(2, 3), (1, 2), (2, 2)], nano.config) == [2, (2, 3), 1, (1, 2), (2, 2)]

@@ -40,7 +40,7 @@ PIECES = {                                              # lesson: its functions,
     "05": ("my_rms_norm", "my_angles", "my_rotate", "my_split", "my_gated_attention"),
     "06": ("my_mlp", "my_convolution", "my_decay", "my_gated_norm", "my_gated_delta_net", "my_layer", "my_model"),
     "07": ("my_convolution_step", "my_generate", "my_cache_numbers", "my_sample"),
-    "08": ("my_smart_resize", "my_stretch", "my_positions"),
+    "08": ("my_patches", "my_smart_resize", "my_stretch", "my_positions"),
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
 HEADER = '''\

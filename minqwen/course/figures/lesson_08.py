@@ -3,7 +3,18 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...plots import INK, as_numpy, bar_from_zero, colour_bar, draw_over, draw_patches, new_figure
+from ...plots import (
+    DIVERGING,
+    INK,
+    ON_DARK,
+    ON_LIGHT,
+    as_numpy,
+    bar_from_zero,
+    colour_bar,
+    draw_over,
+    draw_patches,
+    new_figure,
+)
 
 
 def patches(picture, patch: int, merge: int = 2, title: str = "") -> Figure:
@@ -47,36 +58,65 @@ def over(picture, maps: dict, limit: float | None = None, columns: int = 6) -> F
 
 
 def clip(frames, weights=None, times: list[float] | None = None, limit: float | None = None) -> Figure:
-    """A clip's groups of frames side by side, the frames of each in a column, and below them weights over their mean.
+    """A clip's slices side by side, the frames of each in a column, and below them weights over their mean.
 
     Args:
         frames: (T, H, W, 3) uint8.
-        weights: (groups, rows, columns), a weight for each token; T is a multiple of the groups. None: one group for
+        weights: (slices, rows, columns), a weight for each token; T is a multiple of the slices. None: one slice for
             each pair of frames, and no weights.
-        times: of the groups, in seconds.
+        times: of the slices, in seconds.
         limit: as in `over`.
     """
-    groups = len(frames) // 2 if weights is None else len(weights)
-    grouped = frames.reshape(groups, -1, *frames.shape[1:])                                 # (groups, F, H, W, 3)
-    F, side = grouped.shape[1], max(0.8, min(1.8, 11 / groups))
+    count = len(frames) // 2 if weights is None else len(weights)
+    slices = frames.reshape(count, -1, *frames.shape[1:])                                   # (slices, F, H, W, 3)
+    F, side = slices.shape[1], max(0.8, min(1.8, 11 / count))
     rows = F + (weights is not None)
     height = side * frames.shape[1] / frames.shape[2]
-    width = side * groups + (1.0 if weights is not None else 0.3)
-    figure, axes = new_figure((rows, groups), (width, height * rows + 0.6))
-    for group in range(groups):
+    width = side * count + (1.0 if weights is not None else 0.3)
+    figure, axes = new_figure((rows, count), (width, height * rows + 0.6))
+    for i in range(count):
         for f in range(F):
-            axes[f * groups + group].imshow(grouped[group, f], interpolation="nearest")
-        time = "" if times is None else f"\n{times[group]:.1f} s"
-        axes[group].set_title(f"group {group}{time}", fontsize=9, color=INK)
+            axes[f * count + i].imshow(slices[i, f], interpolation="nearest")
+        time = "" if times is None else f"\n{times[i]:.1f} s"
+        axes[i].set_title(f"slice {i}{time}", fontsize=9, color=INK)
     if weights is not None:
         weights = as_numpy(weights)
         limit = limit or np.abs(weights).max() or 1.0
-        for ax, group, looked in zip(axes[F * groups :], grouped, weights):
-            image = draw_over(ax, group.mean(0), looked, limit)
-        colour_bar(figure, image, axes[F * groups :])
+        for ax, its_frames, looked in zip(axes[F * count :], slices, weights):
+            image = draw_over(ax, its_frames.mean(0), looked, limit)
+        colour_bar(figure, image, axes[F * count :])
         bar_from_zero(image, weights)
     for f in range(F):
-        axes[f * groups].set_ylabel(f"frame {f}", fontsize=8, color=INK)
+        axes[f * count].set_ylabel(f"frame {f}", fontsize=8, color=INK)
     for ax in axes:
         ax.set(xticks=[], yticks=[])
+    return figure
+
+
+def side_by_side(pictures: dict) -> Figure:
+    """Pictures, each under its title; title -> (H, W, 3) uint8."""
+    figure, axes = new_figure(len(pictures), (2.8 * len(pictures), 2.6))
+    for ax, (title, picture) in zip(axes, pictures.items()):
+        ax.imshow(np.asarray(picture, dtype=np.uint8), interpolation="nearest")
+        ax.set_title(title, fontsize=10, color=INK)
+        ax.axis("off")
+    return figure
+
+
+def learned_positions(grids: list) -> Figure:
+    """How alike learned positions are to the one at the dot: the cosine of the angle between them, their mean aside.
+
+    Args:
+        grids: [(grid (h, w, d), row, column)], a map for each.
+    """
+    shares = [grid.shape[1] / grid.shape[0] for grid, _, _ in grids]
+    figure, axes = new_figure(len(grids), (2.1 * sum(shares) + 0.8, 2.5), width_ratios=shares)
+    for ax, (grid, row, column) in zip(axes, grids):
+        vectors = as_numpy(grid - grid.mean((0, 1)))
+        vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+        image = ax.imshow(vectors @ vectors[row, column], cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
+        ax.plot(column, row, "o", color=ON_LIGHT, markeredgecolor=ON_DARK, markersize=5)
+        ax.set_title(f"row {row}, column {column} of {grid.shape[0]} x {grid.shape[1]}", fontsize=9, color=INK)
+        ax.set(xticks=[], yticks=[])
+    colour_bar(figure, image, axes)
     return figure
