@@ -28,7 +28,6 @@ from notebooks_support import (
     tags,
 )
 
-WIDE = {"05"}                                           # lessons whose code is still to be made narrow
 WITH_EXERCISES = [path for path in lessons() if exercises(read(path))]
 
 
@@ -43,7 +42,7 @@ def test_structure(path):
     assert check_structure(read(path), path.stat().st_size) == []
 
 
-@each([path for path in lessons() if path.name[:2] not in WIDE])
+@each(lessons())
 def test_code_is_narrow(path):
     """The site has room for 92 columns beside its contents, and on a small screen."""
     wide = [line for cell in source_cells(read(path)) for line in cell.source.splitlines() if len(line) > 92]
