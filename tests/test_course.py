@@ -10,9 +10,10 @@ import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from notebooks_support import NOTEBOOKS, lessons, read, run, source_cells
+from notebooks_support import NOTEBOOKS, lessons, read, source_cells
 
 from minqwen import QwenError, course
+from minqwen.course.pieces import is_written, keep
 
 TURN = '''\
 def my_rotate(x, cos, sin):
@@ -107,10 +108,9 @@ def test_a_source_is_found_in_a_traceback():
 
 # ---- keeping the learner's own
 
-def test_a_kept_piece_goes_before_the_lessons(folder, capsys):
+def test_a_kept_piece_goes_before_the_lessons(folder):
     before = course.piece("my_rms_norm")
-    course.keep(defined(MINE, "my_rotate"))
-    assert capsys.readouterr().out == "✓ ready for the later lessons: my_rotate\n"
+    keep(defined(MINE, "my_rotate"))
     assert course.kept() == {"my_rotate": "05"}
     assert course.piece("my_rotate")(2, 0, 0) == 6
     assert course.piece("my_rms_norm")(1, None, eps=4) == 1 / 2 + 3          # the lesson's piece calls the learner's
@@ -119,7 +119,7 @@ def test_a_kept_piece_goes_before_the_lessons(folder, capsys):
 
 def test_only_the_function_is_written_and_the_file_is_a_module(folder):
     secret = "cell = 'of the notebook'\n\n\n" + MINE + "\n\nprint(cell)\n"
-    course.keep(defined(secret, "my_rotate"))
+    keep(defined(secret, "my_rotate"))
     text = (folder / "mine/05.py").read_text()
     assert MINE in text and "of the notebook" not in text
     assert [path.name for path in (folder / "mine").iterdir()] == ["05.py"]
@@ -130,8 +130,9 @@ def test_only_the_function_is_written_and_the_file_is_a_module(folder):
 
 
 def test_keeping_again_replaces_and_leaves_the_others(folder):
-    course.keep(defined(MINE, "my_rotate"), defined(SPLIT, "my_split"))
-    course.keep(defined(MINE.replace("3 * x", "4 * x"), "my_rotate"))
+    keep(defined(MINE, "my_rotate"))
+    keep(defined(SPLIT, "my_split"))
+    keep(defined(MINE.replace("3 * x", "4 * x"), "my_rotate"))
     assert course.piece("my_rotate")(2, 0, 0) == 8
     assert set(course.kept()) == {"my_rotate", "my_split"}
     assert (folder / "mine/05.py").read_text().count("def my_rotate") == 1
@@ -140,7 +141,7 @@ def test_keeping_again_replaces_and_leaves_the_others(folder):
 def test_helpers_come_along_and_decorators_too(folder):
     source = ("@torch.no_grad()\ndef my_rotate(x, cos, sin):\n    return my_twice(x)\n\n\n"
               "def my_twice(x):\n    return my_once(x) + my_once(x)\n\n\ndef my_once(x):\n    return x.clone()\n")
-    course.keep(defined(source, "my_rotate", torch=torch))
+    keep(defined(source, "my_rotate", torch=torch))
     shutil.rmtree(folder / "solutions")
     x = torch.ones(1, requires_grad=True)
     y = course.piece("my_rotate")(x, 1, 0)
@@ -148,35 +149,34 @@ def test_helpers_come_along_and_decorators_too(folder):
 
 
 def test_pieces_of_two_lessons_go_into_two_files(folder):
-    course.keep(defined(MINE, "my_rotate"), defined("def my_mlp(x, weights):\n    return x\n", "my_mlp"))
+    keep(defined(MINE, "my_rotate"))
+    keep(defined("def my_mlp(x, weights):\n    return x\n", "my_mlp"))
     assert {path.name for path in (folder / "mine").iterdir()} == {"05.py", "06.py"}
     assert course.kept() == {"my_rotate": "05", "my_mlp": "06"}
 
 
-def test_stubs_and_the_lessons_own_are_not_kept(folder, capsys):
-    stub = defined(STUB, "my_split")
-    course.keep(defined(MINE, "my_rotate"), stub, course.piece("my_rms_norm"))
-    assert capsys.readouterr().out == ("✓ ready for the later lessons: my_rotate; "
-                                       "not yet written: my_split, my_rms_norm\n")
-    assert set(course.kept()) == {"my_rotate"}
-    course.keep(stub)
-    assert capsys.readouterr().out == "not yet written: my_split\n"
+def test_stubs_and_the_courses_own_are_not_kept(folder):
+    assert is_written(defined(SPLIT, "my_split"))
+    stub, ours = defined(STUB, "my_split"), course.piece("my_rms_norm")
+    assert not is_written(stub) and not is_written(ours)
+    for function in (stub, ours):
+        with complains("only what you wrote is kept"):
+            keep(function)
+    assert course.kept() == {} and not (folder / "mine").exists()
 
 
 def test_a_piece_that_was_kept_can_be_kept_again(folder):
-    course.keep(defined(MINE, "my_rotate"))
-    course.keep(course.piece("my_rotate"))
+    keep(defined(MINE, "my_rotate"))
+    keep(course.piece("my_rotate"))
     assert course.piece("my_rotate")(2, 0, 0) == 6
 
 
-def test_off_writes_nothing_and_sees_nothing(folder, monkeypatch, capsys):
-    course.keep(defined(MINE, "my_rotate"))
-    said = capsys.readouterr().out
+def test_off_writes_nothing_and_sees_nothing(folder, monkeypatch):
+    keep(defined(MINE, "my_rotate"))
     monkeypatch.setenv("MINQWEN_MINE", "off")
     assert course.piece("my_rotate")(8, 2, 0) == 8 and course.kept() == {}
     before = (folder / "mine/05.py").read_text()
-    course.keep(defined(MINE.replace("3", "5"), "my_rotate"))
-    assert capsys.readouterr().out == said                                   # one line, whether it is written or not
+    keep(defined(MINE.replace("3", "5"), "my_rotate"))
     assert (folder / "mine/05.py").read_text() == before
 
 
@@ -188,7 +188,7 @@ def test_a_function_must_stand_by_itself(folder):
                          (MINE.replace("sin)", "sin=turn)"), "turn"),
                          (MINE.replace("3 * x", "my_lost(x)"), "my_lost")):
         with complains(f"my_rotate in the notebook uses '{name}'", "may use"):
-            course.keep(defined(source, "my_rotate", turn=1, config=2, scale=3))
+            keep(defined(source, "my_rotate", turn=1, config=2, scale=3))
     assert not (folder / "mine").exists()
 
 
@@ -196,11 +196,9 @@ def test_what_can_not_be_kept(folder):
     nameless = {}
     exec(MINE, nameless)
     with complains("source of my_rotate cannot be found"):
-        course.keep(nameless["my_rotate"])
+        keep(nameless["my_rotate"])
     with complains("'my_lost' is no piece of the course"):
-        course.keep(defined("def my_lost(x):\n    return x\n", "my_lost"))
-    with complains("takes functions", "not a str"):
-        course.keep("my_rotate")
+        keep(defined("def my_lost(x):\n    return x\n", "my_lost"))
     assert not (folder / "mine").exists()
 
 
@@ -210,7 +208,7 @@ def test_a_broken_file_is_named_and_never_overwritten(folder, broken, word):
     (folder / "mine").mkdir()
     path = folder / "mine/05.py"
     path.write_bytes(broken)
-    for call in (lambda: course.piece("my_rotate"), course.kept, lambda: course.keep(defined(MINE, "my_rotate"))):
+    for call in (lambda: course.piece("my_rotate"), course.kept, lambda: keep(defined(MINE, "my_rotate"))):
         with complains("notebooks/mine/05.py", "broken"):
             call()
     assert word in str(pytest.raises(QwenError, course.kept).value)
@@ -225,10 +223,10 @@ def test_a_kept_function_that_can_not_be_defined(folder):
 
 
 def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):
-    course.keep(defined(MINE, "my_rotate"))
+    keep(defined(MINE, "my_rotate"))
     monkeypatch.setattr(course.pieces.os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        course.keep(defined(MINE.replace("3", "5"), "my_rotate"))
+        keep(defined(MINE.replace("3", "5"), "my_rotate"))
     assert course.piece("my_rotate")(2, 0, 0) == 6
     assert [path.name for path in (folder / "mine").iterdir()] == ["05.py"]
 
@@ -244,21 +242,10 @@ def test_every_piece_of_the_lessons_stands_by_itself(lesson, name, monkeypatch):
     assert callable(course.piece(name))
 
 
-def test_the_lessons_keep_nothing_but_pieces_of_their_own():
-    for path in lessons():
-        for cell in source_cells(read(path)):
-            for names in re.findall(r"course\.keep\(([^)]*)\)", cell.source):
-                assert set(re.findall(r"\w+", names)) <= set(course.PIECES[path.name[:2]]), f"{path.stem}: {names}"
-
-
-def test_in_a_kernel(folder, capfd):
-    """What is defined in a cell is found by `inspect`, and the next notebook has it."""
-    first = new_notebook(cells=[new_code_cell("import minqwen"), new_code_cell(MINE),
-                                new_code_cell("minqwen.course.keep(my_rotate)")])
-    second = new_notebook(cells=[new_code_cell(
-        "import minqwen\nmy_rotate = minqwen.course.piece('my_rotate')\nassert my_rotate(2, 0, 0) == 6")])
-    run(first, folder=folder)
-    run(second, folder=folder)
+def test_the_lessons_take_only_pieces_that_there_are():
+    asked = {name for path in lessons() for cell in source_cells(read(path))
+             for name in re.findall(r"\bpiece\(\"(\w+)\"\)", cell.source)}
+    assert asked and asked <= {name for names in course.PIECES.values() for name in names}
 
 
 def test_git_and_make_know_of_it(repository):

@@ -225,6 +225,15 @@ def test_in_a_notebook_only_the_sentence_is_shown(folder):
     assert error.traceback == [error.evalue] and "likeliest" in error.evalue
 
 
+def test_what_is_right_in_one_notebook_is_there_in_the_next(folder):
+    """What is defined in a cell is found by `inspect`, and by a later kernel."""
+    begin = "import torch\nfrom minqwen import course"
+    for cells in ([begin, RIGHT, "course.check.my_confidence(my_confidence)"],
+                  [begin, "assert course.kept() == {'my_confidence': '00'}\nmine = course.piece('my_confidence')\n"
+                          "assert 'mine/00.py' in mine.__code__.co_filename"]):
+        run(new_notebook(cells=[new_code_cell(source) for source in cells]), folder=folder)
+
+
 def test_under_plain_python_nothing_of_the_check_is_shown(folder):
     program = folder / "mine.py"
     program.write_text(LIKELIEST + "\n\nfrom minqwen.course import check\ncheck.my_confidence(my_confidence)\n")

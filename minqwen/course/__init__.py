@@ -8,6 +8,6 @@ figures/       figures of single lessons, a file a lesson
 
 from .checking import check, exercises, judge, progress
 from .judging import Wrong
-from .pieces import PIECES, keep, kept, piece
+from .pieces import PIECES, kept, piece
 
-__all__ = ["PIECES", "Wrong", "check", "exercises", "judge", "keep", "kept", "piece", "progress"]
+__all__ = ["PIECES", "Wrong", "check", "exercises", "judge", "kept", "piece", "progress"]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ..errors import QwenError
 from . import checks
 from .judging import Wrong
-from .pieces import PIECES, is_written, kept, lesson_of, piece, source_of, store
+from .pieces import PIECES, is_written, keep, kept, lesson_of, piece, source_of
 
 __all__ = ["Exercise", "check", "exercises", "judge", "progress"]
 
@@ -126,7 +126,7 @@ def _checked(name, function):
     if is_written(function):
         shown = judge(name, function)
         try:
-            store(function)
+            keep(function)
         except QwenError as error:
             failed = str(error)
         else:

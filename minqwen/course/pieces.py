@@ -76,49 +76,24 @@ def piece(name: str) -> FunctionType:
     return _build(name, None, {})
 
 
-def keep(*functions: FunctionType) -> None:
-    """Keep your functions for the later lessons, in notebooks/mine/, and print one line that names them.
+def keep(function: FunctionType) -> None:
+    """Keep a learner's function for the later lessons, in notebooks/mine/. It is called once its check has passed.
 
-    A function may use what it is given, `torch`, `F`, `math`, `rearrange`, `repeat`, and other `my_` functions; those
-    of them that are no pieces themselves are kept along with it. Left out, and named as not yet written: stubs, and
-    pieces that are not your own.
-
-    Raises:
-        QwenError: a function is no piece of the course, uses something of the notebook around it, or has no source that
-            can be found; or the file it should go into is broken. Nothing is written then.
-    """
-    for function in functions:
-        if not isinstance(function, FunctionType):
-            raise QwenError(f"keep() takes functions, as in keep(my_rotate), and not a {type(function).__name__}.")
-        lesson_of(function.__name__)
-    written = [function for function in functions if is_written(function)]
-    store(*written)
-    ready = [function.__name__ for function in written]
-    missing = [function.__name__ for function in functions if function not in written]
-    said = [f"ready for the later lessons: {', '.join(ready)}"] if ready else []
-    said += [f"not yet written: {', '.join(missing)}"] if missing else []
-    print(("✓ " if ready else "") + "; ".join(said))
-
-
-def store(*functions: FunctionType) -> None:
-    """Write functions that are right into notebooks/mine/; what they call comes along.
+    It may use its arguments, `torch`, `F`, `math`, `rearrange`, `repeat`, and other `my_` functions; those of them that
+    are no pieces themselves are kept along with it.
 
     Raises:
-        QwenError: a function uses something of the notebook around it, or the file is broken. Nothing is written then.
+        QwenError: it is a stub or the course's own, uses something of the notebook around it, or has no source that can
+            be found; or the file it should go into is broken. Nothing is written then.
     """
-    files = {}
-    for function in functions:
-        function = inspect.unwrap(function)             # of decorators such as torch.no_grad()
-        name = function.__name__
-        new = _with_helpers(name, _own_source(function), function.__globals__)
-        files.setdefault(lesson_of(name), {}).update(new)
+    name, lesson = function.__name__, lesson_of(function.__name__)
+    if not is_written(function):
+        raise QwenError(f"{name} is a stub or the course's own, and only what you wrote is kept.")
+    function = inspect.unwrap(function)                 # of decorators such as torch.no_grad()
+    new = _with_helpers(name, _own_source(function), function.__globals__)
     if _mine_counts():
-        texts = {}
-        for lesson, new in files.items():               # all are read before the first is written
-            path = _mine(_notebooks(), lesson)
-            texts[path] = "\n\n".join([HEADER.format(lesson), *(_read_mine(path) | new).values()])
-        for path, text in texts.items():
-            write_whole(path, text.encode())
+        path = _mine(_notebooks(), lesson)
+        write_whole(path, "\n\n".join([HEADER.format(lesson), *(_read_mine(path) | new).values()]).encode())
 
 
 def is_written(function: FunctionType) -> bool:
