@@ -184,8 +184,32 @@ def test_one_token(model):
     assert explorer.weights(3, 0).tolist() == [[1.0]] and pixels.attention_map(explorer, 3, 0).shape == (28, 28, 4)
 
 
+def test_it_begins_where_most_is_to_be_seen(model):
+    """In the head with the sharpest look, at that; neither at a token's look at itself nor at the first of the text."""
+    even = np.tril(np.ones((6, 6))) / np.arange(1, 7)[:, None]
+    sink, sharp = np.zeros((6, 6)), even.copy()
+    sink[:, 0] = 1
+    sharp[4] = [0.05, 0.1, -0.75, 0.05, 0.05, 0]
+    assert attention.telling(sharp)[1:] == (4, 2) and attention.telling(sharp)[0] == pytest.approx(0.75 - 0.2)
+    assert max(attention.telling(x)[0] for x in (even, sink, np.eye(6))) < 1e-12
+    assert attention.telling(np.ones((2, 2)))[1:] == (1, 0) and attention.telling(np.ones((1, 1)))[1:] == (0, 0)
+    explorer = AttentionExplorer(model, tokens(1, T))
+    strengths = [attention.telling(explorer.weights(3, head)) for head in range(4)]
+    assert (explorer.layer, explorer.head) == (3, int(np.argmax([strength for strength, *_ in strengths])))
+    assert (explorer.token, explorer.seen) == strengths[explorer.head][1:] and 0 < explorer.seen < explorer.token
+    given = AttentionExplorer(explorer.trace, layer=1, head=2, token=-1)
+    assert (given.layer, given.head, given.token) == (1, 2, T - 1)
+    assert given.seen == attention.telling(explorer.weights(1, 2))[2]
+
+
+def test_an_empty_text_is_told(model):
+    for text in ("", [], torch.zeros(1, 0, dtype=torch.long)):
+        with pytest.raises(QwenError, match="AttentionExplorer has nothing to show: the text is empty"):
+            AttentionExplorer(model, text)
+
+
 def test_position(model):
-    explorer = AttentionExplorer(model, tokens(1, T), token=-2, seen=3)
+    explorer = AttentionExplorer(model, tokens(1, T), head=0, token=-2, seen=3)
     assert [getattr(explorer, name) for name in explorer.position] == [3, 0, T - 2, 3, False]
     explorer.layer, explorer.head = 0, 5
     assert np.array_equal(pixels.attention_map(explorer), pixels.attention_map(explorer, 0, 5))

@@ -17,7 +17,7 @@ from minqwen.chat import Assistant, Piece
 from minqwen.errors import QwenError
 from minqwen.media import Processor
 from minqwen.widgets import ChatPanel
-from minqwen.widgets.chat import joined
+from minqwen.widgets.chat import HELLO, joined
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,27 @@ def test_what_it_needs_is_told(qwen):
     with pytest.raises(QwenError, match="no thinking switch"):
         ChatPanel(plain, thinking=True)
     assert not ChatPanel(plain).story["thinks"]
+
+
+def test_where_nothing_was_said_a_talk_is_recorded(qwen, says, tmp_path):
+    """For the page always, for the picture when it is asked for; by its own conversation, and had once."""
+    says("Ask away.<|im_end|>")
+    panel = ChatPanel(qwen)
+    kept = kept_in(panel.to_html(tmp_path / "chat.html"))
+    assert [turn["who"] for turn in kept["turns"]] == ["you", "model"] and kept["story"]["recorded"]
+    assert [words(turn) for turn in kept["turns"]] == [[("text", HELLO)], [("text", "Ask away.")]]
+    assert panel.turns == [] == panel.talk.messages and "nothing was said yet" in panel.still()[1]
+
+    says("Hello!<|im_end|>" + "Ann.<|im_end|>")
+    panel = ChatPanel(qwen, recorded=["Hi", "Who?"])
+    assert panel.still()[1] == "you: Hi model: Hello! you: Who? model: Ann."
+    kept = kept_in(panel.to_html(tmp_path / "chat.html"))               # from what is there: nobody speaks any more
+    assert [words(turn)[0][1] for turn in kept["turns"]] == ["Hi", "Hello!", "Who?", "Ann."]
+    says("Yes.<|im_end|>")
+    panel.say("Really?")
+    panel.wait()
+    kept = kept_in(panel.to_html(tmp_path / "chat.html"))
+    assert kept["turns"] == panel.turns and not kept["story"]["recorded"]
 
 
 def test_a_picture_and_a_page(qwen, says, figures, tmp_path):

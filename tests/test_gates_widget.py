@@ -150,7 +150,7 @@ def test_the_size_of_0_8b():
     assert [x["heads"] for x in explorer.story["layers"]] == [16, 16, 16, 8] * 6 and not explorer.story["all_here"]
     assert sum(map(len, explorer.pages.values())) + len(json.dumps(explorer.story)) < 3_000_000         # bytes
     assert len(explorer.pages) == 24 + 1 and max(len(explorer.page(f"dims {i} 7")) for i in (0, 3)) < 320_000
-    heights = [pixels.gate_panel(explorer, layer=layer).shape[0] for layer in (0, 3)]
+    heights = [pixels.gate_panel(explorer, layer=layer, head=0).shape[0] for layer in (0, 3)]
     assert 3 * heights[0] < 300 > 2 * heights[1]                    # pixels
     assert pixels.gate_panel(explorer).shape[1] < 700
 
@@ -168,6 +168,15 @@ def test_position(model):
             GateExplorer(model, tokens(1, T), **wrong)
     with pytest.raises(QwenError, match="room for 4096 tokens, but these are 4097"):
         GateExplorer(model, tokens(1, 4097))
+
+
+def test_it_begins_where_most_is_to_be_seen(model, explorer):
+    """Where a head's gate is farthest from its mean; of a head that is given, at its own such token."""
+    for layer, name in ((0, "alpha"), (3, "output")):
+        shares = gates.places(name, explorer.values(name, layer), 1.0)
+        apart = np.abs(shares - shares.mean(0))
+        whole, given = GateExplorer(explorer.trace, layer=layer), GateExplorer(explorer.trace, layer=layer, head=2)
+        assert apart[whole.token, whole.head] == apart.max() and apart[given.token, 2] == apart[:, 2].max()
 
 
 def test_what_it_needs_is_told(model):

@@ -35,15 +35,16 @@ def test_the_page_of_a_lab(browser, qwen, tmp_path):
     strangers, errors = watched(page, "file:")
     page.goto(lab.to_html(tmp_path / "lab.html").as_uri())
     root, stage = page.locator(".minqwen-lab"), page.locator(".stage")
-    drawn = "{at} none " + "beta,1,-1,20, gate,-1,-1,0, {theme}"
+    drawn = "{at} gate -1 -1 0 beta,1,-1,20 {theme}"
     until(root, drawn.format(at=-1, theme="light"))
-    steps = [((at, "none"), {"at": at}) for at in range(NEW)]
+    assert root.locator("input:checked").get_attribute("value") == "gate", "an edit is active, and it is the one chosen"
+    steps = [((at, "gate"), {"at": at}) for at in range(NEW)]
     assert np.array_equal(walk_by(root, steps), np.stack([pixels.lab_bars(lab, at) for at in range(NEW)]))
     assert len({pixels.lab_bars(lab, at).tobytes() for at in range(NEW)}) == NEW
 
     stage.press("Escape")
     until(root, drawn.format(at=-1, theme="light"))
-    assert np.array_equal(walk_by(root, [((-1, "none"), {"at": -1})])[0], pixels.lab_bars(lab))
+    assert np.array_equal(walk_by(root, [((-1, "gate"), {"at": -1})])[0], pixels.lab_bars(lab))
     page.locator("[data-at='4']").click()
     until(root, drawn.format(at=4, theme="light"))
     stage.press(".")
@@ -88,6 +89,18 @@ def test_the_page_of_a_talk(browser, qwen, tmp_path):
     assert thoughts.locator("p").is_visible()
     assert page.locator("textarea").count() == 0 and "takes a running notebook" in page.locator(".help").inner_text()
     assert strangers == [] and errors == []
+    assert "This is what was said." in page.locator(".help").inner_text()
+
+
+def test_the_page_of_a_silent_panel_is_a_recorded_talk(browser, qwen, tmp_path):
+    page = browser.new_page()
+    page.goto(ChatPanel(qwen, max_new_tokens=6).to_html(tmp_path / "chat.html").as_uri())
+    until(page.locator(".minqwen-chat"), "2 silent light")
+    assert page.locator(".turn.you .text").inner_text() == "What can I ask you?"
+    assert page.locator(".turn.model .text").inner_text().strip()
+    told = page.locator(".help").inner_text()
+    assert told.startswith("A recorded talk: the model said this when the page was made.")
+    assert page.locator("textarea, button").count() == 0
 
 
 LIVE = """

@@ -82,10 +82,13 @@ def test_edits_are_kept_one_upon_the_other(qwen, bench):
     assert bench.result["labels"][1] == "memory cleared before token 13, layer 1, all heads"
     bench.kind, bench.kept = "none", []
     assert bench.edits == [] and bench.result["places"][0]["before"] == bench.result["places"][0]["after"]
-    given = MemoryLab(qwen, QUESTION, edits=[Edit("beta", layer=1, token=12)], max_new_tokens=NEW)
+    given = MemoryLab(qwen, QUESTION, edits=[Edit("gate"), Edit("beta", layer=1, token=12)], max_new_tokens=NEW)
+    assert (given.kind, given.layer, given.head, given.token) == ("beta", 1, -1, 12), "the last one is tried"
+    assert given.kept == [["gate", -1, -1, 0, None]] and len(given.result["labels"]) == 2
+    given.kept = []
     assert given.result["places"] == first["places"]
     half = MemoryLab(qwen, QUESTION, edits=[Edit("beta", value=0.5)], max_new_tokens=NEW)
-    assert half.result["labels"] == ["beta = 0.5 from token 1, all layers, all heads"]
+    assert half.result["labels"] == ["beta = 0.5 from token 1, all layers, all heads"] and half.kind == "none"
 
 
 def test_another_kind_has_other_layers_and_heads(bench):

@@ -238,6 +238,9 @@ def test_position(model):
 
 
 def test_what_it_needs_is_told(model):
+    for texts in (("",), ([],), (tokens(1, 3), torch.zeros(1, 0, dtype=torch.long))):
+        with pytest.raises(QwenError, match="StateExplorer has nothing to show: the text is empty"):
+            StateExplorer(model, *texts)
     for wrong in ((model,), (trace(model).run(tokens(1, 3)), "text")):
         with pytest.raises(QwenError, match="a model and a text"):
             StateExplorer(*wrong)

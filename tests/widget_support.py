@@ -27,6 +27,7 @@ def in_a_notebook(explorer):
     assert data.keys() == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
     picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert picture.format == "PNG" and 300 < picture.width <= 1200
-    assert len(picture.convert("L").getcolors()) > 10, "nothing is drawn"
+    on_paper = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    assert len(on_paper.convert("L").getcolors()) > 10, "nothing is drawn"
     assert metadata["image/png"] == {"alt": explorer.still()[1]}
     return data["text/plain"]

@@ -62,6 +62,22 @@ def habits(weights: np.ndarray) -> np.ndarray:
     return np.stack([(sizes[i - 2, j] / whole).mean() for j in (i, i - 1, 0 * i)])
 
 
+def telling(weights: np.ndarray) -> tuple[float, int, int]:
+    """Where a map shows most: how strong that is, and the cell: the token that looks, and the one that is looked at.
+
+    Strong is a look whose share of all that the token looks at, by size, is far above an even share. A look at itself,
+    or at the text's first token, where weight goes that is wanted nowhere, tells nothing.
+    """
+    T = len(weights)
+    if T < 3:
+        return 0.0, T - 1, 0
+    sizes = np.abs(weights.astype(np.float64))
+    shares = sizes / np.maximum(sizes.sum(-1, keepdims=True), 1e-12) - 1 / np.arange(1, T + 1)[:, None]
+    shares[np.triu_indices(T)] = shares[:, 0] = -1
+    token, seen = np.unravel_index(shares.argmax(), shares.shape)
+    return float(shares[token, seen]), int(token), int(seen)
+
+
 # ------------------------------------------------------------------------------------- what is drawn, as pure functions
 
 
@@ -117,8 +133,10 @@ class AttentionExplorer(LayerExplorer):
     Args:
         qwen: what `minqwen.load()` gives, or a `Qwen`; or a `Trace` that holds what is to be shown.
         text: a string, chat messages, token ids; not with a trace.
-        layer, head: where to begin; `layer` is the layer's number in the model, None the first attention layer.
-        token, seen: the cell to begin with: the token that looks and the one that is looked at; may be negative.
+        layer, head: where to begin; `layer` is the layer's number in the model, None the first attention layer. None is
+            the head that shows most: see `telling`.
+        token, seen: the cell to begin with: the token that looks and the one that is looked at; may be negative. None
+            is the cell in which the map shows most.
         opened: begin with this map instead of the grid.
         row: which row of a traced batch.
 
@@ -134,8 +152,8 @@ class AttentionExplorer(LayerExplorer):
     seen = traitlets.Int().tag(sync=True)
     opened = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, qwen, text=None, *, layer: int | None = None, head: int = 0, token: int = -1, seen: int = 0,
-                 opened: bool = False, row: int = 0):
+    def __init__(self, qwen, text=None, *, layer: int | None = None, head: int | None = None,
+                 token: int | None = None, seen: int | None = None, opened: bool = False, row: int = 0):
         tokens = self._read(qwen, text, row)
         T = len(tokens)
         layers = [{"index": i, "signed": record.kind == "linear_attention",
@@ -156,8 +174,11 @@ class AttentionExplorer(LayerExplorer):
         super().__init__(story=story | {"all_here": size <= self.at_once})
         attention = [x["index"] for x in layers if not x["signed"]]
         self.layer = (attention or list(self._records))[0] if layer is None else layer
-        self.token, self.seen = (t + T if -T <= t < 0 else t for t in (token, seen))
+        if head is None:
+            head = max(range(self._layer(self.layer)["heads"]), key=lambda h: telling(self._map(self.layer, h))[0])
         self.head, self.opened = head, opened
+        cell = zip((token, seen), telling(self._map(self.layer, self.head))[1:])
+        self.token, self.seen = (there if t is None else t + T if -T <= t < 0 else t for t, there in cell)
         names = self.page_names() if size <= self.at_once else [f"map {self.layer} {head}", f"layer {self.layer}"]
         self.pages = {name: self.page(name) for name in names}
 

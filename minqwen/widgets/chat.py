@@ -20,6 +20,8 @@ from .explorer import Explorer, sources
 
 PAUSE = 0.04                                    # seconds between two pictures of an answer that is coming
 SMALL = 160                                     # pixels on the longer side of a picture as the panel shows it
+HELLO = "What can I ask you?"                   # begins the talk that a page shows in which nothing was said
+LONGEST = 64                                    # tokens of an answer there
 
 
 def joined(parts: list[dict], piece) -> list[dict]:
@@ -31,6 +33,11 @@ def joined(parts: list[dict], piece) -> list[dict]:
     if parts and parts[-1]["kind"] == kind and not piece.tool:
         return [*parts[:-1], {"kind": kind, "text": parts[-1]["text"] + piece}]
     return [*parts, {"kind": kind, "text": str(piece)}]
+
+
+def turn(who: str, parts: list[dict], pictures=(), stopped: bool = False) -> dict:
+    """What one of the two has said, as the browser draws it."""
+    return {"who": who, "parts": parts, "pictures": list(pictures), "stopped": stopped}
 
 
 def thumbnail(picture) -> str:
@@ -54,6 +61,8 @@ class ChatPanel(Explorer):
         qwen: what `minqwen.load()` gives.
         thinking: whether the switch is on at first; None: as the checkpoint has it.
         system, tools, options: as in `Assistant.conversation`.
+        recorded: what is asked for where no kernel runs, while nothing was said in the panel: the picture in a notebook
+            and the page of `to_html` show how the model answers that. With () the picture is of an empty panel.
 
     Raises:
         QwenError: a checkpoint that cannot chat, a switch that it does not have.
@@ -62,18 +71,19 @@ class ChatPanel(Explorer):
     _esm, _css = sources("chat")
     position = ("turns", "thinking", "speaking")
 
-    turns = traitlets.List().tag(sync=True)                 # of {"who", "parts", "pictures", "stopped"}
+    turns = traitlets.List().tag(sync=True)                 # each as `turn` makes it
     speaking = traitlets.Dict().tag(sync=True)              # the turn that is coming, {} if none is
     thinking = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, qwen, *, thinking: bool | None = None, system: str | None = None,
-                 tools: "Sequence[Callable | dict]" = (), **options):
+                 tools: "Sequence[Callable | dict]" = (), recorded: Sequence[str] = (), **options):
         tokenizer = getattr(qwen, "tokenizer", None)
         if not hasattr(qwen, "conversation") or tokenizer is None:
             raise QwenError("A chat needs what minqwen.load() gives, with a tokenizer.")
         if thinking and not tokenizer.supports_thinking:
             raise QwenError("The chat template of this model has no thinking switch: leave `thinking` out.")
         self.qwen, self._stop, self._thread = qwen, threading.Event(), None
+        self.recorded, self._talks = tuple(recorded), {}    # questions -> the turns of that talk
         self._begin = lambda: qwen.conversation(system=system, tools=tools, **options)
         self.talk = self._begin()                           # a `Conversation`
         super().__init__(story={
@@ -102,8 +112,8 @@ class ChatPanel(Explorer):
         pieces = self.talk(text, images=pictures, stream=True)              # complains now, if it must
         self.problem = ""
         self._stop.clear()
-        self.turns = [*self.turns, {"who": "you", "parts": [{"kind": "text", "text": text}],
-                                    "pictures": [thumbnail(picture) for picture in pictures], "stopped": False}]
+        said = turn("you", [{"kind": "text", "text": text}], map(thumbnail, pictures))
+        self.turns = [*self.turns, said]
         self.speaking = {"parts": []}
         self._thread = threading.Thread(target=self._speak, args=(pieces,), daemon=True)
         self._thread.start()
@@ -142,8 +152,7 @@ class ChatPanel(Explorer):
         finally:
             pieces.close()
             if parts:
-                self.turns = [*self.turns, {"who": "model", "parts": parts, "pictures": [],
-                                            "stopped": self._stop.is_set()}]
+                self.turns = [*self.turns, turn("model", parts, stopped=self._stop.is_set())]
             self.speaking = {}
 
     def _answer(self, _, message, buffers):                 # a button or a key in the browser
@@ -155,21 +164,34 @@ class ChatPanel(Explorer):
             else:
                 self.new()
 
+    def _record(self, questions: tuple[str, ...]) -> list[dict]:
+        """The turns of a talk of its own: these questions, and the likeliest answers to them. It is had only once."""
+        if questions not in self._talks:
+            talk, turns = self._begin(), []
+            for question in questions:
+                parts = []
+                for piece in talk(question, stream=True, temperature=0.0, max_new_tokens=LONGEST):
+                    parts = joined(parts, piece)
+                turns += [turn("you", [{"kind": "text", "text": question}]), turn("model", parts)]
+            self._talks[questions] = turns
+        return self._talks[questions]
+
     # ------------------------------------------------------------------------------------------- what can be had of it
 
     def still(self) -> tuple[Figure, str]:
-        """What it shows, as a figure that stands still, and its description."""
-        said = [(turn["who"], "".join(part["text"] for part in turn["parts"] if part["kind"] == "text"))
-                for turn in self.turns]
+        """What it shows, as a figure that stands still, and its description; of an empty panel, what is recorded."""
+        said = [(one["who"], "".join(part["text"] for part in one["parts"] if part["kind"] == "text"))
+                for one in self.turns or self._record(self.recorded)]
         if not said:
             name = self.story["name"]
             return stills.dialogue([(name, "Write something.")]), f"A chat with {name} in which nothing was said yet."
         return stills.dialogue(said), " ".join(f"{who}: {text}" for who, text in said)
 
     def to_html(self, path):
-        """Write a page with what was said. To go on talking takes a kernel."""
-        position = {"turns": self.turns, "thinking": self.thinking, "speaking": {}}
-        return self._write_page(path, self.story | {"live": False}, [], position)
+        """Write a page with what was said, or with a talk that is recorded now. To go on talking takes a kernel."""
+        turns = self.turns or self._record(self.recorded or (HELLO,))
+        position = {"turns": turns, "thinking": self.thinking, "speaking": {}}
+        return self._write_page(path, self.story | {"live": False, "recorded": not self.turns}, [], position)
 
     def __repr__(self) -> str:
         return f"ChatPanel({self.story['name']}, {len(self.turns)} turns)"

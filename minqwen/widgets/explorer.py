@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anywidget
+import torch
 import traitlets
 from matplotlib.figure import Figure
 
@@ -101,6 +102,15 @@ def sources(name: str) -> tuple[str, str]:
 def in_base64(ramp) -> dict[str, str]:
     """A ramp of colours, such as `plots.diverging`, for light and for dark pages, as `openPalette` reads it."""
     return {name: base64.b64encode(ramp(name == "dark").tobytes()).decode() for name in ("light", "dark")}
+
+
+def traced_text(name: str, qwen, text) -> Trace:
+    """The trace of a text, or the trace that was given; `name` is who asks."""
+    if text is None:
+        return qwen
+    if (text.numel() if torch.is_tensor(text) else len(text)) == 0:
+        raise QwenError(f"{name} has nothing to show: the text is empty. Give it a text with at least one token.")
+    return traced(qwen).run(text)
 
 
 def tokens_of(trace, row: int) -> list[dict]:
@@ -199,7 +209,7 @@ class LayerExplorer(Explorer):
         name = type(self).__name__
         if isinstance(qwen, Trace) != (text is None):
             raise QwenError(f"Give a model and a text, {name}(qwen, 'ann has ...'), or a trace alone.")
-        self.trace, self.row = qwen if text is None else traced(qwen).run(text), row
+        self.trace, self.row = traced_text(name, qwen, text), row
         self._records = {record.index: record for record in self.trace.layers}
         self._real = self.trace.valid[row].nonzero()[:, 0]
         tokens = tokens_of(self.trace, row)

@@ -94,7 +94,8 @@ class GateExplorer(LayerExplorer):
     Args:
         qwen: what `minqwen.load()` gives, or a `Qwen`; or a `Trace` that holds what is to be shown.
         text: a string, chat messages, token ids; not with a trace.
-        token, layer, head: where to begin. `layer` is the layer's number in the model, `token` may be negative.
+        token, layer, head: where to begin. `layer` is the layer's number in the model, `token` may be negative. None is
+            where the layer's first panel shows most: where a head is farthest from its mean over the text.
         row: which row of a traced batch.
 
     Raises:
@@ -106,7 +107,8 @@ class GateExplorer(LayerExplorer):
 
     longest = 4096                              # tokens: of more, a picture would be wider than a canvas may be
 
-    def __init__(self, qwen, text=None, *, token: int = -1, layer: int = 0, head: int = 0, row: int = 0):
+    def __init__(self, qwen, text=None, *, token: int | None = None, layer: int = 0, head: int | None = None,
+                 row: int = 0):
         tokens = self._read(qwen, text, row)
         T = len(tokens)
         self._numbers = {i: numbers(record, row, self._real) for i, record in self._records.items()}
@@ -120,7 +122,12 @@ class GateExplorer(LayerExplorer):
         whole = sum(4 * T * x["heads"] * (len(x["told"]) + len(x["panels"])) for x in layers)
         dims = sum(4 * (1 + T * x["dims"]) * x["heads"] for x in layers)
         super().__init__(story=story | {"all_here": whole + dims <= self.at_once})
-        self.layer, self.head = layer, head
+        self.layer = layer
+        panel = self._layer(layer)["panels"][0]
+        shares = places(panel["name"], self._numbers[layer][panel["name"]], panel["limit"])                # (T, H)
+        apart = np.abs(shares - shares.mean(0))
+        self.head = head = int(apart.max(0).argmax()) if head is None else head
+        token = int(apart[:, self.head].argmax()) if token is None else token
         self.token = token + T if -T <= token < 0 else token
         names = self.page_names()
         if whole + dims > self.at_once:

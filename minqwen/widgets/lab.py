@@ -43,7 +43,8 @@ class MemoryLab(Explorer):
     Args:
         qwen: what `minqwen.load()` gives.
         messages: a question, or a chat as a list of messages.
-        edits: `Edit`s to begin with; each of one layer or all, one head or all.
+        edits: `Edit`s to begin with; each of one layer or all, one head or all. The last is the one that is being
+            tried, unless it has a value of its own; the others are kept.
         thinking: whether the model thinks first; None leaves it to the checkpoint.
         max_new_tokens: how long an answer may be.
 
@@ -92,8 +93,15 @@ class MemoryLab(Explorer):
             if not all(x is None or isinstance(x, int) for x in (edit.layer, edit.head)):
                 raise QwenError("In the lab an edit is of one layer or all, and one head or all: give several edits.")
             edit.check(config)
-        self.kept = [[edit.what, -1 if edit.layer is None else edit.layer, -1 if edit.head is None else edit.head,
-                      edit.token, edit.value] for edit in edits]
+        kept = [[edit.what, -1 if edit.layer is None else edit.layer, -1 if edit.head is None else edit.head,
+                 edit.token, edit.value] for edit in edits]
+        tried = {}
+        if kept and kept[-1][-1] is None:
+            tried = dict(zip(("kind", "layer", "head", "token"), kept.pop()))
+        with self.hold_trait_notifications():                               # the model runs once, with all of them
+            self.set_trait("kept", kept)
+            for name, value in tried.items():
+                self.set_trait(name, value)
         self._run()
 
     # ------------------------------------------------------------------------------------------------------ computing

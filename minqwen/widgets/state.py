@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from ..errors import QwenError
-from ..trace import Trace, trace
+from ..trace import Trace
 from . import stills
-from .explorer import Explorer, in_base64, sources, tokens_of
+from .explorer import Explorer, in_base64, sources, tokens_of, traced_text
 
 PARTS = ("decayed", "erased", "written")        # of a step; the memory is the first minus the second plus the third
 POINTS = 64                                     # on a drawn memory's side, at the most
@@ -68,7 +68,7 @@ class StateExplorer(Explorer):
             raise QwenError("Two things are compared that are both texts, for one model, or both traces.")
         texts = [text] if second is None else [text, second]
         self.traces = ([qwen, second][: len(texts)] if isinstance(qwen, Trace) else
-                       [trace(qwen).run(text) for text in texts])
+                       [traced_text("StateExplorer", qwen, text) for text in texts])
         self.trace, self.row = self.traces[0], row
         self._records = [{record.index: record for record in t.delta_layers} for t in self.traces]
         if not self._records[0]:
