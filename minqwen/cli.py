@@ -121,10 +121,24 @@ def lab(arguments) -> None:
         LabApp.launch_instance([
             str(lesson), f"--ServerApp.root_dir={lesson.parent.parent}", "--LabApp.news_url=None",
             "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
-            "--LabApp.extension_manager=readonly", *(["--no-browser"] * arguments.no_browser),
+            "--LabApp.extension_manager=readonly", "--ContentsManager.pre_save_hook=minqwen.cli.keep_pictures",
+            *(["--no-browser"] * arguments.no_browser),
             *([f"--port={arguments.port}"] if arguments.port else []),
             *(["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []),      # as in most containers
         ])
+
+
+def keep_pictures(model: dict, **_) -> None:
+    """Before JupyterLab saves a notebook: of an explorer keep the picture alone.
+
+    The view beside it belongs to this kernel. When the notebook is opened anew without that, JupyterLab shows an error
+    in its place, and never the picture. On the page that is open the explorer lives on.
+    """
+    if model.get("type") == "notebook" and model.get("content"):
+        for cell in model["content"]["cells"]:
+            for output in cell.get("outputs", ()):
+                if "image/png" in output.get("data", {}):
+                    output["data"].pop("application/vnd.jupyter.widget-view+json", None)
 
 
 def find_lesson(name: str, folder: str | None = None) -> Path:

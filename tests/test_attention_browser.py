@@ -184,11 +184,12 @@ def test_inside_jupyterlab(browser, tmp_path):
         tmp_path / "explore.ipynb",
         "import numpy as np\nimport pixels\nfrom support import random_qwen, shape_of_0_8b, tokens\n"
         "from minqwen.widgets import AttentionExplorer\n"
-        "explorer = AttentionExplorer(random_qwen(shape_of_0_8b()), tokens(1, 300), layer=3, head=2)\n"
+        "model, place = random_qwen(shape_of_0_8b()), {'layer': 3, 'head': 2, 'token': -1, 'seen': 0}\n"
+        "explorer = AttentionExplorer(model, tokens(1, 300), **place)\n"
         "frames = [pixels.attention_map(explorer, layer, 2, dark) for layer in (3, 4) for dark in (False, True)]\n"
         "np.savez('frames.npz', *[explorer.overview(dark) for dark in (False, True)], *frames)\n"
         "print(len(explorer.pages), 'pages')\nexplorer",
-        "broken = AttentionExplorer(explorer.trace)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
+        "broken = AttentionExplorer(explorer.trace, head=0)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
     )
     assert shape_of_0_8b().text_config.num_hidden_layers == 24
     with a_jupyterlab(tmp_path) as (address, token):

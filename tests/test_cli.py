@@ -196,6 +196,18 @@ def test_lab_opens_the_lesson_and_asks_nothing_of_the_network(tmp_path, monkeypa
     assert seen["news"] is None and seen["updates"] == "NeverCheckForUpdate"
     assert "@jupyterlab/apputils-extension:announcements" in seen["page"]["disabledExtensions"]
     assert "--no-browser" in seen["argv"] and "--port=9999" in seen["argv"]
+    assert "--ContentsManager.pre_save_hook=minqwen.cli.keep_pictures" in seen["argv"]
+
+
+def test_what_is_saved_of_an_explorer_is_its_picture():
+    view = "application/vnd.jupyter.widget-view+json"
+    outputs = [{"data": {view: {"model_id": "a"}, "image/png": "iVBO"}}, {"data": {view: {"model_id": "b"}}},
+               {"data": {"image/png": "iVBO"}}, {"name": "stdout", "text": "hello"}]
+    content = {"cells": [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown"}]}
+    cli.keep_pictures(model={"type": "notebook", "content": content}, path="a.ipynb", contents_manager=None)
+    assert [list(output.get("data", {})) for output in outputs] == [["image/png"], [view], ["image/png"], []]
+    cli.keep_pictures({"type": "file", "content": "text"})
+    cli.keep_pictures({"type": "notebook", "content": None})
 
 
 class Talk:

@@ -152,7 +152,7 @@ def test_inside_jupyterlab(browser, tmp_path):
         "dims = [pixels.gate_dimensions(explorer, 0, h) for h in range(6)]\n"
         "np.savez('frames.npz', light=frames[0], dark=frames[1], dims=dims)\n"
         "print(len(explorer.pages), 'pages')\nexplorer",
-        "broken = GateExplorer(explorer.trace)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
+        "broken = GateExplorer(explorer.trace, head=0)\nbroken.observe(lambda change: 1 / 0, 'head')\nbroken",
     )
     places = list(itertools.product((0, 3, 8), range(6)))
     with a_jupyterlab(tmp_path) as (address, token):

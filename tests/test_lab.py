@@ -62,4 +62,24 @@ def test_a_lesson_runs_in_minqwen_lab(lesson, browser, repository, tmp_path):
         page.wait_for_function("([root, before]) => root.dataset.drawn !== before", arg=[root.element_handle(), before])
         assert strangers == []
         assert [error for error in errors if "minqwen" in error or "anywidget" in error] == []
+        if lesson == "00_start_here":
+            reopened_without_its_kernel(page, address, token, tmp_path / "notebooks" / f"{lesson}.ipynb")
     page.close()
+
+
+def reopened_without_its_kernel(page, address, token, path):
+    """A saved lesson that JupyterLab trusts shows the pictures of its explorers, and no error."""
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    assert page.locator(".minqwen-state[data-drawn]").count() == 1, "on the open page it lives on"
+    page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
+    page.goto(f"{address}/lab/tree/notebooks/{path.name}?reset&token={token}")
+    page.wait_for_function(f"() => {IDLE}")
+    trusted = page.evaluate(f"""() => {{
+        const cells = {NOTEBOOK}.content;
+        const index = cells.widgets.findIndex((cell) => cell.model.sharedModel.source.includes("StateExplorer("));
+        cells.activeCellIndex = index;
+        return cells.scrollToItem(index).then(() => cells.widgets[index].model.trusted);
+    }}""")
+    assert trusted, "else JupyterLab would show no widget in any case"
+    page.locator(".jp-Cell.jp-mod-active .jp-OutputArea img").wait_for(timeout=60_000)
+    assert page.get_by_text("Error displaying widget").count() == 0 == page.locator(".minqwen-state").count()

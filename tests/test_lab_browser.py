@@ -35,7 +35,7 @@ def test_the_page_of_a_lab(browser, qwen, tmp_path):
     strangers, errors = watched(page, "file:")
     page.goto(lab.to_html(tmp_path / "lab.html").as_uri())
     root, stage = page.locator(".minqwen-lab"), page.locator(".stage")
-    drawn = "{at} gate -1 -1 0 beta,1,-1,20 {theme}"
+    drawn = "{at} gate -1 -1 0 beta,1,-1,20, {theme}"
     until(root, drawn.format(at=-1, theme="light"))
     assert root.locator("input:checked").get_attribute("value") == "gate", "an edit is active, and it is the one chosen"
     steps = [((at, "gate"), {"at": at}) for at in range(NEW)]
