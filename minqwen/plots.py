@@ -31,6 +31,7 @@ __all__ = [
 # Each is read at a contrast of 4 at least, on white and on black, so that one picture serves both.
 KEEPS, WRITES, RECALLS, INK, FAINT = "#377cbe", "#c86000", "#9166b4", "#6f7680", "#7a7f87"
 PALETTE = (KEEPS, WRITES, RECALLS, "#258482", "#947000", "#b9568a", INK, "#5f6fc6")
+INKS = {None: INK, "light": "#2b313a", "dark": "#c9d0da"}  # of words, on a page that may be either, or is known
 RULE, GRID = "#8a8f9899", "#8a8f9840"                    # lines: the axes', and those behind curves
 ON_LIGHT, ON_DARK = "#171a1f", "#ffffff"                 # what is written on a figure's own grounds
 BLANKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}     # how they are shown
@@ -63,8 +64,10 @@ def _ramp(colours, where) -> np.ndarray:
     return np.stack([np.interp(where, stops, anchors[:, c]) for c in range(3)], axis=1).round().astype(np.uint8)
 
 
-DIVERGING = ListedColormap(diverging()[1:] / 255, name="blue to orange")
-SEQUENTIAL = ListedColormap(sequential() / 255, name="white to teal")
+DIVERGING, DIVERGING_DARK = (ListedColormap(diverging(dark)[1:] / 255, name=f"blue to orange, {dark=}")
+                             for dark in (False, True))
+SEQUENTIAL, SEQUENTIAL_DARK = (ListedColormap(sequential(dark) / 255, name=f"grey to teal, {dark=}")
+                               for dark in (False, True))
 
 
 def ink_on(colour) -> str:
@@ -350,26 +353,41 @@ def show(figure: Figure, alt: str, dpi: int = 100) -> None:
     display({"image/png": image, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
 
 
-def png(figure: Figure, dpi: int = 100) -> bytes:
-    """A figure as the bytes of a PNG."""
-    on_any_ground(figure)
+def png(figure: Figure, dpi: int = 100, page: str | None = None) -> bytes:
+    """A figure as the bytes of a PNG.
+
+    Args:
+        page: "light" or "dark", if it is known where the figure will stand; None: it suits both.
+    """
+    on_page(figure, page)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=dpi, metadata={"Software": None})
     return image.getvalue()
 
 
-def on_any_ground(figure: Figure) -> None:
-    """Take a figure's ground away, and what is black, for nobody chose that: so light pages and dark ones suit it."""
+def on_page(figure: Figure, page: str | None = None) -> None:
+    """Take a figure's ground away, and what is black, for nobody chose that; give words and maps the page's colours."""
     for patch in (figure.patch, *(part.patch for part in (*figure.subfigs, *figure.axes))):
         patch.set_visible(False)
     for ax in figure.axes:
-        ax.tick_params(which="both", colors=INK)
+        ax.tick_params(which="both", colors=INKS[page])
         for spine in ax.spines.values():
             if to_hex(spine.get_edgecolor()) == "#000000":
                 spine.set_edgecolor(RULE)
+        for image in ax.images:
+            _suit(image, dark=page == "dark")
     for words in figure.findobj(Text):
-        if to_hex(words.get_color()) == "#000000":
-            words.set_color(INK)
+        if to_hex(words.get_color()) in ("#000000", *INKS.values()):
+            words.set_color(INKS[page])
+
+
+def _suit(image, dark: bool) -> None:
+    """Give a map the colours for a dark or a light page, and what is written on it those that are read there."""
+    for pair in ((DIVERGING, DIVERGING_DARK), (SEQUENTIAL, SEQUENTIAL_DARK)):
+        if image.get_cmap() is pair[not dark] and image.get_alpha() is None:      # not what lies over a picture
+            image.set_cmap(pair[dark])
+            for words in image.axes.texts:
+                words.set_color(ON_DARK if words.get_color() == ON_LIGHT else ON_LIGHT)
 
 
 # ---------------------------------------------------------------------------------------------------- what they share

@@ -20,15 +20,19 @@ def traced():
     return trace(random_qwen()).run(tokens(1, len(STRANGE)))
 
 
+WHITE, BLACK = (1.0, 1.0, 1.0), (0x11 / 255,) * 3        # a page, and one of JupyterLab's dark theme
+
+
 def draw(figure):
     figure.canvas.draw()                 # this is where a missing glyph warns
-    check_readable(figure)
+    for page, grounds in (("dark", [BLACK]), ("light", [WHITE]), (None, [WHITE, BLACK])):
+        check_readable(figure, page, grounds)
     return figure
 
 
-def check_readable(figure):
-    """Every word can be read on a white page and on a black one, or on the ground that the figure brings along."""
-    plots.on_any_ground(figure)
+def check_readable(figure, page, grounds):
+    """Every word can be read on these grounds, or on that which the figure brings along."""
+    plots.on_page(figure, page)
     words = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
     picture = io.BytesIO()
     for text in words:
@@ -41,11 +45,13 @@ def check_readable(figure):
     for text in words:
         box = text.get_window_extent()
         x, y = (box.x0 + box.x1) / 2, len(pixels) - (box.y0 + box.y1) / 2
+        if not (0 <= y < len(pixels) and 0 <= x < len(pixels[0])):
+            continue                                         # a tick beyond the end of its axis is not drawn
         *own, alpha = pixels[int(y), int(x)]
-        for page in (1.0, 0x11 / 255):                       # white, and the black of JupyterLab's dark theme
-            ground = [alpha * part + (1 - alpha) * page for part in own]
-            read = contrast(to_rgb(text.get_color()), ground)
-            assert read >= 3.9, f"{text.get_text()!r} in {text.get_color()} is read at {read:.1f}"
+        for ground in grounds:
+            behind = [alpha * part + (1 - alpha) * whole for part, whole in zip(own, ground)]
+            read = contrast(to_rgb(text.get_color()), behind)
+            assert read >= 3.9, f"{text.get_text()!r} in {text.get_color()} is read at {read:.1f} on a {page} page"
 
 
 def image(figure, i=0):

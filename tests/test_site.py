@@ -40,6 +40,7 @@ FIRST = [
                       "It keeps what was said, and forgets ostriches."),
     new_code_cell("import minqwen\nqwen = minqwen.load()\nprint('✓ one < two')"),
     new_code_cell("import time\nfor i in range(3):\n    print('bit', i, flush=True)\n    time.sleep(0.3)"),
+    new_code_cell("from minqwen import plots\nplots.show(plots.bars({'a': {'b': 1}}), alt='A bar \"b\".')"),
     new_code_cell("minqwen.StateExplorer(qwen, 'ann has a red cup.')", metadata={"tags": ["nbval-ignore-output"]}),
 ]
 SECOND = [new_markdown_cell("# 02 · Two\n\nBack to [one](01_one.ipynb)."),
@@ -117,7 +118,12 @@ def test_a_small_site(small):
     one = (small / "01_one.html").read_text()
     check_headings(BeautifulSoup(one, "html.parser"))
     assert "bit 0\nbit 1\nbit 2\n</pre>" in one, "what one cell prints is in several boxes"
-    assert one.count("<iframe") == 1 and "data:image" not in one, "the explorer is live, and its picture not beside it"
+    assert one.count("<iframe") == 1 and one.count("<img") == 1, "the explorer is live, and its picture not beside it"
+    figure = BeautifulSoup(one, "html.parser").picture
+    assert figure.source["media"] == "(prefers-color-scheme: dark)" and figure.img["alt"] == 'A bar "b".'
+    assert figure.source["srcset"][:22] == figure.img["src"][:22] == "data:image/png;base64,"
+    assert figure.source["srcset"] != figure.img["src"]
+    one = re.sub(r"data:image/png;base64,[^\"]+", "", one)
     assert one.count("<math") == 2 and "$" not in re.sub(r"(?s)<script>.*?</script>", "", one)
     assert len(one) < 20_000, "the page holds more than the lesson"
     assert "✓ one &lt; two" in one and '<a rel="next" href="02_two.html">' in one

@@ -37,9 +37,13 @@ ROOT = HERE.parent
 MODULES = ROOT / "node_modules"                  # by npm ci, which `make site` runs
 FONT = "@fontsource/stix-two-math/files/stix-two-math-latin-400-normal.woff2"
 
-# Run in the lesson's kernel before its first cell: an explorer that is shown becomes a page, and the page a frame.
+# Run in the lesson's kernel before its first cell: an explorer that is shown becomes a page, and the page a frame; a
+# figure is drawn twice, for light pages and for dark ones.
 AS_PAGES = """
+from base64 import b64encode
+from html import escape
 from pathlib import Path
+from IPython.display import HTML, display
 from minqwen.widgets.explorer import Explorer
 
 def _as_page(self, count=[0], **_):
@@ -50,6 +54,15 @@ def _as_page(self, count=[0], **_):
     return {{"text/plain": repr(self), "text/html": frame}}
 
 Explorer._repr_mimebundle_ = _as_page
+
+from minqwen import plots
+
+def _twice(figure, alt, dpi=100):
+    light, dark = (b64encode(plots.png(figure, dpi, page)).decode() for page in ("light", "dark"))
+    display(HTML(f'<picture><source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{{dark}}">'
+                 f'<img src="data:image/png;base64,{{light}}" alt="{{escape(alt)}}"></picture>'))
+
+plots.show = _twice
 """
 
 
