@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -166,6 +167,9 @@ def check_structure(notebook, size=0):
         wrong.append("the kernel is not python3")
     if size > MAX_BYTES:
         wrong.append(f"the file has {size} bytes, more than {MAX_BYTES}: draw smaller figures")
+    headings = [line for cell in notebook.cells if cell.cell_type == "markdown"
+                for line in re.sub(r"(?s)```.*?```", "", cell.source).splitlines() if line.startswith("#")]
+    wrong += [f"two parts are called {line.strip('# ')!r}" for line, n in Counter(headings).items() if n > 1]
     for index, cell in enumerate(notebook.cells):
         wrong += [f"cell {index}: {problem}" for problem in check_cell(cell)]
     for number, (_, check) in enumerate(exercises(notebook), 1):

@@ -188,6 +188,7 @@ BROKEN = {
     "a path of the machine": put(0, source="Open C:\\Users\\ann\\minqwen."),
     "error in the outputs": put(1, outputs=[new_output("error", ename="E", evalue="e", traceback=[])]),
     "on stderr": put(1, outputs=[new_output("stream", name="stderr", text="UserWarning")]),
+    "two parts are called 'One'": put(0, source="## One\n\n```\n# code\n# code\n```\n\n## One"),
     "stdout in two boxes": put(1, outputs=[*stdout("a"), *stdout("b")]),
     "image without alt text": put(2, outputs=[new_output("display_data", PNG)]),
     "an image without alt": put(0, source="![](state.png)"),

@@ -58,9 +58,9 @@ Explorer._repr_mimebundle_ = _as_page
 from minqwen import plots
 
 def _twice(figure, alt, dpi=100):
-    light, dark = (b64encode(plots.png(figure, dpi, page)).decode() for page in ("light", "dark"))
-    display(HTML(f'<picture><source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{{dark}}">'
-                 f'<img src="data:image/png;base64,{{light}}" alt="{{escape(alt)}}"></picture>'))
+    drawn = {{page: b64encode(plots.png(figure, dpi, page)).decode() for page in ("light", "dark")}}
+    display(HTML("".join(f'<img class="for-{{page}}" src="data:image/png;base64,{{png}}" alt="{{escape(alt)}}">'
+                         for page, png in drawn.items())))
 
 plots.show = _twice
 """
@@ -317,7 +317,7 @@ def write_shared(out: Path, found: list[dict]) -> None:
     formulas = re.sub(r"(?s)@font-face \{.*?\}", "", (MODULES / "temml/dist/Temml-STIX2.css").read_text("utf-8"))
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in (Light, Dark))
     (out / "site.css").write_text(
-        f"{formulas}\n{own}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n", "utf-8")
+        f"{formulas}\n{own}\n{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n", "utf-8")
     shutil.copy(HERE / "site.js", out)
     library = (MODULES / "minisearch/dist/umd/index.js").read_text("utf-8").replace("//# sourceMappingURL", "//")
     index = json.dumps(found, ensure_ascii=False)
