@@ -232,6 +232,9 @@ def test_picture_is_described(explorer, figures):
     assert mine == "Mine." and "whole prompt" in other.axes[1].get_title()
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines if len(line.get_ydata()) > 2}
     assert lines["keys and values"][5] == kept["keys and values"] and set(lines["states"]) == {kept["states"]}
+    figure.canvas.draw()
+    ticks = [{label.get_text() for label in ax.get_yticklabels()} for ax in figure.axes]
+    assert {"10 MB", "1 GB"} <= ticks[0] and {"100 M", "10 G"} <= ticks[1], "bytes and operations, no powers of ten"
     for drawn in (figure, other):
         assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in drawn.axes)
         drawn.canvas.draw()

@@ -231,7 +231,7 @@ class AttentionExplorer(LayerExplorer):
         layer, head = self._place(layer, head)
         tile, layers, kind = self.story["tile"], self.story["layers"], self._kind(layer)
         texts, weights = [token["text"] for token in self.story["tokens"]], self._map(layer, head)
-        names = [f"{x['index']} {self._kind(x['index'])}" for x in layers]
+        names = [f"{x['index']} {'delta rule' if x['signed'] else 'softmax'}" for x in layers]
         figure = stills.maps(self.overview(), tile["cells"] * tile["unit"], GAP, names, weights, texts,
                             f"layer {layer}, head {head}: {kind}", limit_of(weights), self._layer(layer)["signed"])
         return figure, (
