@@ -92,24 +92,35 @@ def decays(g, C: tl.constexpr):
 
 
 @triton.jit
+def pairs(M, L, level: tl.constexpr, PRECISION: tl.constexpr):
+    """One level up: from the inverses M of blocks on the diagonal, 2^level wide, to those of blocks twice as wide.
+
+        [[A, 0], [B, D]]^-1  =  [[A^-1, 0], [-D^-1 B A^-1, D^-1]],    for all pairs of blocks A, D in two products
+    """
+    i = tl.arange(0, M.shape[-1])
+    block, before = i[:, None] >> level, i[None, :] >> level
+    B = tl.where((block == before + 1) & (block % 2 == 1), L, 0.0)
+    return M - product(product(M, B, PRECISION), M, PRECISION)
+
+
+@triton.jit
 def inverse(L, C: tl.constexpr, PRECISION: tl.constexpr):
-    """(I + L)^-1 for a strictly lower triangular L (C, C), by blocks: substitution inside, products between them."""
-    N: tl.constexpr = C // 16                                                    # blocks of 16 on the diagonal
-    b, i = tl.arange(0, N), tl.arange(0, 16)
-    on_diagonal = b[:, None, None, None] == b[None, None, :, None]
+    """(I + L)^-1 for a strictly lower triangular L (C, C): of blocks of 2, of 4, of 8 ... each from the two before.
+
+    Up to 16 the blocks on the diagonal are a batch of small matrices; from there on they stand in one.
+    """
+    N: tl.constexpr = C // 16
+    n, i = tl.arange(0, N), tl.arange(0, 16)
+    on_diagonal = n[:, None, None, None] == n[None, None, :, None]
     blocks = tl.sum(tl.where(on_diagonal, tl.reshape(L, (N, 16, N, 16)), 0.0), 2)             # (N, 16, 16)
-    X = tl.zeros((N, 16, 16), tl.float32) + (i[:, None] == i[None, :])[None]
-    for row in range(1, 16):                             # row of X  <-  row of I  -  (row of L) X: upper rows are done
-        here = (i == row)[None, :, None]
-        weights = tl.sum(tl.where(here, blocks, 0.0), 1)                                      # (N, 16)
-        X = tl.where(here, X - tl.sum(weights[:, :, None] * X, 1)[:, None, :], X)
+    first = (i[:, None] == i[None, :] + 1) & (i[:, None] % 2 == 1)
+    X = tl.where(i[:, None] == i[None, :], 1.0, 0.0)[None] - tl.where(first[None], blocks, 0.0)    # of blocks of 2
+    for level in tl.static_range(1, 4):
+        X = pairs(X, blocks, level, PRECISION)
     M = tl.reshape(tl.where(on_diagonal, X[:, :, None, :], 0.0), (C, C))
-    j = tl.arange(0, C)
-    for level in tl.static_range(4, 6):                  # pairs of blocks of 16, then pairs of blocks of 32
-        if (1 << level) < C:                             # [[A, 0], [B, C]]^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]]
-            ours, theirs = j[:, None] >> level, j[None, :] >> level
-            B = tl.where((ours == theirs + 1) & (ours % 2 == 1), L, 0.0)
-            M -= product(product(M, B, PRECISION), M, PRECISION)
+    for level in tl.static_range(4, 6):
+        if (1 << level) < C:
+            M = pairs(M, L, level, PRECISION)
     return M
 
 
@@ -132,14 +143,13 @@ def prepare(
 
     kk = product(k_c, tl.trans(k_c), PRECISION)                                # (C, C), in registers
     qk = product(q_c, tl.trans(k_c), PRECISION)
-    L = tl.where(i[:, None] > i[None, :], beta_c[:, None] * kk * D, 0.0)
-    square = (chunk * Hv + h) * C * C
-    write(M + square, i, C, C, i, C, inverse(L, C, PRECISION))
-    write(P + square, i, C, C, i, C, scale * qk * D)
-    line = h.to(tl.int64) * tokens + token
+    square, line = (chunk * Hv + h) * C * C, h.to(tl.int64) * tokens + token
+    write(P + square, i, C, C, i, C, scale * qk * D)                           # its registers are free for the inverse
     tl.store(from_start + line, E, mask=token < end)
     tl.store(to_end + line, F, mask=token < end)
     tl.store(writing + line, beta_c, mask=token < end)
+    L = tl.where(i[:, None] > i[None, :], beta_c[:, None] * kk * D, 0.0)
+    write(M + square, i, C, C, i, C, inverse(L, C, PRECISION))
 
 
 @triton.jit
