@@ -384,15 +384,22 @@ def recur(
 
 
 def tiles(kernel: str, Dk: int, Dv: int, dtype: torch.dtype) -> dict:
-    """The sizes of a kernel's tiles, its warps and the stages of its pipeline: what was fastest on an H100."""
+    """The sizes of a kernel's tiles, its warps and the stages of its pipeline.
+
+    In bfloat16 those of the walks, of `gradients` and of `recur` are the fastest of some dozens that were tried on an
+    H200 (Triton 3.6.0, heads of 128, 1 x 32,768 tokens): `python -m minqwen.gpu --only tune` tries them anew. Narrow
+    blocks make more programs, and a walk has few: 32 heads in blocks of 32 columns are 128, for 132 multiprocessors.
+    """
     half = dtype == torch.bfloat16
     BK, BV = max(16, triton.next_power_of_2(Dk)), max(16, triton.next_power_of_2(Dv))
-    block, warps = min(BV, 64 if half else 32), 8 if BK > 128 else 4
+    warps = 8 if BK > 128 else 4
+    back = {"BV": 16, "STAGES": 3} if half and BK <= 128 else {"BV": min(BV, 32), "STAGES": 2}
     return {
         "prepare": {"BK": BK, "num_warps": 4},
-        "walk": {"BK": BK, "BV": block, "num_warps": warps, "STAGES": 2},
-        "walk_back": {"BK": BK, "BV": block, "num_warps": warps, "STAGES": 2},
-        "gradients": {"BK": min(BK, 128 if half else 64), "BV": block, "num_warps": 8, "num_stages": 1},
+        "walk": {"BK": BK, "BV": min(BV, 32), "num_warps": warps, "STAGES": 2},
+        "walk_back": {"BK": BK, "num_warps": warps, **back},
+        "gradients": {"BK": min(BK, 128 if half else 64), "BV": min(BV, 64 if half else 32), "num_warps": 8,
+                      "num_stages": 2},
         "recur": {"BK": BK, "BV": min(BV, 16), "num_warps": 1},
     }[kernel]
 

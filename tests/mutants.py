@@ -73,6 +73,14 @@ def rule(name, old, new, within="", lessons=()):
     return Mutant(name, RULE, old, new, within, RULE_TESTS, lessons)
 
 
+def triton(name, old, new, within, test):
+    return Mutant(name, "minqwen/delta_rule_triton.py", old, new, f"def {within}(", (f"tests/test_triton.py::{test}",))
+
+
+def choice(name, old, new):
+    return Mutant(name, "minqwen/kernels.py", old, new, tests=("tests/test_kernels.py",))
+
+
 def model(name, old, new, within="", lessons=()):
     return Mutant(name, MODEL, old, new, within, MODEL_TESTS, lessons)
 
@@ -188,6 +196,44 @@ N = -system.tril(-1)
     rule("[2] packed sequences share a memory", "first = None if initial_state is None else initial_state[n : n + 1]",
          "first = states[-1] if states else None"),
     rule("beta not in the map", "return A * beta[..., None, :]", "return A", lessons=(DELTA,)),
+
+    # ---- the same on a GPU
+    triton("decays from one sum, not to all digits", "coarse = tl.floor(g * 1024) / 1024", "coarse = 0 * g", "decays",
+           "test_decays_keep_their_digits_where_the_gates_sum_to_thousands"),
+    triton("[8] decays are not masked", 'tl.where(i[:, None] >= i[None, :], between, float("-inf"))', "between",
+           "decays", "test_all_gates_shut"),
+    triton("blocks of the inverse paired with both neighbours", "(block == before + 1) & (block % 2 == 1)",
+           "block == before + 1", "pairs", "test_inverse_by_blocks"),
+    triton("[10] erased without beta", "beta_c[:, None] * kk * D", "kk * D", "prepare", "test_scale_and_no_states"),
+    triton("[11] heads tiled, in the kernel", "h // (Hv // Hk) * Dk", "h % Hk * Dk", "walk",
+           "test_heads_and_widths[2-4-16-48-dtype0]"),
+    triton("what a chunk wrote does not decay", "(u_c * F[None, :])", "u_c", "walk", "test_lengths[130-dtype0]"),
+    triton("[2] packed texts begin in one memory", "memory = (n * Hv + h)", "memory = (0 * n + h)", "walk",
+           "test_trap_2_packed_sequences_start_anew"),
+    triton("[2] a chunk reaches into the next text", "ends[sequence + 1]", "ends[-1] + 0 * sequence", "pack",
+           "test_trap_2_packed_sequences_start_anew"),
+    triton("the gradient of the memory does not decay", "dS = dS * through", "dS = dS", "walk_back",
+           "test_lengths[130-dtype0]"),
+    triton("[28] what is erased teaches nothing", "((-beta_c * E)[None, :] * dr_c)", "(0 * dr_c)", "walk_back",
+           "test_lengths[130-dtype0]"),
+    triton("a gate's gradient begins one token late", "tl.cumsum(dc, 0) + dc", "tl.cumsum(dc, 0)", "gradients",
+           "test_lengths[65-dtype0]"),
+    triton("[11] gradients of heads tiled", "h = key_head * R + r", "h = r * Hk + key_head", "gradients",
+           "test_heads_and_widths[2-4-16-48-dtype0]"),
+    triton("[9] unit length learnt as a scale", "b - a * length * length * tl.sum(a * b, 1)[:, None]", "b",
+           "normalise_back", "test_trap_9_unit_length_is_an_option"),
+    triton("[10] decay after the error, decoding", """\
+        S *= tl.exp(g_t)
+        u = beta_t * (v_t - tl.sum(k_t[:, None] * S, 0))                                      # (BV,)
+""", """\
+        u = beta_t * (v_t - tl.sum(k_t[:, None] * S, 0))                                      # (BV,)
+        S *= tl.exp(g_t)
+""", "recur", "test_decoding_is_the_recurrence"),
+    choice("[28] gradients are trusted untried", "*v.shape[2:], learning)", "*v.shape[2:], False)"),
+    choice("[28] anything is near enough", "1e-3 if dtype == torch.float32 else 0.05", "1e9"),
+    choice("float16 goes to the kernels", "if dtype not in (torch.float32, torch.bfloat16):",
+           "if dtype == torch.float64:"),
+    choice("one token is read in chunks", '"recurrent" if decoding else "chunk"', '"chunk"'),
 
     # ---- the model
     model("[12] norm with a plain weight", "1 + full_precision(self.weight)", "full_precision(self.weight)",
