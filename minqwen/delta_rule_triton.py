@@ -73,6 +73,14 @@ def product(a, b, PRECISION: tl.constexpr):
     return tl.dot(a, b, input_precision=PRECISION)
 
 
+@triton.jit
+def place(Hv: tl.constexpr, Dv: tl.constexpr, BV: tl.constexpr):
+    """Which part of the memories is this program's: sequence, value head, and columns of the values, (BV,)."""
+    BLOCKS: tl.constexpr = (Dv + BV - 1) // BV
+    head = tl.program_id(0) // BLOCKS
+    return head // Hv, head % Hv, tl.program_id(0) % BLOCKS * BV + tl.arange(0, BV)
+
+
 # ------------------------------------------------------------------------------------- what the forward pass does
 
 
@@ -161,9 +169,8 @@ def walk(
     STAGES: tl.constexpr,
 ):
     """One sequence, one value head, BV columns of the values. READ: the outputs o; KEEP: u, and S before each chunk."""
-    BLOCKS: tl.constexpr = (Dv + BV - 1) // BV
-    block, n, h = tl.program_id(0) % BLOCKS, tl.program_id(0) // BLOCKS // Hv, tl.program_id(0) // BLOCKS % Hv
-    i, d, e = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
+    n, h, e = place(Hv, Dv, BV)
+    i, d = tl.arange(0, C), tl.arange(0, BK)
     begin, end = tl.load(ends + n), tl.load(ends + n + 1)
     chunk = tl.load(chunks_before + n).to(tl.int64)
     memory = (n * Hv + h).to(tl.int64) * Dk * Dv                                              # (Dk, Dv), global memory
@@ -212,9 +219,8 @@ def walk_back(
     BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):
     """`walk`, from the last chunk to the first: keeps dr, and the gradient of the memory after each chunk."""
-    BLOCKS: tl.constexpr = (Dv + BV - 1) // BV
-    block, n, h = tl.program_id(0) % BLOCKS, tl.program_id(0) // BLOCKS // Hv, tl.program_id(0) // BLOCKS % Hv
-    i, d, e = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
+    n, h, e = place(Hv, Dv, BV)
+    i, d = tl.arange(0, C), tl.arange(0, BK)
     begin, end = tl.load(ends + n), tl.load(ends + n + 1)
     chunk = tl.load(chunks_before + n + 1).to(tl.int64)
     memory = (n * Hv + h).to(tl.int64) * Dk * Dv
@@ -354,9 +360,8 @@ def recur(
     NORMALISE: tl.constexpr,
 ):
     """The rule itself for a few tokens: one row, one value head, BV columns of the memory: read once, written once."""
-    BLOCKS: tl.constexpr = (Dv + BV - 1) // BV
-    block, n, h = tl.program_id(0) % BLOCKS, tl.program_id(0) // BLOCKS // Hv, tl.program_id(0) // BLOCKS % Hv
-    d, e = tl.arange(0, BK), block * BV + tl.arange(0, BV)
+    n, h, e = place(Hv, Dv, BV)
+    d = tl.arange(0, BK)
     memory, key_head = state + (n * Hv + h).to(tl.int64) * Dk * Dv, h // (Hv // Hk) * Dk
     S = read(memory, d, Dk, Dv, e, Dv)                                                        # (BK, BV), in registers
     for t in range(T):
@@ -390,14 +395,13 @@ def tiles(kernel: str, Dk: int, Dv: int, dtype: torch.dtype) -> dict:
     H200 (Triton 3.6.0, heads of 128, 1 x 32,768 tokens): `python -m minqwen.gpu --only tune` tries them anew. Narrow
     blocks make more programs, and a walk has few: 32 heads in blocks of 32 columns are 128, for 132 multiprocessors.
     """
-    half = dtype == torch.bfloat16
+    half = dtype == torch.bfloat16                       # float32 takes twice the registers: narrower tiles, more warps
     BK, BV = max(16, triton.next_power_of_2(Dk)), max(16, triton.next_power_of_2(Dv))
-    warps = 8 if BK > 128 else 4
-    back = {"BV": 16, "STAGES": 3} if half and BK <= 128 else {"BV": min(BV, 32), "STAGES": 2}
+    warps = 4 if half and BK <= 128 else 8
     return {
         "prepare": {"BK": BK, "num_warps": 4},
-        "walk": {"BK": BK, "BV": min(BV, 32), "num_warps": warps, "STAGES": 2},
-        "walk_back": {"BK": BK, "num_warps": warps, **back},
+        "walk": {"BK": BK, "BV": min(BV, 32 if half else 16), "num_warps": warps, "STAGES": 2},
+        "walk_back": {"BK": BK, "BV": 16, "num_warps": warps, "STAGES": 3 if warps == 4 else 2},
         "gradients": {"BK": min(BK, 128 if half else 64), "BV": min(BV, 64 if half else 32), "num_warps": 8,
                       "num_stages": 2},
         "recur": {"BK": BK, "BV": min(BV, 16), "num_warps": 1},
@@ -434,21 +438,42 @@ def triton_gated_delta_rule(
         raise ValueError(f"The Triton kernels compute in float32 or bfloat16, but v is {str(v.dtype).split('.')[1]}; "
                          'take kernel="chunk" for others.')
     scale = k.shape[-1] ** -0.5 if scale is None else scale
-    o, final = GatedDeltaRule.apply(q.to(v.dtype), k.to(v.dtype), v, g, beta, initial_state, scale, cu_seqlens,
-                                    use_qk_l2norm_in_kernel, output_final_state)
-    return o, final
+    q, k = (UnitLength.apply(x.to(v.dtype)) if use_qk_l2norm_in_kernel else x.to(v.dtype) for x in (q, k))
+    return GatedDeltaRule.apply(q, k, v, g, beta, initial_state, scale, cu_seqlens, output_final_state)
+
+
+class UnitLength(torch.autograd.Function):
+    """`l2norm` of (B, T, H, D), in one kernel each way."""
+
+    @staticmethod
+    def forward(ctx, x):
+        rows = rows_of_heads(x)
+        ctx.save_for_backward(rows)
+        return UnitLength.run(normalise, rows, x.new_empty(x.shape))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy):
+        return UnitLength.run(normalise_back, *ctx.saved_tensors, dy.contiguous(), torch.empty_like(dy))
+
+    @staticmethod
+    def run(kernel, x, *others):
+        (tokens, H, D), ROWS = x.shape, 32
+        with torch.cuda.device_of(x):
+            kernel[(triton.cdiv(tokens * H, ROWS),)](x, *others, tokens * H, x.stride(0), H, D, ROWS,
+                                                     triton.next_power_of_2(D))
+        return others[-1]
 
 
 class GatedDeltaRule(torch.autograd.Function):
     """The kernels in their order. Backward, the memories before each chunk are walked through once more, not kept."""
 
     @staticmethod
-    def forward(ctx, q, k, v, g, beta, initial, scale, cu_seqlens, normalised, output_final_state):
+    def forward(ctx, q, k, v, g, beta, initial, scale, cu_seqlens, output_final_state):
         (B, T, Hk, Dk), (Hv, Dv), C = q.shape, v.shape[2:], chunk_tokens(v.dtype)
         N, ends, before, spans = packing(B, T, C, v.device, cu_seqlens)
-        raw_q, raw_k, v_ = (rows_of_heads(x) for x in (q, k, v))
-        q_, k_ = (unit_length(x) if normalised else x for x in (raw_q, raw_k))
-        g_, beta_ = g.contiguous(), beta.contiguous()
+        q, k, v = (rows_of_heads(x) for x in (q, k, v))
+        g, beta = g.contiguous(), beta.contiguous()
         initial = None if initial is None else initial.float().contiguous()
         sizes = {"Hk": Hk, "Hv": Hv, "Dk": Dk, "C": C, "PRECISION": precision(v.dtype)}
 
@@ -457,20 +482,20 @@ class GatedDeltaRule(torch.autograd.Function):
         o = v.new_empty(B, T, Hv, Dv)
         final = v.new_empty(N, Hv, Dk, Dv, dtype=torch.float32) if output_final_state else None
         with torch.cuda.device_of(v):
-            prepare[(len(spans) * Hv,)](q_, k_, g_, beta_, M, P, *rows, spans, B * T, q_.stride(0), k_.stride(0), scale,
+            prepare[(len(spans) * Hv,)](q, k, g, beta, M, P, *rows, spans, B * T, q.stride(0), k.stride(0), scale,
                                         **sizes, **tiles("prepare", Dk, Dv, v.dtype))
             walk_tiles = tiles("walk", Dk, Dv, v.dtype)
             walk[(N * Hv * triton.cdiv(Dv, walk_tiles["BV"]),)](
-                q_, k_, v_, M, P, *rows, initial, o, final, None, None, ends, before, B * T,
-                q_.stride(0), k_.stride(0), v_.stride(0), scale, **sizes, Dv=Dv, READ=True, KEEP=False, **walk_tiles)
-        ctx.save_for_backward(raw_q, raw_k, q_, k_, v_, g_, beta_, initial, M, P, rows, ends, before, spans)
-        ctx.sizes, ctx.scale, ctx.normalised, ctx.shape = sizes, scale, normalised, (B, T, N, Dv)
+                q, k, v, M, P, *rows, initial, o, final, None, None, ends, before, B * T,
+                q.stride(0), k.stride(0), v.stride(0), scale, **sizes, Dv=Dv, READ=True, KEEP=False, **walk_tiles)
+        ctx.save_for_backward(q, k, v, g, beta, initial, M, P, rows, ends, before, spans)
+        ctx.sizes, ctx.scale, ctx.shape = sizes, scale, (B, T, N, Dv)
         return o, final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, do, dfinal):
-        raw_q, raw_k, q, k, v, g, beta, initial, M, P, rows, ends, before, spans = ctx.saved_tensors
+        q, k, v, g, beta, initial, M, P, rows, ends, before, spans = ctx.saved_tensors
         (B, T, N, Dv), (Hk, Hv, Dk), scale = ctx.shape, (ctx.sizes[x] for x in ("Hk", "Hv", "Dk")), ctx.scale
         do = do.contiguous()
         dfinal = None if dfinal is None else dfinal.contiguous()
@@ -493,11 +518,9 @@ class GatedDeltaRule(torch.autograd.Function):
             gradients[(len(spans) * Hk * parts,)](
                 q, k, v, do, u, dr, states, dstates, g, beta, dq, dk, dv, dg, dbeta, spans, B * T,
                 q.stride(0), k.stride(0), v.stride(0), scale, **ctx.sizes, Dv=Dv, **across)
-        if ctx.normalised:
-            dq, dk = unit_length_back(raw_q, dq), unit_length_back(raw_k, dk)
         dq, dk, dv = dq.view(B, T, Hk, Dk), dk.view(B, T, Hk, Dk), dv.view(B, T, Hv, Dv)
         dg, dbeta = (x.sum(0).view(B, T, Hv).to(like.dtype) for x, like in ((dg, g), (dbeta, beta)))
-        return dq, dk, dv, dg, dbeta, dinitial, None, None, None, None
+        return dq, dk, dv, dg, dbeta, dinitial, None, None, None
 
 
 def decode_step(
@@ -548,21 +571,6 @@ def rows_of_heads(x):
     """(B, T, H, D) as (B T, H, D), each token's heads side by side; a copy only if they are not."""
     x = x.flatten(0, 1)
     return x if compact_heads(x) else x.contiguous()
-
-
-def unit_length(x):
-    (rows, H, D), y = x.shape, torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    with torch.cuda.device_of(x):
-        normalise[(triton.cdiv(rows * H, 32),)](x, y, rows * H, x.stride(0), H, D, 32, triton.next_power_of_2(D))
-    return y
-
-
-def unit_length_back(x, dy):
-    (rows, H, D), dx = x.shape, torch.empty_like(dy)
-    with torch.cuda.device_of(x):
-        normalise_back[(triton.cdiv(rows * H, 32),)](
-            x, dy, dx, rows * H, x.stride(0), H, D, 32, triton.next_power_of_2(D))
-    return dx
 
 
 def packing(B, T, C, device, cu_seqlens=None):
