@@ -104,7 +104,7 @@ def test_learned_positions_show_the_cosine_to_the_dot():
     centred = grid - grid.mean((0, 1))
     assert np.allclose(image(figure), torch.cosine_similarity(centred, centred[1, 2], dim=-1), atol=1e-6)
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[2, 1]]
-    assert [ax.get_title() for ax in figure.axes[:2]] == ["row 1, column 2 of 3 x 4", "row 0, column 0 of 2 x 6"]
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["row 1, column 2\nof 3 x 4", "row 0, column 0\nof 2 x 6"]
 
 
 def test_reads():

@@ -110,13 +110,13 @@ def learned_positions(grids: list) -> Figure:
         grids: [(grid (h, w, d), row, column)], a map for each.
     """
     shares = [grid.shape[1] / grid.shape[0] for grid, _, _ in grids]
-    figure, axes = new_figure(len(grids), (2.1 * sum(shares) + 0.8, 2.5), width_ratios=shares)
+    figure, axes = new_figure(len(grids), (1.35 * sum(shares) + 0.8, 1.9), width_ratios=shares)
     for ax, (grid, row, column) in zip(axes, grids):
         vectors = as_numpy(grid - grid.mean((0, 1)))
         vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
         image = ax.imshow(vectors @ vectors[row, column], cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
         ax.plot(column, row, "o", color=ON_LIGHT, markeredgecolor=ON_DARK, markersize=5)
-        ax.set_title(f"row {row}, column {column} of {grid.shape[0]} x {grid.shape[1]}", fontsize=9, color=INK)
+        ax.set_title(f"row {row}, column {column}\nof {grid.shape[0]} x {grid.shape[1]}", fontsize=9, color=INK)
         ax.set(xticks=[], yticks=[])
     colour_bar(figure, image, axes)
     return figure
