@@ -207,11 +207,29 @@ def test_keys_mean_the_same_in_all(page, explorers, tmp_path):
             assert keys.replace(" ", "") in told.replace(" ", "").replace("\n", ""), (name, told)
 
 
+# The variables of JupyterLab's two themes that the explorers use.
+LAB = {
+    "light": {"ui-font-color1": "rgba(0, 0, 0, 0.87)", "layout-color0": "#ffffff", "border-color2": "#e0e0e0",
+              "brand-color1": "#1976d2"},
+    "dark": {"ui-font-color1": "rgba(255, 255, 255, 1)", "layout-color0": "#111111", "border-color2": "#616161",
+             "brand-color1": "#2196f3"},
+}
+
+
+@pytest.mark.parametrize("lab", [False, True], ids=["page", "JupyterLab"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_can_be_read(page, explorers, tmp_path, scheme):
+def test_all_can_be_read(page, explorers, tmp_path, scheme, lab):
     """Every text has a contrast of 4.5 with what is behind it."""
-    page.emulate_media(color_scheme=scheme)
-    pale = {name: root.evaluate(PALE) for name, root in zip(explorers, opened(page, tmp_path, *explorers.values()))}
+    page.emulate_media(color_scheme="light" if lab else scheme)         # JupyterLab's theme has the last word
+    roots = opened(page, tmp_path, *explorers.values())
+    if lab:
+        page.evaluate("""([scheme, values]) => {
+            for (const [name, value] of Object.entries(values)) document.body.style.setProperty(`--jp-${name}`, value);
+            document.body.dataset.jpThemeLight = String(scheme === "light");
+        }""", [scheme, LAB[scheme]])
+        page.wait_for_function("scheme => [...document.querySelectorAll('section')].every((root) => "
+                               "root.dataset.drawn.endsWith(scheme))", arg=scheme)
+    pale = {name: root.evaluate(PALE) for name, root in zip(explorers, roots, strict=True)}
     assert not any(pale.values()), {name: texts for name, texts in pale.items() if texts}
 
 
