@@ -704,7 +704,7 @@ def random_ids(config: Config, B: int, T: int, random: torch.Generator) -> Tenso
 def random_prompt(config: Config, *rows: list, random: torch.Generator, side: str = "left") -> dict[str, Tensor]:
     """What `Qwen.forward` takes, by name, for rows of the kind [3, (4, 6), 5, (2, 4, 4)].
 
-    These are three tokens of text, a picture of 4 x 6 patches, five of text, and a clip of two groups of frames, 4 x 4
+    These are three tokens of text, a picture of 4 x 6 patches, five of text, and a clip of two slices, 4 x 4
     patches each, either of them behind two tokens of text, its timestamp. Ids and pixels are noise. Shorter rows are
     padded on their `side`; without any there is no mask.
     """

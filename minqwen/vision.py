@@ -181,8 +181,8 @@ def mrope_positions(kinds: Tensor, grids: dict, start: int) -> Tensor:
     """Where the tokens of one sequence stand in time, height and width.
 
     Text goes on by one in all three. A picture is one moment: its tokens share a time, and have their row and column,
-    counted from there. The text behind it resumes past its longer side. A clip is its groups of frames one by one, each
-    behind its own timestamp, which is text.
+    counted from there. The text behind it resumes past its longer side. A clip is its slices one by one, each behind
+    its own timestamp, which is text.
 
     Args:
         kinds: (T,) 0 for text, 1 where a picture's token stands, 2 where a clip's does.
@@ -218,7 +218,7 @@ def token_positions(config: Config, input_ids: Tensor, valid: Tensor | None = No
     merge, grids = config.vision_config.spatial_merge_size, {1: [], 2: []}
     for t, h, w in [] if image_grid_thw is None else image_grid_thw.tolist():
         grids[1].append((t, h // merge, w // merge))
-    for t, h, w in [] if video_grid_thw is None else video_grid_thw.tolist():           # one group of frames at a time
+    for t, h, w in [] if video_grid_thw is None else video_grid_thw.tolist():           # one slice at a time
         grids[2] += t * [(1, h // merge, w // merge)]
     kinds = torch.zeros_like(input_ids)
     for kind, token in ((1, config.image_token_id), (2, config.video_token_id)):
