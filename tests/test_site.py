@@ -99,11 +99,15 @@ def check_site(site):
     return pages
 
 
-def check_headings(page):
-    """One h1, and no level is left out: whoever hears a page finds their way by its headings."""
+def check_for_ears(page):
+    """Whoever hears a page finds their way: one h1, no level left out; each link and table heading says something."""
     levels = [int(heading.name[1]) for heading in page.find_all(re.compile("^h[1-6]$"))]
     assert levels[0] == 1 and levels.count(1) == 1, levels
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:])), levels
+    for element in page.select("a[href], th"):
+        assert element.get_text(strip=True) or element.get("aria-label"), f"{element} says nothing"
+    ids = [element["id"] for element in page.select("[id]")]
+    assert len(ids) == len(set(ids)), "two places of a page have one name"
 
 
 def test_a_small_site(small):
@@ -116,7 +120,7 @@ def test_a_small_site(small):
     assert {"#1.-A-sparrow's-memory", "02_two.html"} <= set(pages["01_one.html"].leads), "the contents"
     assert (small / "licences" / "stix-two-math.txt").read_text().count("SIL Open Font License")
     one = (small / "01_one.html").read_text()
-    check_headings(BeautifulSoup(one, "html.parser"))
+    check_for_ears(BeautifulSoup(one, "html.parser"))
     assert "bit 0\nbit 1\nbit 2\n</pre>" in one, "what one cell prints is in several boxes"
     assert one.count("<iframe") == 1 and one.count("<img") == 2, "the explorer is live, and its picture not beside it"
     light, dark = BeautifulSoup(one, "html.parser").find_all("img")
@@ -221,9 +225,10 @@ def test_the_course_as_committed(committed_site):
         assert f"{path.stem}.html" in pages and f"{path.stem}.html" in pages["index.html"].leads
         page = BeautifulSoup((committed_site / f"{path.stem}.html").read_text(encoding="utf-8"), "html.parser")
         check_formulas(nbformat.read(path, as_version=4), page)
-        check_headings(page)
         assert page.html["lang"] == "en" and len(page.find_all("main")) == len(page.find_all("header")) == 1
         assert page.get_text().count("✓") >= 3
+    for path in committed_site.glob("*.html"):
+        check_for_ears(BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser"))
 
 
 # ------------------------------------------------------------------------------------------------------------- colours

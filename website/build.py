@@ -145,6 +145,7 @@ def moved(url: str, here: str, pages: dict[str, str]) -> str:
 
 def markdown(text: str, here: str, pages: dict[str, str]) -> str:
     made = MarkdownWithMath(renderer=Renderer(here, pages)).render(text)
+    made = made.replace("<th></th>", "<td></td>")         # an empty cell heads nothing
     return made.replace('<a class="anchor-link"', '<a class="anchor-link" aria-label="Link to this section"')
 
 
@@ -325,7 +326,8 @@ def write_shared(out: Path, found: list[dict]) -> None:
 
 
 def code(source: str, lines: bool = False) -> str:
-    formatter = HtmlFormatter(linenos="inline" if lines else False, lineanchors="line", anchorlinenos=lines)
+    numbers = {"linenos": "inline", "lineanchors": "line", "anchorlinenos": True} if lines else {}
+    formatter = HtmlFormatter(**numbers)
     return highlight(source, PythonLexer(), formatter)
 
 
