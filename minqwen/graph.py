@@ -45,8 +45,9 @@ class State:
     """A Gated DeltaNet layer's cache while a step runs, in two tensors that stay where they are."""
 
     def __init__(self, cache: DeltaCache):
-        self.cache, self.recurrent_state, self.conv_state = cache, cache.recurrent_state, cache.conv_state
-        self.own = self.recurrent_state, self.conv_state
+        self.cache = cache
+        self.own = self.recurrent_state, self.conv_state = tuple(
+            x.contiguous() for x in (cache.recurrent_state, cache.conv_state))
 
     def take(self) -> None:
         """What the layer holds now: whatever came between two steps may have given it other tensors."""
@@ -81,6 +82,7 @@ class Decoder:
         self.positions, self.valid = torch.zeros_like(cache.positions), cache.valid
         self.layers = [State(layer) if isinstance(layer, DeltaCache) else layer for layer in cache.layers]
         self.layer = torch.compile(read_layer, fullgraph=True, dynamic=False) if compiled else read_layer
+        self.fused = fused_step(model, cache)
         self.graphs = {}                                 # reach: (graph, the logits that it leaves)
 
     @classmethod
@@ -103,7 +105,7 @@ class Decoder:
         for state in self.states:
             state.take()
         cache.advance(self.positions[:, None].expand(3, -1, 1), None)
-        reach = SHORTEST
+        reach = cache.max_length if self.fused else SHORTEST
         while reach < cache.length:
             reach *= 2
         logits = self._run(min(reach, cache.max_length))
@@ -145,6 +147,8 @@ class Decoder:
 
     def _read(self, reach):
         """What `Qwen.forward` is for one token, and with nothing in it that looks at a number."""
+        if self.fused:
+            return self.fused(self.layers, self.ids, self.slot, self.positions)             # (B, V)
         layers = [layer if isinstance(layer, State) else Slots(layer, self.slot, reach) for layer in self.layers]
         model = self._model()
         text = model.model.language_model
@@ -158,6 +162,17 @@ class Decoder:
         for state in self.states:
             state.keep()
         return model.head(text.norm(x))[:, -1]                                              # (B, V)
+
+
+def fused_step(model: Qwen, cache: Cache):
+    """The step in kernels of its own, where there is a GPU, a Triton, and kernels for this model; else None."""
+    if not model.head_weight.is_cuda:
+        return None
+    try:
+        from .decode_triton import FusedStep
+    except ImportError:
+        return None
+    return FusedStep(model, cache.valid) if FusedStep.fits(model, cache.batch_size) else None
 
 
 def read_layer(layer, x, step, cache):
