@@ -98,6 +98,10 @@ def sight(name, old, new, within="", file=TOWER, lessons=()):
     return Mutant(name, file, old, new, within, ("tests/test_vision.py",), lessons)
 
 
+def fused(name, old, new, within=""):
+    return Mutant(name, "minqwen/decode_triton.py", old, new, within, ("tests/test_decode_triton.py",))
+
+
 def mtp(name, old, new, within=""):
     return Mutant(name, MODEL, old, new, within, ("tests/test_mtp.py",))
 
@@ -542,6 +546,26 @@ N = -system.tril(-1)
     sight("[1] pads move a picture",
           "real = torch.ones(b - a, dtype=torch.bool, device=kinds.device) if valid is None else valid[row, a:b]",
           "real = torch.ones(b - a, dtype=torch.bool, device=kinds.device)"),
+
+    # ---- the fused step on a GPU
+    fused("[6] a norm's weight not counted from one", "weight = 1 + tl.load(norm + d", "weight = tl.load(norm + d"),
+    fused("turned the other way", "tl.where(d < HALF, -1.0, 1.0)", "tl.where(d < HALF, 1.0, -1.0)"),
+    fused("[16] a position is the slot", "tl.load(slot).to(tl.int32), tl.load(positions + row)",
+          "tl.load(slot).to(tl.int32), tl.load(slot)"),
+    fused("the convolution stands still", "exists & (t > 0)[None, :]", "exists & (t > TAPS)[None, :]"),
+    fused("each matrix writes where the first does", "tl.where(beyond, above + n, above)",
+          "tl.where(beyond, above, above)"),
+    fused("a memory that never forgets", "S *= tl.exp(g)", "S *= 1"),
+    fused("the memory is not kept", "write(memory, d, Dk, Dv, e, Dv, S)", "pass", "def recall"),
+    fused("the memory's norm is not gated", "weight * h_b * (z_b * tl.sigmoid(z_b))", "weight * h_b"),
+    fused("attention is not gated", "answer *= rounded(tl.sigmoid(gate), o)", "pass"),
+    fused("[1] pads are seen", "mask=j < end, other=0) != 0", "mask=j < end, other=0) >= 0"),
+    fused("each part of the past counts the same", "w = tl.exp(w - tl.max(w, 0))", "w = tl.where(w > -1e9, 1.0, 0.0)"),
+    fused("keys go one slot too far", "write(k_head, end + one", "write(k_head, end + 1 + one"),
+    fused("a sum is not faded when a higher score comes", "total = total * fade", "total = total"),
+    fused("nothing is added to the stream", "(x_b + y).to(x", "y.to(x"),
+    fused("experts are taken for a dense layer", "dense = all(type(layer.mlp) is MLP for layer in text.layers)",
+          "dense = True"),
 
     # ---- multi-token prediction
     mtp("[21] the halves swapped", "self.pre_fc_norm_embedding(next_embeddings), self.pre_fc_norm_hidden(hidden)",
