@@ -329,10 +329,8 @@ def model_rows(pair: Pair, rounds: int) -> Iterator[Row]:
         yield row(f"8 rows of 12 to 60 tokens, {new} new each", pair.answering, *LENGTHS, new=new, aim=1.3)
     new = 8 if pair.device == "cpu" else 64
     for context, aim in ((32, 1.15), (4096, 1.3)):
-        decoding = partial(row, measure=pair.going_on, context=context, new=new, unit="tokens/s")
-        yield decoding(f"decoding after {context:,}", aim=aim if full else 1.4)
-        if pair.device != "cpu":
-            yield decoding(f"decoding after {context:,}, ours compiled", compiled=True)
+        yield row(f"decoding after {context:,}", pair.going_on, context, new=new, unit="tokens/s",
+                  aim=aim if full else 1.4)
     sampling = partial(row, measure=pair.going_on, context=32, new=new, sampling=SAMPLING, unit="tokens/s")
     yield sampling("sampling after 32")
     yield sampling("sampling after 32, ours with presence penalty", presence_penalty=1.5)

@@ -98,17 +98,21 @@ class Cache:
             raise ValueError(f"The cache holds {self.length} of {self.max_length} tokens and {tokens} more do not fit: "
                              f"make it longer with new_cache(max_length=...).")
 
-    def advance(self, position_ids: Tensor, valid: Tensor | None) -> None:
-        """Make room for tokens at these positions, (3, B, T), of which `valid`, (B, T), are real (None: all)."""
+    def fill(self, tokens: int, valid: Tensor | None = None) -> None:
+        """Take so many more slots, for tokens of which `valid`, (B, tokens), are real (None: all)."""
         for snapshot in self._snapshots:
             snapshot.overwritten |= snapshot.length > self.length
-        end = self.length + position_ids.shape[-1]
+        end = self.length + tokens
         self.valid[:, self.length : end] = True if valid is None else valid
+        self.padded |= valid is not None
+        self.length, self.midway = end, True
+
+    def advance(self, position_ids: Tensor, valid: Tensor | None) -> None:
+        """Make room for tokens at these positions, (3, B, T), of which `valid`, (B, T), are real (None: all)."""
+        self.fill(position_ids.shape[-1], valid)
         past = position_ids.amax(0) + 1                                                     # (B, T)
         past = past if valid is None else past.masked_fill(~valid, 0)
         self.positions = torch.maximum(self.positions, past.amax(-1))
-        self.padded |= valid is not None
-        self.length, self.midway = end, True
 
     def snapshot(self) -> Snapshot:
         """Remember this place: a recurrent state cannot be cropped, so one can only go back to where it was kept."""

@@ -3,8 +3,8 @@
 To read a token, every weight is read once and multiplied with one vector: a thousand bytes come from memory for each
 thousand sums, and the GPU could do hundreds of times as many. So a step takes the time in which its bytes pass
 through, if nothing comes in between. And between two matrices there are always a few small things to be done - a norm,
-a gate, a rotation. By themselves they would take longer than the matrix, so each kernel does the small things on its
-way, even if hundreds of programs each do them anew:
+a gate, a rotation. Each as a kernel of its own, they would take most of the time; so a kernel does the small things on
+its way, even if hundreds of programs each do them anew:
 
     project    x -> norm -> up to four matrices side by side; of a Gated DeltaNet the convolution, too; also the head
     recall     the delta rule: unit length, gates, the memory read once and written once
@@ -15,6 +15,10 @@ way, even if hundreds of programs each do them anew:
 
 A program has some rows of a matrix, whole, in its registers. They do not depend on the kernel before; so they are on
 their way before that one has ended (`begin`: on Hopper and later).
+
+Measured on an H200, Qwen3.5-0.8B's shape in bfloat16, one row after 32 tokens: 0.67 ms a step, which reads its weights
+at 53 % of the rate at which that GPU copies; 0.88 ms without the early start, and 4.2 ms for the model's own layers, as
+a graph too.
 
 How far the past reaches is read from the GPU's memory: one CUDA graph serves all lengths. Letters are those of
 `model.py`; N is the number of projected rows side by side in y (B, N), R that of one program.
@@ -36,8 +40,10 @@ from .model import MLP, DecoderLayer, GatedAttention, GatedDeltaNet, Linear, Qwe
 
 __all__ = ["FusedStep"]
 
-MOST_ROWS = 32                                           # of a batch: for more, matrices are multiplied by tensor cores
-PROGRAMS = 128                                           # that read the past: one for each multiprocessor
+# As measured on an H200 with Qwen3.5-0.8B's shape in bfloat16: for 8 rows the fused step takes 2.8 ms, the plain one
+# 4.5, and for 32 rows 10 ms and 5.6; one row after 32,768 tokens takes 0.80 ms with 256 programs, 0.86 with 128.
+MOST_ROWS = 8                                            # of a batch
+PROGRAMS = 256                                           # that read the past
 
 
 # ------------------------------------------------------------------------------------------------------ small things
@@ -287,7 +293,7 @@ def rows_of_a_program(rows: int, width: int, item: int, matrices: int = 1) -> di
     """How many rows of a matrix one program has: 32 kB, or down to 8, so that the whole GPU shares a small matrix."""
     line = item * matrices * power(width)                                      # bytes
     R = max(1, 32_768 // line)
-    while R > 1 and R * line > 8_192 and rows < 256 * R:
+    while R > 1 and R * line > 8_192 and rows < 128 * R:
         R //= 2
     return {"R": R, "num_warps": 4 if R * line <= 32_768 else 8}
 
@@ -309,13 +315,15 @@ class FusedStep:
 
     @staticmethod
     def fits(model: Qwen, batch_size: int) -> bool:
-        """Are there kernels for this model? Not for biases, experts and quantized matrices, nor for large batches."""
+        """Are there kernels for this model? Not for biases, experts and quantized matrices, nor for many rows;
+        and who loads a model with kernel="chunk" or "recurrent" wants that rule, not ours."""
         text, dtype = model.model.language_model, model.head_weight.dtype
         matrices = [module for module in text.modules() if isinstance(module, nn.Linear)]
         plain = all(type(x) is Linear and x.bias is None and x.weight.dtype == dtype for x in matrices)
         dense = all(type(layer.mlp) is MLP for layer in text.layers)
-        return (plain and dense and batch_size <= MOST_ROWS and text.config.linear_conv_kernel_dim > 1
-                and dtype in (torch.float32, torch.bfloat16, torch.float16))
+        kernels = {module.kernel for module in text.modules() if isinstance(module, GatedDeltaNet)}
+        return (plain and dense and kernels <= {"auto", "triton"} and batch_size <= MOST_ROWS
+                and text.config.linear_conv_kernel_dim > 1 and dtype in (torch.float32, torch.bfloat16, torch.float16))
 
     def __call__(self, caches: list[AttentionCache | DeltaCache], ids: Tensor, slot: Tensor, positions: Tensor):
         """ids, positions: (B,), slot: (1,) -> logits (B, V). The caches' tensors are written in place."""

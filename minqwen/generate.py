@@ -68,7 +68,6 @@ def stream(
     think_ids: tuple[int, int] | None = None,
     end_think_ids: Sequence[int] = (),
     prefill_chunk: int | None = None,
-    compiled: bool = False,
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
@@ -92,7 +91,6 @@ def stream(
         think_ids: the ids of `<think>` and `</think>`.
         prefill_chunk: read the prompt in pieces of so many tokens: less memory, and Ctrl-C works between them; None: of
             512 on a CPU, and of 8,192 on a GPU, where a piece of 512 is over before the next one is launched.
-        compiled: on a GPU, let `torch.compile` make the kernels that decode: a minute once, and quicker from then on.
         pixel_values, image_grid_thw: the prompt's pictures, those of the first row first; see `Qwen.embed`.
         pixel_values_videos, video_grid_thw: its clips, likewise.
 
@@ -150,7 +148,7 @@ def stream(
             generator.manual_seed(seed)
         running = [limit > 0 for limit in limits]
         logits = prefill(model, input_ids, cache, mask, prefill_chunk, **pictures)                  # (B, V)
-        read = reader(model, cache, compiled)
+        read = reader(model, cache)
         penalties = presence_penalty != 0 or repetition_penalty != 1
         if penalties:
             in_prompt = seen(input_ids, mask, logits.shape[-1])                                     # (B, V)
@@ -233,9 +231,9 @@ def decode_one_token(model: Qwen, ids: Tensor, cache: Cache, real: Tensor | None
         return model(ids[:, None], attention_mask=None if real is None else real[:, None], cache=cache)[:, -1]
 
 
-def reader(model: Qwen, cache: Cache, compiled: bool = False) -> Callable[..., Tensor]:
+def reader(model: Qwen, cache: Cache) -> Callable[..., Tensor]:
     """How a token of each row is read, `read(ids, real)`: by one CUDA graph on a GPU, else by `decode_one_token`."""
-    decoder = Decoder.of(model, cache, compiled) if model.head_weight.is_cuda and untouched(model) else None
+    decoder = Decoder.of(model, cache) if model.head_weight.is_cuda and untouched(model) else None
 
     def read(ids, real=None):
         if decoder is None or real is not None:

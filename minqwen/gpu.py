@@ -6,6 +6,7 @@
                milliseconds at 32,768 tokens, beside flash-linear-attention where it is installed, and beside the
                least that the GPU could need: each input read once, each output written once
     decode     microseconds of a step, and its share of what the memory can carry
+    model      milliseconds of a whole model of Qwen3.5-0.8B's shape: a token, a prompt, and tokens/s of `generate`
     parts      which kernel takes how long
     tune       the same for other sizes of the tiles: what `delta_rule_triton.tiles` should say on this GPU
 
@@ -28,12 +29,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .cache import Cache, DeltaCache
+from .checkpoint import KEPT_FLOAT32
+from .config import Config
 from .delta_rule import chunk_gated_delta_rule, l2norm, recurrent_gated_delta_rule
+from .generate import decode_one_token, generate, prefill
+from .graph import Decoder
+from .model import Qwen
 
 HEADS = [(16, 16), (16, 32)]                             # key heads, value heads; all of width 128
 BATCHES = [(1, 32_768), (8, 4_096)]                      # rows, tokens
 DEVICE = "cuda"
-SECTIONS = ("right", "forward", "backward", "decode", "parts", "tune")
+SECTIONS = ("right", "forward", "backward", "decode", "model", "parts", "tune")
 
 
 # ------------------------------------------------------------------------------------------------ inputs, and truth
@@ -294,6 +301,69 @@ def decode_case(report, ceiling, B, Hk, Hv):
         "of the measured bandwidth (%)": 100 * 2 * states[0].nbytes / ms / 1e6 / ceiling["GB/s"]})
 
 
+def random_model() -> Qwen:
+    """Qwen3.5-0.8B's shape, weights drawn, in bfloat16 as the checkpoints are."""
+    with torch.device(DEVICE):
+        qwen = Qwen(Config.named("Qwen3.5-0.8B")).requires_grad_(False)
+    for name, parameter in qwen.named_parameters():
+        if not name.endswith(KEPT_FLOAT32):
+            parameter.data = parameter.data.bfloat16()
+    return qwen
+
+
+def bytes_of_a_step(qwen: Qwen, cache: Cache) -> int:
+    """What reading one token has to move: all weights, keys and values so far; the memories are read and written."""
+    moved = sum(x.nbytes for x in qwen.model.language_model.parameters())
+    for layer in cache.layers:
+        if isinstance(layer, DeltaCache):
+            moved += 2 * layer.recurrent_state.nbytes
+        else:
+            moved += 2 * layer.keys[:, :, : layer.length].nbytes
+    return moved
+
+
+def elapsed(run: Callable, times: int) -> float:
+    """Milliseconds of a run by the clock, launches included: the mean of so many, after two that do not count."""
+    for _ in range(2):
+        run()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(times):
+        run()
+    torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start) / times
+
+
+def model(report, ceiling, quick):
+    qwen, random = random_model(), torch.Generator(DEVICE).manual_seed(0)
+
+    def row(case, tokens, ms, **more):
+        report.add("model", case=case, ms=ms, **{"tokens/s": 1000 * tokens / ms}, **more)
+
+    def prompt(T):
+        return torch.randint(qwen.config.text_config.vocab_size, (1, T), device=DEVICE, generator=random)
+
+    def read(ids):
+        prefill(qwen, ids, qwen.new_cache(1, ids.shape[1]))
+
+    for T in (512, 32_768)[: 1 if quick else None]:
+        with report.survive(f"model, a prompt of {T:,} tokens"):
+            row(f"a prompt of {T:,} tokens", T, elapsed(partial(read, prompt(T)), 3))
+    for T in (32, 4096, 32_768)[: 1 if quick else None]:
+        with report.survive(f"model, a token after {T:,}"):
+            cache = qwen.new_cache(1, T + 256)
+            token = prefill(qwen, prompt(T), cache).argmax(-1)
+            floor = bytes_of_a_step(qwen, cache) / 1e6 / ceiling["GB/s"]                      # ms
+            for how, step, times in (("in one graph", Decoder.of(qwen, cache), 128),
+                                     ("layer by layer", partial(decode_one_token, qwen, cache=cache), 16)):
+                ms = elapsed(partial(step, token), times)
+                row(f"a token after {T:,}, {how}", 1, ms, **{"of the measured bandwidth (%)": 100 * floor / ms})
+    for how, options in (("the likeliest", {}), ("drawn", {"temperature": 1.0, "top_k": 20, "top_p": 0.95})):
+        with report.survive(f"model, generate, {how}"):
+            row(f"generate: 256 tokens after 32, {how}", 256,
+                elapsed(partial(generate, qwen, prompt(32), max_new_tokens=256, **options), 2))
+
+
 def parts(report, quick):
     from torch.profiler import ProfilerActivity, profile
 
@@ -393,6 +463,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, run in (("forward", partial(speed, report, ceiling, options.quick, False)),
                       ("backward", partial(speed, report, ceiling, options.quick, True)),
                       ("decode", partial(decode, report, ceiling, options.quick)),
+                      ("model", partial(model, report, ceiling, options.quick)),
                       ("parts", partial(parts, report, options.quick)), ("tune", partial(tune, report, options.quick))):
         if name in sections:
             with report.survive(name):

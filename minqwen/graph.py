@@ -1,15 +1,17 @@
-"""Decoding on a GPU at the speed of its memory: one step of the model as a CUDA graph.
+"""Decoding on a GPU: the step that reads one token, taken down as a CUDA graph.
 
-To read one token a model runs some hundred small kernels. Each is done within microseconds, and to launch it from
-Python takes longer than that. A CUDA graph is the list of all of them, taken down once and launched as a whole. So
+To read one token a model runs more than a hundred kernels, each for some microseconds, and to launch one from Python
+can take longer than that. A CUDA graph is the list of all of them, taken down once and launched as a whole. So
 everything that differs from one token to the next has to lie in tensors of its own: which ids are read, where their
-keys and values go, how far back they may look.
+keys and values go, how far back they may look. Slot and positions count up by themselves.
 
     decoder = Decoder.of(model, cache)
     logits = decoder(ids)                       # (B,) -> (B, V), as `generate.decode_one_token`, in one launch
 
-Keys and values are read up to `reach` slots, of which those not filled yet are masked; a graph is captured for each
-reach, a power of two, when it is first needed. Without a GPU a decoder runs the very same step without a graph.
+There are two such steps. The fused one has kernels of its own, and one graph serves all lengths: see
+`decode_triton.py`, also for which models. The plain one is made of the model's own layers. It looks at the first
+`reach` slots, of which those not filled yet are masked; a graph is captured for each reach, a power of two times
+`SHORTEST`, when it is first needed. Without a GPU a decoder runs the plain step without a graph.
 
 Symbols are those of `model.py`.
 """
@@ -23,15 +25,16 @@ import torch
 from torch import Tensor
 
 from .cache import AttentionCache, Cache, DeltaCache
+from .kernels import no_triton
 from .model import Qwen, Step
 
 __all__ = ["Decoder", "lent_cache", "untouched"]
 
-SHORTEST = 512                                           # slots that the shortest graph reaches
+SHORTEST = 512                                           # slots that the plain step reaches at least
 
 
 class Slots:
-    """An attention layer's cache while a step runs: this step's keys and values go to `slot`, a tensor."""
+    """An attention layer's cache while the plain step runs: its keys and values go to `slot`, a tensor."""
 
     def __init__(self, cache: AttentionCache, slot: Tensor, reach: int):
         self.keys, self.values, self.slot, self.reach = cache.keys, cache.values, slot, reach
@@ -41,29 +44,6 @@ class Slots:
         return self.keys[:, :, : self.reach], self.values[:, :, : self.reach]               # (B, Hkv, reach, D)
 
 
-class State:
-    """A Gated DeltaNet layer's cache while a step runs, in two tensors that stay where they are."""
-
-    def __init__(self, cache: DeltaCache):
-        self.cache = cache
-        self.own = self.recurrent_state, self.conv_state = tuple(
-            x.contiguous() for x in (cache.recurrent_state, cache.conv_state))
-
-    def take(self) -> None:
-        """What the layer holds now: whatever came between two steps may have given it other tensors."""
-        for own, name in zip(self.own, ("recurrent_state", "conv_state"), strict=True):
-            if getattr(self.cache, name) is not own:
-                own.copy_(getattr(self.cache, name))
-                setattr(self.cache, name, own)
-
-    def keep(self) -> None:
-        """What the step has left goes back into the two tensors."""
-        for own, name in zip(self.own, ("recurrent_state", "conv_state"), strict=True):
-            if getattr(self, name).data_ptr() != own.data_ptr():                            # else written in place
-                own.copy_(getattr(self, name))
-            setattr(self, name, own)
-
-
 class Decoder:
     """Reads one token of each row: `logits = decoder(ids)`, (B,) -> (B, V). The cache moves on as it would without.
 
@@ -71,27 +51,25 @@ class Decoder:
 
     Args:
         cache: of `model`, wherever it stands; it may be used without the decoder in between, as by a prefill.
-        compiled: let `torch.compile` make the kernels first, which fuses nearly all that lies between two matrices: a
-            minute at the first token.
     """
 
-    def __init__(self, model: Qwen, cache: Cache, compiled: bool = False):
-        device = model.head_weight.device
-        self._model, self._cache, self.compiled = ref(model), ref(cache), compiled
-        self.ids, self.slot = (torch.zeros(n, dtype=torch.long, device=device) for n in (cache.batch_size, 1))
-        self.positions, self.valid = torch.zeros_like(cache.positions), cache.valid
-        self.layers = [State(layer) if isinstance(layer, DeltaCache) else layer for layer in cache.layers]
-        self.layer = torch.compile(read_layer, fullgraph=True, dynamic=False) if compiled else read_layer
+    def __init__(self, model: Qwen, cache: Cache):
+        self._model, self._cache = ref(model), ref(cache)
+        self.ids, self.positions = (torch.zeros_like(cache.positions) for _ in range(2))    # (B,)
+        self.slot, self.valid = self.ids.new_zeros(1), cache.valid
+        self.memories = [(layer, name, getattr(layer, name).contiguous()) for layer in cache.layers
+                         if isinstance(layer, DeltaCache) for name in ("recurrent_state", "conv_state")]
         self.fused = fused_step(model, cache)
         self.graphs = {}                                 # reach: (graph, the logits that it leaves)
 
     @classmethod
-    def of(cls, model: Qwen, cache: Cache, compiled: bool = False) -> "Decoder":
-        """The decoder of this model and cache: there is one, as long as the weights stay where they are."""
-        weights = compiled, *(x.data_ptr() for x in model.parameters())
-        decoder, made_for = _DECODERS.get(cache, (None, None))
-        if made_for != weights:
-            _DECODERS[cache] = decoder, _ = cls(model, cache, compiled), weights
+    def of(cls, model: Qwen, cache: Cache) -> "Decoder":
+        """The decoder of this model and cache: there is one, as long as weights and kernels are what they were."""
+        kernels = {getattr(module, "kernel", None) for module in model.modules()}
+        made_of = kernels, [x.data_ptr() for x in model.parameters()]
+        decoder, before = _DECODERS.get(cache, (None, None))
+        if before != made_of:
+            _DECODERS[cache] = decoder, _ = cls(model, cache), made_of
         return decoder
 
     @torch.no_grad()
@@ -100,24 +78,32 @@ class Decoder:
         cache = self._cache()
         cache.check_room(len(ids), 1)
         self.ids.copy_(ids)
-        self.slot.fill_(cache.length)
-        self.positions.copy_(cache.positions)
-        for state in self.states:
-            state.take()
-        cache.advance(self.positions[:, None].expand(3, -1, 1), None)
-        reach = cache.max_length if self.fused else SHORTEST
-        while reach < cache.length:
-            reach *= 2
-        logits = self._run(min(reach, cache.max_length))
+        self._gather_memories()
+        if cache.positions is not self.positions:        # somebody else has moved it
+            self.slot.fill_(cache.length)
+            self.positions.copy_(cache.positions)
+            cache.positions = self.positions
+        cache.fill(1)
+        logits = self._run(self._reach(cache))
         for layer in cache.layers:
             if isinstance(layer, AttentionCache):
                 layer.length = cache.length
         cache.midway = False
         return logits
 
-    @property
-    def states(self) -> list[State]:
-        return [layer for layer in self.layers if isinstance(layer, State)]
+    def _gather_memories(self):
+        """A graph knows tensors by their place: what the layers hold elsewhere by now goes into those it knows."""
+        for layer, name, own in self.memories:
+            x = getattr(layer, name)
+            if x.data_ptr() != own.data_ptr():
+                own.copy_(x)
+            setattr(layer, name, own)
+
+    def _reach(self, cache):
+        reach = cache.max_length if self.fused else SHORTEST
+        while reach < cache.length:
+            reach *= 2
+        return min(reach, cache.max_length)
 
     def _run(self, reach):
         if self.ids.device.type != "cuda":
@@ -129,61 +115,65 @@ class Decoder:
         return logits
 
     def _capture(self, reach):
-        """A step's kernels, taken down. It is run before, so that all of them exist; then the memories are put back."""
-        before = [tuple(x.clone() for x in state.own) for state in self.states]
+        """A step's kernels, taken down. It is run before, so that all of them exist; then all is put back."""
+        moved = [self.slot, self.positions, *(own for _, _, own in self.memories)]
+        before = [x.clone() for x in moved]
+
+        def put_back():
+            for x, saved in zip(moved, before, strict=True):
+                x.copy_(saved)
+
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
                 self._read(reach)
+                put_back()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             logits = self._read(reach)
-        for state, saved in zip(self.states, before, strict=True):
-            for own, x in zip(state.own, saved, strict=True):
-                own.copy_(x)
         return graph, logits
 
     def _read(self, reach):
-        """What `Qwen.forward` is for one token, and with nothing in it that looks at a number."""
-        if self.fused:
-            return self.fused(self.layers, self.ids, self.slot, self.positions)             # (B, V)
-        layers = [layer if isinstance(layer, State) else Slots(layer, self.slot, reach) for layer in self.layers]
-        model = self._model()
+        """One token of each row, and with nothing in it that looks at a number."""
+        logits = self._fused() if self.fused else self._plain(reach)                        # (B, V)
+        self.slot += 1
+        self.positions += 1
+        return logits
+
+    def _fused(self):
+        return self.fused(self._cache().layers, self.ids, self.slot, self.positions)
+
+    def _plain(self, reach):
+        """What `Qwen.forward` is for one token."""
+        model, caches = self._model(), self._cache().layers
         text = model.model.language_model
         x = text.embed_tokens(self.ids)[:, None]                                            # (B, 1, hidden_size)
         filled = torch.arange(reach, device=x.device) <= self.slot                          # (reach,)
         mask = (self.valid[:, :reach] & filled)[:, None, None]                              # (B, 1, 1, reach)
         step = Step.at(self.positions[:, None].expand(3, -1, 1), text.config, x.dtype, mask=mask)
-        with torch._dynamo.config.patch(recompile_limit=64):                                # one for each reach
-            for layer, cache in zip(text.layers, layers, strict=True):
-                x = self.layer(layer, x, step, cache)
-        for state in self.states:
-            state.keep()
-        return model.head(text.norm(x))[:, -1]                                              # (B, V)
+        for layer, cache in zip(text.layers, caches, strict=True):
+            x = layer(x, step, Slots(cache, self.slot, reach) if isinstance(cache, AttentionCache) else cache)
+        self._gather_memories()
+        return model.head(text.norm(x))[:, -1]
 
 
 def fused_step(model: Qwen, cache: Cache):
     """The step in kernels of its own, where there is a GPU, a Triton, and kernels for this model; else None."""
-    if not model.head_weight.is_cuda:
+    if not model.head_weight.is_cuda or no_triton(model.head_weight.device):
         return None
     try:
         from .decode_triton import FusedStep
-    except ImportError:
+    except ImportError:                                  # an older Triton
         return None
     return FusedStep(model, cache.valid) if FusedStep.fits(model, cache.batch_size) else None
-
-
-def read_layer(layer, x, step, cache):
-    """One layer of the step, which is what a compiler gets: once for each kind, and not for each of them."""
-    return layer(x, step, cache)
 
 
 # -------------------------------------------------------------------------------------------- caches that are lent out
 
 
-_DECODERS = WeakKeyDictionary()                          # cache: (its decoder, what that was made for)
+_DECODERS = WeakKeyDictionary()                          # cache: (its decoder, what that was made of)
 _IDLE = WeakKeyDictionary()                              # model: (the cache that was given back last, and it empty)
 
 

@@ -11,6 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed (it exists for Lin
 import triton  # noqa: E402
 from triton_support import interpret_as_a_gpu_does  # noqa: E402
 
+import minqwen  # noqa: E402
 from minqwen import decode_triton, graph  # noqa: E402
 from minqwen.decode_triton import FusedStep  # noqa: E402
 from minqwen.generate import decode_one_token, prefill  # noqa: E402
@@ -145,7 +146,7 @@ def test_after_a_picture_positions_lie_behind_the_slots(qwen):
 
 
 def test_it_is_for_plain_dense_models_and_small_batches(qwen):
-    assert FusedStep.fits(qwen, 32) and not FusedStep.fits(qwen, 33)
+    assert FusedStep.fits(qwen, 8) and not FusedStep.fits(qwen, 9)
     assert not FusedStep.fits(random_qwen(small_config(**TWO, attention_bias=True)), 1)
     assert not FusedStep.fits(deepcopy(qwen).double(), 1)
     other = deepcopy(qwen)
@@ -156,6 +157,26 @@ def test_it_is_for_plain_dense_models_and_small_batches(qwen):
     assert not FusedStep.fits(other, 1)
 
 
+@pytest.mark.parametrize("kernel, fused", [("auto", True), ("triton", True), ("recurrent", False), ("chunk", False)])
+def test_a_rule_that_was_asked_for_is_the_one_that_runs(kernel, fused, monkeypatch):
+    """On a GPU: the plain step computes by the model's layers, and so by that kernel."""
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    assistant = minqwen.load()
+    for layer in assistant.model.model.language_model.layers:
+        if layer.layer_type == "linear_attention":
+            layer.linear_attn.kernel = kernel
+    step = graph.fused_step(assistant.model, assistant.model.new_cache(1, 8))
+    assert isinstance(step, FusedStep) if fused else step is None
+
+
+def test_a_gpu_without_triton_does_without(qwen, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(graph, "no_triton", lambda device: "It is too old.")
+    assert graph.fused_step(qwen, qwen.new_cache(1, 8)) is None
+
+
 def test_a_cpu_does_without(qwen, monkeypatch):
     monkeypatch.undo()
     assert graph.fused_step(qwen, qwen.new_cache(1, 8)) is None
@@ -164,6 +185,7 @@ def test_a_cpu_does_without(qwen, monkeypatch):
 def test_rows_of_a_program_fill_the_gpu_and_the_registers():
     from minqwen.decode_triton import rows_of_a_program
 
-    for rows, width, R in ((248_320, 1024, 16), (8224, 1024, 16), (1024, 2048, 4), (1024, 3584, 4), (64, 64, 64)):
+    for rows, width, R in ((248_320, 1024, 16), (8224, 1024, 16), (1024, 2048, 8), (512, 2048, 4), (1024, 3584, 4),
+                           (64, 64, 64)):
         assert rows_of_a_program(rows, width, 2) == {"R": R, "num_warps": 4}
     assert rows_of_a_program(5120, 17_408, 2) == {"R": 1, "num_warps": 8}
