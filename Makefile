@@ -47,7 +47,7 @@ notebooks: $(READY) ## run the lessons in place and keep their outputs (ONLY=03_
 site: $(READY) $(NODE) ## the lessons and their explorers as static pages, in build/site
 	$(STEADY) $(PY) website/build.py
 
-gpu: $(READY)     ## the delta rule's kernels on this machine's GPU: right, and how fast; figures in build/gpu
+gpu: $(READY)     ## the delta rule's kernels and a whole model on this machine's GPU: right, and how fast; figures in build/gpu
 	$(PY) -m minqwen.gpu --out build/gpu
 
 nano: $(READY)    ## train the small model of data/nano again, from scratch

@@ -1,4 +1,4 @@
-"""What the delta rule does on this GPU: `make gpu`, or `python -m minqwen.gpu --out build/gpu`.
+"""What the delta rule and a whole model do on this GPU: `make gpu`, or `python -m minqwen.gpu --out build/gpu`.
 
     right      values and gradients beside the recurrence in float64, where it is hard: strong gates, keys that nearly
                agree, packed sequences, odd widths
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache, partial
 from itertools import product
@@ -301,14 +302,35 @@ def decode_case(report, ceiling, B, Hk, Hv):
         "of the measured bandwidth (%)": 100 * 2 * states[0].nbytes / ms / 1e6 / ceiling["GB/s"]})
 
 
-def random_model() -> Qwen:
-    """Qwen3.5-0.8B's shape, weights drawn, in bfloat16 as the checkpoints are."""
+def random_model(dtype: torch.dtype, layers: int = 24) -> Qwen:
+    """Qwen3.5-0.8B's shape, weights drawn; as in the checkpoints, two small tensors of a layer stay float32."""
+    config = Config.named("Qwen3.5-0.8B")
+    text = replace(config.text_config, num_hidden_layers=layers, layer_types=None)
     with torch.device(DEVICE):
-        qwen = Qwen(Config.named("Qwen3.5-0.8B")).requires_grad_(False)
+        qwen = Qwen(replace(config, text_config=text)).requires_grad_(False)
     for name, parameter in qwen.named_parameters():
         if not name.endswith(KEPT_FLOAT32):
-            parameter.data = parameter.data.bfloat16()
+            parameter.data = parameter.data.to(dtype)
     return qwen
+
+
+def right_tokens(report, qwen, rows):
+    """Tokens read in one graph beside the same read layer by layer, with pads, over 512 slots, and a prompt between."""
+    random, caches = torch.Generator(DEVICE).manual_seed(0), [qwen.new_cache(rows, 600) for _ in range(2)]
+    ids = torch.randint(qwen.config.text_config.vocab_size, (rows, 520), device=DEVICE, generator=random)
+    mask = torch.ones_like(ids[:, :508])
+    mask[0, :100] = 0
+    for cache in caches:
+        prefill(qwen, ids[:, :508], cache, mask)
+    decoder, worst = Decoder.of(qwen, caches[0]), 0.0
+    for i in range(508, 520):
+        if i == 514:
+            for cache in caches:
+                prefill(qwen, ids[:, :3], cache)
+        worst = max(worst, error(decoder(ids[:, i]), decode_one_token(qwen, ids[:, i], caches[1])))
+    how = "fused" if decoder.fused else "plain"
+    report.add("right", case=f"a token of {rows} rows in one graph, {how}, float32", ok="yes" if worst < 2e-5 else "NO",
+               worst="logits", error=worst, allowed=2e-5)
 
 
 def bytes_of_a_step(qwen: Qwen, cache: Cache) -> int:
@@ -335,7 +357,12 @@ def elapsed(run: Callable, times: int) -> float:
 
 
 def model(report, ceiling, quick):
-    qwen, random = random_model(), torch.Generator(DEVICE).manual_seed(0)
+    with report.survive("right tokens"):
+        small = random_model(torch.float32, layers=4)
+        for rows in (3, 9):
+            right_tokens(report, small, rows)
+        del small
+    qwen, random = random_model(torch.bfloat16), torch.Generator(DEVICE).manual_seed(0)
 
     def row(case, tokens, ms, **more):
         report.add("model", case=case, ms=ms, **{"tokens/s": 1000 * tokens / ms}, **more)

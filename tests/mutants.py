@@ -102,6 +102,10 @@ def fused(name, old, new, within=""):
     return Mutant(name, "minqwen/decode_triton.py", old, new, within, ("tests/test_decode_triton.py",))
 
 
+def graph(name, old, new, within=""):
+    return Mutant(name, "minqwen/graph.py", old, new, within, ("tests/test_graph.py",))
+
+
 def mtp(name, old, new, within=""):
     return Mutant(name, MODEL, old, new, within, ("tests/test_mtp.py",))
 
@@ -566,6 +570,14 @@ N = -system.tril(-1)
     fused("nothing is added to the stream", "(x_b + y).to(x", "y.to(x"),
     fused("experts are taken for a dense layer", "dense = all(type(layer.mlp) is MLP for layer in text.layers)",
           "dense = True"),
+    fused("another kernel is not heeded", 'kernels <= {"auto", "triton"}', "True"),
+    graph("the slot stands still", "self.slot += 1", "pass"),
+    graph("positions stand still", "self.positions += 1", "pass"),
+    graph("a cache that was moved is not noticed", "if cache.positions is not self.positions:", "if self.slot == 0:"),
+    graph("[5] a memory elsewhere is not taken", "own.copy_(x)", "pass"),
+    graph("[1] pads are seen in a graph", "self.valid[:, :reach] & filled", "filled.expand(len(x), -1)"),
+    graph("slots not filled are seen", "self.valid[:, :reach] & filled", "self.valid[:, :reach]"),
+    graph("a decoder outlives a change of kernel", "if before != made_of:", "if before is None:"),
 
     # ---- multi-token prediction
     mtp("[21] the halves swapped", "self.pre_fc_norm_embedding(next_embeddings), self.pre_fc_norm_hidden(hidden)",
