@@ -193,12 +193,15 @@ class Report:
 
 ABOUT = {
     "right": "Values and gradients beside the recurrence in float64: relative errors, and what is allowed - 2e-5 in "
-             "float32, in bfloat16 twice what rounding the inputs does.",
+             "float32, in bfloat16 twice what rounding the inputs does. Tokens read in one graph: beside the "
+             "same, layer by layer.",
     "ceilings, measured": "What this GPU does at best: copying, and multiplying matrices of bfloat16.",
     "forward": "Heads of 128, bfloat16. The floors are what the bytes and the products alone would take at those "
                "rates. FlashQLA publishes 0.88 ms for 1 x 32,768 with 16:32 heads on an H200.",
     "forward + backward": "The same with gradients of all inputs.",
     "decode": "One token of each row, heads of 128, the memories too many for the cache.",
+    "model": "Qwen3.5-0.8B's shape, drawn weights in bfloat16, one row; by the clock, launches included. What a token "
+             "must move are the weights, keys and values once, and the memories twice: read and written.",
     "parts": "Which kernel takes how long, forward and backward.",
     "tune": "Other sizes of tiles, one kernel at a time.",
 }
@@ -209,7 +212,7 @@ def page(content: dict) -> str:
     tables = dict(content["tables"])
     machine, = tables.pop("machine")
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "triton", "CUDA", "flash-linear-attention"))
-    lines = ["# The delta rule on a GPU", "", f"Made by `make gpu` (`python -m minqwen.gpu --out build/gpu`) on one "
+    lines = ["# The delta rule and a whole model on a GPU", "", f"Made by `make gpu` (`python -m minqwen.gpu --out build/gpu`) on one "
              f"{machine['GPU']}, {machine['date']}: {versions}. Times are medians of many runs, each from an empty "
              f"cache.", ""]
     for name, rows in tables.items():

@@ -4,7 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import torch
+from support import random_qwen, small_config, tokens
+
 from minqwen import gpu
+from minqwen.generate import prefill
 
 MACHINE = {"GPU": "NVIDIA X1", "date": "2026-11-27", "torch": "2.13.0", "triton": "3.7.1", "CUDA": "13.0",
            "flash-linear-attention": "none"}
@@ -35,3 +39,32 @@ def test_the_page_says_where_its_figures_come_from(tmp_path):
 def test_every_table_is_explained():
     written = set(re.findall(r'report\.add\("([^"]+)"', Path(gpu.__file__).read_text(encoding="utf-8")))
     assert len(written) > 5 and written <= {"machine", *gpu.ABOUT}
+
+
+def test_make_gpu_times_a_whole_model(monkeypatch):
+    """Here on a CPU, and small; a case that fails does not stop the others."""
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(gpu, "random_model", lambda dtype, layers=24: random_qwen(small_config()))
+    monkeypatch.setattr(gpu, "elapsed", lambda run, times: run() is None or 2.0)
+    monkeypatch.setattr(gpu, "generate", lambda *_, **options: 1 / 0 if options.get("temperature") else [[1]])
+    report = gpu.Report(None)
+    gpu.model(report, {"GB/s": 1.0}, quick=True)
+    assert [row["ok"] for row in report.tables["right"]] == ["yes", "yes"]
+    rows = {row["case"]: row for row in report.tables["model"]}
+    assert list(rows) == ["a prompt of 512 tokens", "a token after 32, in one graph",
+                          "a token after 32, layer by layer", "generate: 256 tokens after 32, the likeliest"]
+    assert rows["generate: 256 tokens after 32, the likeliest"]["tokens/s"] == 128_000
+    assert report.failures == ["model, generate, drawn: ZeroDivisionError: division by zero"]
+
+
+def test_bytes_of_a_step():
+    """Weights, keys and values are read, memories read and written, all in float32; empty slots are not read."""
+    qwen = random_qwen(small_config())
+    cache = qwen.new_cache(2, 50)
+    prefill(qwen, tokens(2, 20), cache)
+    config = qwen.config.text_config
+    past = 2 * 2 * 20 * config.num_key_value_heads * config.head_dim * config.layer_types.count("full_attention")
+    memories = sum(2 * layer.recurrent_state.numel() for layer in cache.layers if hasattr(layer, "recurrent_state"))
+    weights = sum(x.numel() for x in qwen.model.language_model.parameters())
+    assert gpu.bytes_of_a_step(qwen, cache) == 4 * (weights + past + memories)

@@ -6,7 +6,7 @@ from support import random_qwen, small_config, tokens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import minqwen
-from minqwen import gpu, graph
+from minqwen import graph
 from minqwen.generate import decode_one_token, prefill
 from minqwen.graph import Decoder, untouched
 from minqwen.model import GatedDeltaNet
@@ -140,34 +140,3 @@ def test_graphs_are_for_models_that_nobody_looks_into(qwen):
     assert not untouched(model)
     hook.remove()
     assert untouched(model)
-
-
-# ----------------------------------------------------------------------------------------------------------- make gpu
-
-
-def test_make_gpu_times_a_whole_model(monkeypatch):
-    """Here on a CPU, and small; a case that fails does not stop the others."""
-    monkeypatch.setattr(gpu, "DEVICE", "cpu")
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(gpu, "random_model", lambda dtype, layers=24: random_qwen(small_config()))
-    monkeypatch.setattr(gpu, "elapsed", lambda run, times: run() is None or 2.0)
-    monkeypatch.setattr(gpu, "generate", lambda *_, **options: 1 / 0 if options.get("temperature") else [[1]])
-    report = gpu.Report(None)
-    gpu.model(report, {"GB/s": 1.0}, quick=True)
-    assert [row["ok"] for row in report.tables["right"]] == ["yes", "yes"]
-    rows = {row["case"]: row for row in report.tables["model"]}
-    assert list(rows) == ["a prompt of 512 tokens", "a token after 32, in one graph",
-                          "a token after 32, layer by layer", "generate: 256 tokens after 32, the likeliest"]
-    assert rows["generate: 256 tokens after 32, the likeliest"]["tokens/s"] == 128_000
-    assert report.failures == ["model, generate, drawn: ZeroDivisionError: division by zero"]
-
-
-def test_bytes_of_a_step(qwen):
-    """Weights, keys and values are read, memories read and written, all in float32; empty slots are not read."""
-    cache = qwen.new_cache(2, 50)
-    prefill(qwen, tokens(2, 20), cache)
-    config = qwen.config.text_config
-    past = 2 * 2 * 20 * config.num_key_value_heads * config.head_dim * config.layer_types.count("full_attention")
-    memories = sum(2 * layer.recurrent_state.numel() for layer in cache.layers if hasattr(layer, "recurrent_state"))
-    weights = sum(x.numel() for x in qwen.model.language_model.parameters())
-    assert gpu.bytes_of_a_step(qwen, cache) == 4 * (weights + past + memories)
