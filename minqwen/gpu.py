@@ -212,9 +212,9 @@ def page(content: dict) -> str:
     tables = dict(content["tables"])
     machine, = tables.pop("machine")
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "triton", "CUDA", "flash-linear-attention"))
-    lines = ["# The delta rule and a whole model on a GPU", "", f"Made by `make gpu` (`python -m minqwen.gpu --out build/gpu`) on one "
-             f"{machine['GPU']}, {machine['date']}: {versions}. Times are medians of many runs, each from an empty "
-             f"cache.", ""]
+    lines = ["# The delta rule and a whole model on a GPU", "",
+             f"Made by `make gpu` (`python -m minqwen.gpu --out build/gpu`) on one {machine['GPU']}, {machine['date']}:"
+             f" {versions}. Times are medians of many runs, each from an empty cache, or as their table says.", ""]
     for name, rows in tables.items():
         columns = list(dict.fromkeys(column for row in rows for column in row))
         lines += [f"## {name.capitalize()}", "", ABOUT[name], "", "| " + " | ".join(columns) + " |",
