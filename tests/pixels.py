@@ -344,12 +344,17 @@ def height_of(value, decades):
     return int(np.floor((1 - share) * (cost.HEIGHT - 1) + 0.5 + 1e-6))
 
 
+def total(costs, chart):
+    """What is really kept, or done: the sum of a chart's lines."""
+    return sum(x for name, x in costs[chart].items() if name != "all attention")
+
+
 def cost_lines(explorer, chart, size, batch, dtype, work) -> list[dict]:
     """The lines of a chart, from the back to the front: "values", (WIDTH,) numbers, one for each column; "colour";
     "thick", how far it reaches up and down from its middle; "dashed"; "dot", whether the context is marked on it."""
     columns = cost.CONTEXTS[0] * 2.0 ** (np.arange(cost.WIDTH) / cost.STEP)
     line = {"thick": 1, "dashed": False, "dot": False, "colour": "others"}
-    lines = [line | {"values": cost.total(cost.cost(counts, columns, batch, dtype, work), chart)}
+    lines = [line | {"values": total(cost.cost(counts, columns, batch, dtype, work), chart)}
              for name, counts in explorer.counts.items() if name != size]
     costs = cost.cost(explorer.counts[size], columns, batch, dtype, work)[chart]
     return lines + [{"values": costs[name], "colour": name, "thick": 1 if name == "all attention" else 2,
@@ -392,9 +397,9 @@ def cost_table(explorer, context=None, batch=None, dtype=None) -> list[dict]:
     rows = []
     for name in explorer.counts:
         token, prompt = (explorer.numbers(name, context, batch, dtype, work) for work in cost.WORKS)
-        next_token = cost.total(token, "work")
+        next_token = total(token, "work")
         rows.append({"size": name, **token["memory"], "next token": next_token,
-                     "of it attention": token["work"]["attention"] / next_token, "prompt": cost.total(prompt, "work")})
+                     "of it attention": token["work"]["attention"] / next_token, "prompt": total(prompt, "work")})
     return rows
 
 

@@ -84,7 +84,7 @@ def test_the_page(browser, explorer, tmp_path):
     place = ("Qwen3.5-27B", 32_768, 64, "float32", work)
     numbers = explorer.numbers(*place)
     said, memory, done = page.locator(".said").inner_text(), numbers["memory"], numbers["work"]
-    whole = cost.total(numbers, "work")
+    whole = pixels.total(numbers, "work")
     assert said.startswith(f"32,768 tokens: keys and values take {readable(memory['keys and values'])}, states "
                            f"{readable(memory['states'])}; from ")
     counts = explorer.counts["Qwen3.5-27B"]

@@ -27,6 +27,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content
   main { position: absolute; left: 0; width: %(width)dpx; } main.away { display: none; }
 </style>
 <script type="module">
+window.models = [];
 const shown = JSON.parse(atob("%(shown)s"));
 for (const [i, { module, css, state, away }] of shown.entries()) {
   const el = document.createElement("main"), style = document.createElement("style"), listeners = {};
@@ -36,12 +37,13 @@ for (const [i, { module, css, state, away }] of shown.entries()) {
   document.head.append(style);
   document.body.append(el);
   const { default: explorer } = await import("data:text/javascript;base64," + module);
-  explorer.render({ el, model: {
+  window.models.push({
     get: (name) => state[name],
     set: (name, value) => { state[name] = value; (listeners[`change:${name}`] ?? []).forEach((go) => go()); },
     on: (event, go) => (listeners[event] ??= []).push(go),
     off: () => {}, save_changes: () => {}, send: () => {},
-  } });
+  });
+  explorer.render({ el, model: window.models.at(-1) });
 }
 document.body.dataset.ready = "yes";
 </script>"""
@@ -205,6 +207,22 @@ def test_keys_mean_the_same_in_all(page, explorers, tmp_path):
         told = root.locator(".help").inner_text()
         for keys in ("← → token", "↑ ↓ head", "PgUp PgDn layer"):
             assert keys.replace(" ", "") in told.replace(" ", "").replace("\n", ""), (name, told)
+
+
+def test_a_late_echo_does_not_lead_back(page, explorers, tmp_path):
+    """A busy kernel repeats where we were a while ago; what it says later, of itself, is followed."""
+    [root] = opened(page, tmp_path, explorers["gates"])
+    before = where(root)["token"]
+    root.locator(".stage").evaluate("""stage => {
+        stage.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+        window.models[0].set("token", window.models[0].get("token") - 1);
+    }""")
+    page.wait_for_timeout(100)
+    assert where(root)["token"] == before + 1
+    page.wait_for_timeout(400)                              # by then the kernel has heard of it
+    page.evaluate("() => window.models[0].set('token', 2)")
+    page.wait_for_function("root => root.dataset.drawn.startsWith('2 ')", arg=root.element_handle())
+    assert where(root)["token"] == 2
 
 
 # The variables of JupyterLab's two themes that the explorers use.

@@ -103,11 +103,6 @@ def cost(counts: dict, context, batch: int, dtype: str, work: str) -> dict[str, 
     }
 
 
-def total(costs: dict, chart: str):
-    """What is really kept, or done: the sum of a chart's lines."""
-    return sum(x for name, x in costs[chart].items() if name != "all attention")
-
-
 def operations(number: float) -> str:
     """1.2e12 -> "1.2 T": operations, in powers of a thousand."""
     return in_thousands(number, ("", "k", "M", "G", "T", "P", "E"))

@@ -95,7 +95,7 @@ export function shareOf(event, surface) {
 
 // Texts along an edge of a picture, each beside its place of equal ones: every n-th, so that none meets the next, and
 // the one that is `here` in any case. Whenever the edge gets a size - at first it has none - it is written anew.
-export class Along {
+class Along {
   constructor(direction, texts) {
     const edge = make("div", { class: `along ${direction}` });
     Object.assign(this, { texts, edge, here: 0, down: direction === "down" });
@@ -148,7 +148,8 @@ export class Explorer {
   // kind: what its style is called; names: the traits that say where we are; hint: what stands where numbers are read
   constructor({ model, el }, kind, names, hint = "") {
     wear();
-    Object.assign(this, { model, el, names, hint, story: model.get("story"), shown: null, pointer: null, endings: [] });
+    Object.assign(this, { model, el, names, hint, story: model.get("story"), shown: null, pointer: null });
+    Object.assign(this, { unsaved: {}, endings: [] });
     this.where = make("p", { class: "where" });
     this.problem = make("p", { class: "problem", role: "alert", hidden: "" });
     this.said = make("p", { class: "said", "aria-live": "polite" });
@@ -224,10 +225,20 @@ export class Explorer {
   valueAt(name, step) { return step; }
   stepOf(name, value) { return value; }
 
-  set(values) {                                            // the kernel hears of it when we have come to rest
+  // The kernel hears of it when we have come to rest. Until then our word counts: what comes back of an earlier place,
+  // late, does not lead back there.
+  set(values) {
+    Object.assign(this.unsaved, values);
     for (const [name, value] of Object.entries(values)) this.model.set(name, value);
     clearTimeout(this.saving);
-    this.saving = setTimeout(() => this.model.save_changes(), 200);
+    this.saving = setTimeout(() => {
+      this.unsaved = {};
+      this.model.save_changes();
+    }, 200);
+  }
+
+  overruled() {                                            // the names of what has been set back since
+    return Object.keys(this.unsaved).filter((name) => this.model.get(name) !== this.unsaved[name]);
   }
 
   go(name, step) { this.set({ [name]: this.valueAt(name, clamp(step, this.ends(name))) }); }
@@ -245,6 +256,8 @@ export class Explorer {
   // ---- drawing and saying it
 
   async draw() {
+    const late = this.overruled();
+    if (late.length) return late.forEach((name) => this.model.set(name, this.unsaved[name]));         // and draw again
     const place = this.position(), theme = isDark() ? "dark" : "light", { root } = this;
     try {
       root.classList.add("waiting");                       // seen only when it takes a while
