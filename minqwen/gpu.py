@@ -34,6 +34,8 @@ from .cache import Cache, DeltaCache
 from .checkpoint import KEPT_FLOAT32
 from .config import Config
 from .delta_rule import chunk_gated_delta_rule, l2norm, recurrent_gated_delta_rule
+from .errors import read_json
+from .files import SHIPPED
 from .generate import decode_one_token, generate, prefill
 from .graph import Decoder
 from .model import Qwen
@@ -455,6 +457,22 @@ def machine() -> dict:
             return "none"
     return {"GPU": torch.cuda.get_device_name(), "date": date.today().isoformat(), "torch": torch.__version__,
             "triton": installed("triton"), "CUDA": torch.version.cuda, "flash-linear-attention": installed("fla-core")}
+
+
+def recorded() -> dict[str, list[dict]]:
+    """{table: its rows} of the run whose figures are shipped: what `make gpu` writes into gpu.json."""
+    return read_json(SHIPPED / "data" / "gpu.json")["tables"]
+
+
+def quick_look() -> dict[str, list[dict]]:
+    """The same tables of this GPU, with a case or two of each: a minute."""
+    report, ceiling = Report(None), ceilings()
+    report.add("machine", **machine())
+    report.add("ceilings, measured", **ceiling)
+    speed(report, ceiling, quick=True, backward=False)
+    for section in (decode, model):
+        section(report, ceiling, quick=True)
+    return report.tables
 
 
 def warm_peer(backward: bool):

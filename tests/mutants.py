@@ -64,7 +64,7 @@ START, DELTA, VISION = "00_start_here", "03_delta_rule", "08_vision"
 TOKENS, ATTENTION = "01_tokens_and_chat", "05_gated_attention"
 MEMORY = "02_attention_as_memory"
 GENERATION = "07_generation"
-CHUNKS = "04_chunked_delta_rule"
+CHUNKS, KERNEL = "04_chunked_delta_rule", "15_gpu_kernel"
 DECODER = "06_hybrid_decoder"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
 
@@ -73,8 +73,9 @@ def rule(name, old, new, within="", lessons=()):
     return Mutant(name, RULE, old, new, within, RULE_TESTS, lessons)
 
 
-def triton(name, old, new, within, test):
-    return Mutant(name, "minqwen/delta_rule_triton.py", old, new, f"def {within}(", (f"tests/test_triton.py::{test}",))
+def triton(name, old, new, within, test, lessons=()):
+    return Mutant(name, "minqwen/delta_rule_triton.py", old, new, f"def {within}(", (f"tests/test_triton.py::{test}",),
+                  lessons)
 
 
 def choice(name, old, new):
@@ -211,17 +212,19 @@ N = -system.tril(-1)
     triton("[8] decays are not masked", 'tl.where(i[:, None] >= i[None, :], between, float("-inf"))', "between",
            "decays", "test_all_gates_shut"),
     triton("blocks of the inverse paired with both neighbours", "(block == before + 1) & (block % 2 == 1)",
-           "block == before + 1", "pairs", "test_inverse_by_blocks"),
-    triton("[10] erased without beta", "beta_c[:, None] * kk * D", "kk * D", "prepare", "test_scale_and_no_states"),
+           "block == before + 1", "pairs", "test_inverse_by_blocks", (KERNEL,)),
+    triton("[10] erased without beta", "beta_c[:, None] * kk * D", "kk * D", "prepare", "test_scale_and_no_states",
+           (KERNEL,)),
     triton("[11] heads tiled, in the kernel", "h // (Hv // Hk) * Dk", "h % Hk * Dk", "walk",
            "test_heads_and_widths[2-4-16-48-dtype0]"),
-    triton("what a chunk wrote does not decay", "(u_c * F[None, :])", "u_c", "walk", "test_lengths[130-dtype0]"),
+    triton("what a chunk wrote does not decay", "(u_c * F[None, :])", "u_c", "walk", "test_lengths[130-dtype0]",
+           (KERNEL,)),
     triton("[2] packed texts begin in one memory", "memory = (n * Hv + h)", "memory = (0 * n + h)", "walk",
            "test_trap_2_packed_sequences_start_anew"),
     triton("[2] a chunk reaches into the next text", "ends[sequence + 1]", "ends[-1] + 0 * sequence", "pack",
-           "test_trap_2_packed_sequences_start_anew"),
+           "test_trap_2_packed_sequences_start_anew", (KERNEL,)),
     triton("the gradient of the memory does not decay", "dS = dS * through", "dS = dS", "walk_back",
-           "test_lengths[130-dtype0]"),
+           "test_lengths[130-dtype0]", (KERNEL,)),
     triton("[28] what is erased teaches nothing", "((-beta_c * E)[None, :] * dr_c)", "(0 * dr_c)", "walk_back",
            "test_lengths[130-dtype0]"),
     triton("a gate's gradient begins one token late", "tl.cumsum(dc, 0) + dc", "tl.cumsum(dc, 0)", "gradients",
@@ -236,7 +239,7 @@ N = -system.tril(-1)
 """, """\
         u = beta_t * (v_t - tl.sum(k_t[:, None] * S, 0))                                      # (BV,)
         S *= tl.exp(g_t)
-""", "recur", "test_decoding_is_the_recurrence"),
+""", "recur", "test_decoding_is_the_recurrence", (KERNEL,)),
     choice("[28] gradients are trusted untried", "*v.shape[2:], learning)", "*v.shape[2:], False)"),
     choice("[28] anything is near enough", "1e-3 if dtype == torch.float32 else 0.05", "1e9"),
     choice("float16 goes to the kernels", "if dtype not in (torch.float32, torch.bfloat16):",

@@ -192,6 +192,17 @@ def test_a_function_must_stand_by_itself(folder):
     assert not (folder / "mine").exists()
 
 
+def test_a_kernel_may_use_tritons_language(folder):
+    """It is imported where it is asked for, and only there; and a kernel is kept as any other piece."""
+    assert "tl" not in course.pieces.tools("def my_split(q):\n    return q.tl.x\n")
+    pytest.importorskip("triton", reason="Triton is not installed (it exists for Linux only)")
+    source = "def my_split(q, B: tl.constexpr):\n    tl.store(q + tl.arange(0, B), 1.0)\n"
+    course.pieces.store(defined(source, "my_split", **course.pieces.tools(source)))
+    assert source in (folder / "mine/05.py").read_text()
+    kept = course.piece("my_split")
+    assert kept.__globals__["tl"].__name__ == "triton.language" and "tl" not in course.piece("my_rotate").__globals__
+
+
 def test_what_can_not_be_kept(folder):
     nameless = {}
     exec(MINE, nameless)

@@ -269,3 +269,34 @@ def test_likenesses():
         assert heights(ax) == pytest.approx(numbers.tolist()) and ax.get_ylim() == (-1, 1)
     names = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
     assert names == [plots.visible(token).replace("$", r"\$") for token in STRANGE]
+
+
+def test_walk_step():
+    """Each tile as large as it is, on the floor where it lies; as many arrows as there are products."""
+    figure = draw(figures.walk_step(C=48, Dk=96, BV=32))
+    ax, = figure.axes
+    said = [text.get_text() for text in ax.texts]
+    assert [word for word in said if word in "①②③④⑤" and word] == list("①②③④⑤")
+    boxes = [box for box in ax.patches if isinstance(box, Rectangle)]
+    shapes = {(round(64 * box.get_height()), round(64 * box.get_width())) for box in boxes}
+    assert {(32, 96), (32, 48), (48, 96), (48, 48), (48, 32)} <= shapes
+    assert {"$S^T$  32 × 96", "$u^T$  32 × 48", "$k$  48 × 96", "$M$  48 × 48", "$v$  48 × 32"} <= set(said)
+
+
+def test_roofline():
+    """The slope is the memory's, the flat part the tensor cores'; every point is where it was measured."""
+    figure = draw(figures.roofline(2000, 400, {"a": (0.5, 1e11), "b": (300, 2e14)}, "a machine"))
+    ax, = figure.axes
+    roof, bend, a, b = ax.lines
+    assert np.allclose(roof.get_xydata()[1], (200, 4e14)) and np.allclose(roof.get_ydata()[[0, 2]], (2e11, 4e14))
+    assert bend.get_xdata()[0] == 200
+    assert [tuple(line.get_xydata()[0]) for line in (a, b)] == [(0.5, 1e11), (300, 2e14)]
+    assert ax.get_title() == "a machine" and len({line.get_marker() for line in (a, b)}) == 2
+
+
+def test_durations():
+    figure = draw(figures.durations({"slow": 66.78, "fast": 0.356}, "ms", "a machine"))
+    ax, = figure.axes
+    assert [bar.get_width() for bar in ax.patches] == [66.78, 0.356]
+    assert [text.get_text().strip() for text in ax.texts] == ["66.8 ms", "0.356 ms"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["slow", "fast"] and ax.yaxis_inverted()

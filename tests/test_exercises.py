@@ -38,7 +38,7 @@ def defined(source, name):
     """A function as a notebook's cell defines it, with a source that can be found."""
     filename = f"cell of {name} {hash(source)}"
     linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
-    around = dict(course.pieces.TOOLS)
+    around = course.pieces.tools(source)
     exec(compile(source, filename, "exec"), around)
     place = course.pieces._of_the_course(name)           # what it calls is the course's
     for other in set(re.findall(r"my_\w+", source)) - {name}:

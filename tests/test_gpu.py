@@ -1,7 +1,8 @@
-"""`make gpu` without a GPU: what it says then, and the page that it makes of its figures."""
+"""`make gpu` without a GPU: what it says then, the page that it makes of its figures, and those that lesson 15 shows."""
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -68,3 +69,41 @@ def test_bytes_of_a_step():
     memories = sum(2 * layer.recurrent_state.numel() for layer in cache.layers if hasattr(layer, "recurrent_state"))
     weights = sum(x.numel() for x in qwen.model.language_model.parameters())
     assert gpu.bytes_of_a_step(qwen, cache) == 4 * (weights + past + memories)
+
+
+# ---- the figures that are shipped
+
+def test_the_record_says_where_and_when():
+    [machine] = gpu.recorded()["machine"]
+    assert machine["GPU"] and machine["torch"] and machine["triton"]
+    assert date(2026, 1, 1) < date.fromisoformat(machine["date"]) <= date.today()
+
+
+def test_the_record_has_what_the_lesson_shows():
+    tables = gpu.recorded()
+    [ceiling] = tables["ceilings, measured"]
+    assert ceiling["GB/s"] > 100 and ceiling["TFLOP/s"] > 10
+    long = [row for row in tables["forward"] if row["case"] == "1 x 32,768, 16:32"]
+    assert len(long) == 1 and long[0]["fla (ms)"] > 0
+    for row in tables["forward"]:
+        B, T, Hk, Hv = (int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\d|\d", row["case"]))
+        assert row["ours (ms)"] > max(gpu.floors(B, T, Hk, Hv, ceiling)), "nothing is above the roof"
+    assert tables["decode"][0]["in a graph (us)"] < tables["decode"][0]["launched alone (us)"]
+    tokens = [row for row in tables["model"] if row["case"].startswith("a token after 32,")]
+    assert {"a token after 32, layer by layer", "a token after 32, in one graph"} <= {row["case"] for row in tokens}
+    assert all(0 < row["of the measured bandwidth (%)"] < 100 for row in tokens)
+
+
+def test_a_quick_look_has_the_same_tables(monkeypatch):
+    """On a GPU the lesson measures; here every clock shows one millisecond."""
+    monkeypatch.setattr(gpu, "machine", lambda: {"GPU": "none"})
+    monkeypatch.setattr(gpu, "ceilings", lambda: {"GB/s": 1000, "TFLOP/s": 100})
+    monkeypatch.setattr(gpu, "rule_inputs", lambda *sizes: [])
+    monkeypatch.setattr(gpu, "timed", lambda *arguments: 1.0)
+    monkeypatch.setattr(gpu, "peer", lambda: None)
+    monkeypatch.setattr(gpu, "decode_case", lambda report, ceiling, B, Hk, Hv: report.add(
+        "decode", case=f"{B} x 1, {Hk}:{Hv}", **{"in a graph (us)": 1000.0}))
+    monkeypatch.setattr(gpu, "model", lambda report, ceiling, quick: report.add("model", case="a token", ms=1.0))
+    tables = gpu.quick_look()
+    assert tables.keys() == gpu.recorded().keys() - {"forward + backward"}
+    assert tables["forward"][0]["ours (ms)"] == 1.0

@@ -13,10 +13,12 @@ pieces on every machine.
 
 import ast
 import builtins
+import importlib
 import inspect
 import linecache
 import math
 import os
+import re
 import symtable
 import textwrap
 from pathlib import Path
@@ -41,8 +43,10 @@ PIECES = {                                              # lesson: its functions,
     "06": ("my_mlp", "my_convolution", "my_decay", "my_gated_norm", "my_gated_delta_net", "my_layer", "my_model"),
     "07": ("my_convolution_step", "my_generate", "my_cache_numbers", "my_sample"),
     "08": ("my_patches", "my_smart_resize", "my_stretch", "my_positions"),
+    "15": ("my_decode_kernel", "my_intensity", "my_block_inverse", "my_chunk_index"),
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
+LANGUAGE = "tl"                                         # Triton's, for kernels: only where it is asked for
 HEADER = '''\
 """Your own pieces from lesson {}, kept by minqwen.course. Edit them, or delete this file to go back to the lesson's."""
 
@@ -120,6 +124,19 @@ def kept() -> dict[str, str]:
             for name in names if name in _read_mine(_mine(folder, lesson))}
 
 
+def tools(source: str) -> dict[str, object]:
+    """{name: thing} of what a piece may use without being given it.
+
+    Raises:
+        ImportError: it is a kernel, and Triton is not installed.
+    """
+    if not re.search(rf"(?<![\w.]){LANGUAGE}\.", source):
+        return dict(TOOLS)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # without a GPU: read when Triton is imported
+    return {**TOOLS, LANGUAGE: importlib.import_module("triton.language")}
+
+
 # ---------------------------------------------------------------------------------------------------- finding pieces
 
 
@@ -131,8 +148,8 @@ def _build(name, beside, built):
         source = place.functions[name]
         filename = f"<{place.label}: {name}>"           # tracebacks and inspect look the source up under this
         linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
-        namespace = dict(TOOLS)
         try:
+            namespace = tools(source)
             exec(compile(source, filename, "exec"), namespace)
         except Exception as error:                      # a decorator or a default may fail
             raise QwenError(f"{name} in {place.label} cannot be defined ({error}).") from None
@@ -285,7 +302,7 @@ def _asked_for(name, source, where, functions) -> list[str]:
         outside = table.get_type() != "module"          # there, what is assigned is the function itself
         names |= {symbol.get_name() for symbol in table.get_symbols()
                   if symbol.is_referenced() and (symbol.is_global() if outside else not symbol.is_assigned())}
-    names -= {name, *TOOLS, *vars(builtins)}
+    names -= {name, *TOOLS, LANGUAGE, *vars(builtins)}
     for other in sorted(names):
         if not (other.startswith("my_") and (_is_piece(other) or other in functions)):
             raise QwenError(f"{name} in {where} uses {other!r}, which it is not given: a piece may use its arguments, "
