@@ -197,7 +197,7 @@ def test_a_kernel_may_use_tritons_language(folder):
     assert "tl" not in course.pieces.tools("def my_split(q):\n    return q.tl.x\n")
     pytest.importorskip("triton", reason="Triton is not installed (it exists for Linux only)")
     source = "def my_split(q, B: tl.constexpr):\n    tl.store(q + tl.arange(0, B), 1.0)\n"
-    course.pieces.store(defined(source, "my_split", **course.pieces.tools(source)))
+    keep(defined(source, "my_split", **course.pieces.tools(source)))
     assert source in (folder / "mine/05.py").read_text()
     kept = course.piece("my_split")
     assert kept.__globals__["tl"].__name__ == "triton.language" and "tl" not in course.piece("my_rotate").__globals__
