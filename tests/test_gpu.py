@@ -1,4 +1,4 @@
-"""`make gpu` without a GPU: what it says then, the page that it makes of its figures, and those that lesson 15 shows."""
+"""`make gpu` without a GPU: what it says, the page that it makes of its figures, and those that lesson 15 shows."""
 
 import json
 import re
