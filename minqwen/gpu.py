@@ -465,7 +465,7 @@ def recorded() -> dict[str, list[dict]]:
 
 
 def quick_look() -> dict[str, list[dict]]:
-    """The same tables of this GPU, with a case or two of each: a minute."""
+    """The same tables of this GPU, with a case or two of each: a minute; more if the peer has to choose its tiles."""
     report, ceiling = Report(None), ceilings()
     report.add("machine", **machine())
     report.add("ceilings, measured", **ceiling)
