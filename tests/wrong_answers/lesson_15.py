@@ -21,7 +21,7 @@ slip("my_decode_kernel", "query of head 0", "q + h * Dk + d", "q + d")
 slip("my_decode_kernel", "read with the key", "tl.sum(q_t[:, None] * S, 0)", "tl.sum(k_t[:, None] * S, 0)")
 slip("my_decode_kernel", "compare the pointers", "d[:, None] * Dv + e[None, :]", "d[:, None] + e[None, :] * Dk")
 slip("my_decode_kernel", "but o is not S^T q", "tl.sum(q_t[:, None] * S, 0)", "tl.sum(q_t * S, 0)")
-slip("my_decode_kernel", "it stops with AttributeError", "tl.exp(tl.load", "tl.e_to_the(tl.load")
+slip("my_decode_kernel", "at `S = tl.e_to_the(tl.load(g + h)) * S", "tl.exp(tl.load", "tl.e_to_the(tl.load")
 
 
 # ---- my_intensity
