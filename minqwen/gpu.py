@@ -210,8 +210,13 @@ ABOUT = {
 }
 
 
+def figure(x) -> str:
+    """A cell of a table: three digits of a measured number, and all before its point."""
+    return str(x) if not isinstance(x, float) else f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
 def page(content: dict) -> str:
-    """What gpu.json holds, for people: `docs/gpu.md` is such a page."""
+    """What gpu.json holds, for people: `docs/gpu.md` is that of `data/gpu.json`, with notes on what to know of it."""
     tables = dict(content["tables"])
     machine, = tables.pop("machine")
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "triton", "CUDA", "flash-linear-attention"))
@@ -224,10 +229,11 @@ def page(content: dict) -> str:
                   "|" + " --- |" * len(columns)]
         for row in rows:
             cells = (row.get(column, "") for column in columns)
-            lines.append("| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in cells) + " |")
+            lines.append("| " + " | ".join(figure(x) for x in cells) + " |")
         lines.append("")
-    failed = [f"- failed: {text}" for text in content["failures"]]
-    return "\n".join(lines + failed).strip() + "\n"
+    lines += [f"- {text}" for text in content.get("notes", [])]
+    lines += [f"- failed: {text}" for text in content["failures"]]
+    return "\n".join(lines).strip() + "\n"
 
 
 def right(report, quick):
@@ -465,7 +471,7 @@ def recorded() -> dict[str, list[dict]]:
 
 
 def quick_look() -> dict[str, list[dict]]:
-    """The same tables of this GPU, with a case or two of each: a minute; more if the peer has to choose its tiles."""
+    """The same tables of this GPU's speed, with a case or two of each: a minute; more if the peer has to choose its tiles."""
     report, ceiling = Report(None), ceilings()
     report.add("machine", **machine())
     report.add("ceilings, measured", **ceiling)

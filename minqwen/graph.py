@@ -9,13 +9,15 @@ keys and values go, how far back they may look. Slot and positions count up by t
     logits = decoder(ids)                       # (B,) -> (B, V), as `generate.decode_one_token`, in one launch
 
 There are two such steps. The fused one has kernels of its own, and one graph serves all lengths: see
-`decode_triton.py`, also for which models. The plain one is made of the model's own layers. It looks at the first
-`reach` slots, of which those not filled yet are masked; a graph is captured for each reach, a power of two times
-`SHORTEST`, when it is first needed. Without a GPU a decoder runs the plain step without a graph.
+`decode_triton.py`, also for which models. It is taken once its first token has agreed with the plain step's. That one
+is made of the model's own layers. It looks at the first `reach` slots, of which those not filled yet are masked; a
+graph is captured for each reach, a power of two times `SHORTEST`, when it is first needed. Without a GPU a decoder runs
+the plain step without a graph.
 
 Symbols are those of `model.py`.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 
 from .cache import AttentionCache, Cache, DeltaCache
+from .errors import short
 from .kernels import no_triton
 from .model import Qwen, Step
 
@@ -59,7 +62,7 @@ class Decoder:
         self.slot, self.valid = self.ids.new_zeros(1), cache.valid
         self.memories = [(layer, name, getattr(layer, name).contiguous()) for layer in cache.layers
                          if isinstance(layer, DeltaCache) for name in ("recurrent_state", "conv_state")]
-        self.fused = fused_step(model, cache)
+        self.fused = fused_step(model, cache) if _TRUSTED.get(model, True) else None
         self.graphs = {}                                 # reach: (graph, the logits that it leaves)
 
     @classmethod
@@ -84,6 +87,8 @@ class Decoder:
             self.positions.copy_(cache.positions)
             cache.positions = self.positions
         cache.fill(1)
+        if self.fused and self._model() not in _TRUSTED:
+            self._try_fused()
         logits = self._run(self._reach(cache))
         for layer in cache.layers:
             if isinstance(layer, AttentionCache):
@@ -98,6 +103,35 @@ class Decoder:
             if x.data_ptr() != own.data_ptr():
                 own.copy_(x)
             setattr(layer, name, own)
+
+    def _try_fused(self):
+        """Kernels are trusted once they have said, on this very machine, what the model's own layers say."""
+        with self._only_tried():
+            right = self._plain(self._cache().max_length).float()
+        try:
+            with self._only_tried():
+                off = ((self._fused().float() - right).norm() / right.norm()).item()
+            fault = f"are off by {off:.0%}"
+        except Exception as problem:                     # a GPU with too little shared memory, a compiler that gives up
+            off, fault = torch.inf, f"cannot run ({type(problem).__name__}: {short(problem)})"
+        model = self._model()
+        # both round: 24 layers of random bfloat16 weights were 4 % apart
+        _TRUSTED[model] = off <= (1e-3 if model.head_weight.dtype == torch.float32 else 0.3)
+        if not _TRUSTED[model]:
+            warnings.warn(f"The kernels that decode in one go {fault} on this machine: decoding goes layer by layer.",
+                          stacklevel=3)
+            self.fused = None
+
+    @contextmanager
+    def _only_tried(self):
+        """What a step moves on is put back."""
+        moved = [self.slot, self.positions, *(own for _, _, own in self.memories)]
+        before = [x.clone() for x in moved]
+        try:
+            yield
+        finally:
+            for x, saved in zip(moved, before, strict=True):
+                x.copy_(saved)
 
     def _reach(self, cache):
         reach = cache.max_length if self.fused else SHORTEST
@@ -115,20 +149,13 @@ class Decoder:
         return logits
 
     def _capture(self, reach):
-        """A step's kernels, taken down. It is run before, so that all of them exist; then all is put back."""
-        moved = [self.slot, self.positions, *(own for _, _, own in self.memories)]
-        before = [x.clone() for x in moved]
-
-        def put_back():
-            for x, saved in zip(moved, before, strict=True):
-                x.copy_(saved)
-
+        """A step's kernels, taken down. It is run before, so that all of them exist."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
-                self._read(reach)
-                put_back()
+                with self._only_tried():
+                    self._read(reach)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -173,6 +200,7 @@ def fused_step(model: Qwen, cache: Cache):
 # -------------------------------------------------------------------------------------------- caches that are lent out
 
 
+_TRUSTED = WeakKeyDictionary()                           # model: has its fused step said what its layers say?
 _DECODERS = WeakKeyDictionary()                          # cache: (its decoder, what that was made of)
 _IDLE = WeakKeyDictionary()                              # model: (the cache that was given back last, and it empty)
 

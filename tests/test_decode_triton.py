@@ -190,3 +190,23 @@ def test_rows_of_a_program_fill_the_gpu_and_the_registers():
                            (64, 64, 64)):
         assert rows_of_a_program(rows, width, 2) == {"R": R, "num_warps": 4}
     assert rows_of_a_program(5120, 17_408, 2) == {"R": 1, "num_warps": 8}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fault", ["wrong", "cannot run"])
+def test_kernels_that_fail_on_a_machine_are_not_taken(qwen, fault, monkeypatch):
+    """They are tried beside the model's own layers before they count, and nothing of the trial is left."""
+    def broken(self, caches, ids, slot, positions):
+        caches[0].recurrent_state.fill_(1)
+        if fault == "wrong":
+            return torch.ones(len(ids), qwen.config.text_config.vocab_size)
+        raise RuntimeError("out of resource: shared memory")
+
+    other = deepcopy(qwen)                               # one that nobody has tried
+    monkeypatch.setattr(FusedStep, "__call__", broken)
+    plain, cache = caches_after(other, 9)
+    decoder = Decoder.of(other, cache)
+    with pytest.warns(UserWarning, match="are off by|RuntimeError: out of resource.*layer by layer"):
+        logits = decoder(torch.tensor([7]))
+    assert error(logits, decode_one_token(other, torch.tensor([7]), plain)) < 1e-5
+    assert decoder.fused is None and graph.Decoder.of(other, other.new_cache(1, 8)).fused is None

@@ -105,5 +105,11 @@ def test_a_quick_look_has_the_same_tables(monkeypatch):
         "decode", case=f"{B} x 1, {Hk}:{Hv}", **{"in a graph (us)": 1000.0}))
     monkeypatch.setattr(gpu, "model", lambda report, ceiling, quick: report.add("model", case="a token", ms=1.0))
     tables = gpu.quick_look()
-    assert tables.keys() == gpu.recorded().keys() - {"forward + backward"}
+    assert tables.keys() == gpu.recorded().keys() - {"right", "forward + backward"}
     assert tables["forward"][0]["ours (ms)"] == 1.0
+
+
+def test_the_page_in_docs_is_of_the_figures_that_are_shipped(repository):
+    content = json.loads((repository / "data/gpu.json").read_text(encoding="utf-8"))
+    assert (repository / "docs/gpu.md").read_text(encoding="utf-8") == gpu.page(content)
+    assert not content["failures"] and {row["ok"] for row in content["tables"]["right"]} == {"yes"}
