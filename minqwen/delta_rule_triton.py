@@ -391,9 +391,9 @@ def recur(
 def tiles(kernel: str, Dk: int, Dv: int, dtype: torch.dtype) -> dict:
     """The sizes of a kernel's tiles, its warps and the stages of its pipeline.
 
-    In bfloat16 those of the walks and of `gradients` are the fastest of some dozens that were tried on an H200
-    (Triton 3.6.0, heads of 128, 1 x 32,768 tokens); `python -m minqwen.gpu --only tune` tries others. Narrow blocks
-    make more programs, and a walk has few: 32 heads in blocks of 32 columns are 128, for 132 multiprocessors.
+    In bfloat16 they are the fastest of some dozens that were tried on an H200 (Triton 3.6.0, heads of 128, 1 x 32,768
+    tokens); `python -m minqwen.gpu --only tune` tries others. Narrow blocks make more programs, and a walk has few: 32
+    heads in blocks of 32 columns are 128, for 132 multiprocessors.
     """
     half = dtype == torch.bfloat16                       # float32 takes twice the registers: narrower tiles, more warps
     BK, BV = max(16, triton.next_power_of_2(Dk)), max(16, triton.next_power_of_2(Dv))

@@ -471,7 +471,7 @@ def recorded() -> dict[str, list[dict]]:
 
 
 def quick_look() -> dict[str, list[dict]]:
-    """The same tables of this GPU's speed, with a case or two of each: a minute; more if the peer has to choose its tiles."""
+    """How fast this GPU is, in the same tables, a case or two of each: a minute; more if the peer chooses its tiles."""
     report, ceiling = Report(None), ceilings()
     report.add("machine", **machine())
     report.add("ceilings, measured", **ceiling)
