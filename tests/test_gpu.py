@@ -113,3 +113,15 @@ def test_the_page_in_docs_is_of_the_figures_that_are_shipped(repository):
     content = json.loads((repository / "data/gpu.json").read_text(encoding="utf-8"))
     assert (repository / "docs/gpu.md").read_text(encoding="utf-8") == gpu.page(content)
     assert not content["failures"] and {row["ok"] for row in content["tables"]["right"]} == {"yes"}
+
+
+def test_readme_says_what_was_measured(repository):
+    text, tables = (repository / "README.md").read_text(encoding="utf-8"), gpu.recorded()
+    rows = {row["case"]: row for name in ("forward", "model") for row in tables[name]}
+    long, many = rows["1 x 32,768, 16:32"], rows["8 x 4,096, 16:32"]
+    token = rows["a token after 32, in one graph"]
+    for said in (f"in {long['ours (ms)']:.2f} ms", f"takes {long['fla (ms)']:.2f} ms",
+                 f"in {many['ours (ms)']:.2f} ms ({many['fla (ms)']:.2f} ms)", f"{token['ms']:.3f} ms",
+                 f"{token['tokens/s']:,.0f} a second", tables["machine"][0]["GPU"]):
+        assert said in " ".join(text.split())
+    assert 49 < token["of the measured bandwidth (%)"] < 53             # "at half the speed at which that GPU copies"
