@@ -191,6 +191,16 @@ def test_a_formula_that_cannot_be_set_is_an_error(tex):
         website.formula(tex)
 
 
+@pytest.mark.parametrize("lesson", sorted((REPOSITORY / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_formula_of_a_lesson_can_be_set(lesson):
+    """In seconds, and with the formula's name: the whole site stops at the first that cannot."""
+    for cell in nbformat.read(lesson, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"(?s)```.*?```|`[^`\n]*`", "", cell.source)
+            for displayed, inline in re.findall(r"(?s)\$\$(.+?)\$\$|\$([^$]+)\$", text):
+                website.formula(displayed or inline, display=bool(displayed))
+
+
 def check_formulas(source, page):
     """Each formula of a lesson's text is on its page, and nothing of it is left in TeX."""
     texts = [cell.source for cell in source.cells if cell.cell_type == "markdown"]
