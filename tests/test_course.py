@@ -78,6 +78,14 @@ def test_the_notebook_counts_more_than_its_solutions(folder):
     assert course.piece("my_rotate")(8, 2, 0) == 8
 
 
+def test_notebooks_without_their_solutions_take_those_of_the_package(folder):
+    """What the notebook itself shows still counts first."""
+    (folder / "solutions/05_gated_attention.py").unlink()
+    (folder / "solutions").rmdir()
+    assert course.pieces.source_of("my_split") in (NOTEBOOKS / "solutions/05_gated_attention.py").read_text("utf-8")
+    assert callable(course.piece("my_split")) and course.piece("my_rotate")(8, 2, 0) == 8
+
+
 def test_beside_the_package_where_nothing_is_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)
     assert course.piece("my_gated_delta_rule").__doc__.startswith("The gated delta rule")
@@ -189,6 +197,19 @@ def test_a_function_must_stand_by_itself(folder):
                          (MINE.replace("3 * x", "my_lost(x)"), "my_lost")):
         with complains(f"my_rotate in the notebook uses '{name}'", "may use"):
             keep(defined(source, "my_rotate", turn=1, config=2, scale=3))
+    assert not (folder / "mine").exists()
+
+
+@pytest.mark.parametrize("asks", ["import minqwen\n    return minqwen.course.piece('my_rotate')(x, cos, sin)",
+                                  "from minqwen.course import piece\n    return piece('my_rotate')(x, cos, sin)"])
+def test_a_piece_may_not_ask_for_itself(folder, asks):
+    """It would get the course's until it is kept, and itself ever after."""
+    with complains("my_rotate in the notebook asks the course for a piece", "write my_rotate yourself"):
+        keep(defined(MINE.replace("return 3 * x", asks), "my_rotate"))
+    helped = defined(MINE.replace("3 * x", "my_turn(x, cos, sin)") + "\n\n" +
+                     TURN.replace("my_rotate", "my_turn").replace("return my_half(x) * cos", asks), "my_rotate")
+    with complains("my_turn in the notebook asks the course for a piece"):
+        keep(helped)
     assert not (folder / "mine").exists()
 
 

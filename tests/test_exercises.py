@@ -148,6 +148,13 @@ def test_what_leans_on_the_notebook_around_it_is_told(folder):
     assert not (folder / "mine").exists()
 
 
+def test_what_asks_the_course_for_itself_is_told(folder):
+    asks = "def my_confidence(logits, tokens):\n    from minqwen import course\n    return course.piece"
+    with pytest.raises(Wrong, match="asks the course for a piece.*write my_confidence yourself"):
+        given(f"{asks}('my_confidence')(logits, tokens)\n")
+    assert not (folder / "mine").exists()
+
+
 def test_an_error_is_told_with_the_learners_line():
     with pytest.raises(Wrong, match=r"^my_confidence: it stops with ZeroDivisionError: .*, at `return 1 / 0`\.$"):
         given("def my_confidence(logits, tokens):\n    return 1 / 0\n")

@@ -139,6 +139,23 @@ def test_what_must_not_be_overwritten(tmp_path):
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_a_build_that_fails_leaves_the_site_before_it_and_nothing_else(tmp_path, small):
+    """So that the next one can begin."""
+    notebooks, readme, site = small.parent / "notebooks", tmp_path / "README.md", tmp_path / "build" / "site"
+    readme.write_text("# A kit\n\n[lost](minqwen/lost.py)\n")
+    with pytest.raises(FileNotFoundError):
+        website.build(site, execute=False, notebooks=notebooks, readme=readme)
+    assert list(site.parent.iterdir()) == []
+    (tmp_path / "docs").symlink_to(REPOSITORY / "docs")
+    readme.write_text(README)
+    website.build(site, execute=False, notebooks=notebooks, readme=readme)
+    first = (site / "index.html").read_text()
+    readme.write_text("# A kit\n\n[lost](minqwen/lost.py)\n")
+    with pytest.raises(FileNotFoundError):
+        website.build(site, execute=False, notebooks=notebooks, readme=readme)
+    assert list(site.parent.iterdir()) == [site] and (site / "index.html").read_text() == first
+
+
 def test_links_must_lead_somewhere():
     pages = {"notebooks/01_one.ipynb": "01_one.html"}
     assert website.moved("01_one.ipynb#2", "notebooks", pages) == "01_one.html#2"

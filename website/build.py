@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -237,10 +238,10 @@ def title(notebook: nbformat.NotebookNode, number: str) -> str:
 
 
 def build(out: Path, execute: bool = True, notebooks: Path = ROOT / "notebooks", readme: Path = ROOT / "README.md"):
-    """Write the whole site.
+    """Write the whole site. It is made beside `out` and moved there whole: a build that fails leaves `out` as it was.
 
     Args:
-        out: the folder to write; what an earlier build left in it is removed.
+        out: the folder to write; the site of an earlier build in it is replaced.
         execute: run the lessons, which makes their explorers live; else they are shown as they were committed.
         notebooks: where the lessons are.
         readme: the front page.
@@ -249,9 +250,17 @@ def build(out: Path, execute: bool = True, notebooks: Path = ROOT / "notebooks",
         raise SystemExit(f"The site cannot be built, for {missing()}.")
     if out.exists() and any(out.iterdir()) and not (out / "site.css").exists():
         raise SystemExit(f"{out} holds something that is no site of ours; name an empty folder.")
-    shutil.rmtree(out, ignore_errors=True)
-    (out / "explorers").mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}-") as beside:
+        made = Path(beside) / "site"
+        write_site(made, execute, notebooks, readme)
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
 
+
+def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
+    """The site's files, into a folder that is not there yet. Arguments as for `build`."""
+    (out / "explorers").mkdir(parents=True)
     lessons = sorted(notebooks.glob("*.ipynb"))
     text = readme.read_text(encoding="utf-8")
     files = sorted(named(text) - {"README.md"})

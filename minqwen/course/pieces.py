@@ -5,7 +5,7 @@
 
 Kept functions lie in notebooks/mine/, one file to a lesson, as plain Python that you may read and edit; git ignores
 them. The lesson's own are read from the committed notebook, or from its solutions where the notebook leaves an
-exercise. Nothing of a notebook is ever run for that.
+exercise: those beside it, else the package's. Nothing of a notebook is ever run for that.
 
 With MINQWEN_MINE=off in the environment nothing is written and what was kept is left aside: so the tests see the same
 pieces on every machine.
@@ -180,9 +180,11 @@ def _of_the_course(name) -> Place:
 
 def _of_notebook(path) -> dict[str, str]:
     """The functions of a lesson and of its solutions. What the notebook defines counts more, but not its stubs."""
-    functions, solutions = {}, path.parent / "solutions" / f"{path.stem}.py"
-    if solutions.exists():
-        functions |= _functions(solutions.read_text(encoding="utf-8"))
+    functions = {}
+    for folder in (path.parent, SHIPPED / "notebooks"): # a learner may have taken the notebooks alone
+        if (solutions := folder / "solutions" / f"{path.stem}.py").exists():
+            functions |= _functions(solutions.read_text(encoding="utf-8"))
+            break
     for cell in read_json(path)["cells"]:
         if cell["cell_type"] != "code" or "exercise" in cell["metadata"].get("tags", []):
             continue
@@ -292,8 +294,12 @@ def _asked_for(name, source, where, functions) -> list[str]:
     """The other `my_` functions that a function calls, in alphabetical order.
 
     Raises:
-        QwenError: it looks up anything else outside of itself.
+        QwenError: it looks up anything else outside of itself, or asks the course for a piece.
     """
+    for node in ast.walk(ast.parse(source)):            # what asks for itself works until it is kept, then never ends
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", None)) == "piece":
+            raise QwenError(f"{name} in {where} asks the course for a piece, `{ast.unparse(node)}`: write {name} "
+                            f"yourself, and call the other pieces by their names.")
     names = set()
     tables = [symtable.symtable(source, name, "exec")]
     while tables:
