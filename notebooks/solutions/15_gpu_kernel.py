@@ -29,7 +29,7 @@ def my_intensity(tokens, Hk, Hv, D, C):
 
 # %% exercise 3
 def my_block_inverse(L):
-    """(I + L)^-1, strictly lower triangular L (..., C, C): of blocks of 1, of 2, of 4 ... up to C."""
+    """(I + L)^-1 in L's dtype, strictly lower triangular L (..., C, C): of blocks of 1, 2, 4 ... C."""
     token = torch.arange(L.shape[-1], device=L.device)
     M, size = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device).expand_as(L), 1
     while size < L.shape[-1]:

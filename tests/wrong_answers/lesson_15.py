@@ -8,6 +8,7 @@ from . import slip, wrong
 # ---- my_decode_kernel
 
 slip("my_decode_kernel", "the memory does not fade", "tl.exp(tl.load(g + h)) * S ", "S")
+slip("my_decode_kernel", "logarithm of what stays", "tl.exp(tl.load(g + h)) * S ", "tl.load(g + h) * S ")
 slip("my_decode_kernel", "beta is missing", "tl.load(beta + h) * (v_t", "(v_t")
 slip("my_decode_kernel", "the old answer stays", "v_t - tl.sum(k_t[:, None] * S, 0)", "v_t")
 slip("my_decode_kernel", "store S where it was loaded", "    tl.store(tile, S, mask=there)", "    #")
@@ -31,10 +32,29 @@ slip("my_intensity", "both in and out", "D * D * 4  ", "D * D * 2")
 slip("my_intensity", "both in and out", "2 * Hv * D * D * 4", "Hv * D * D * 4")
 slip("my_intensity", "memory's bytes are missing", "(vectors + memories)", "vectors")
 slip("my_intensity", "o has to be written", "2 * (Hk + Hv) * D * 2", "(2 * Hk + Hv) * D * 2")
-slip("my_intensity", "k and q have Hk heads", "2 * (Hk + Hv) * D * 2", "4 * Hv * D * 2")
+slip("my_intensity", "q and k have Hk heads", "2 * (Hk + Hv) * D * 2", "4 * Hv * D * 2")
+slip("my_intensity", "v and o have Hv heads", "2 * (Hk + Hv) * D * 2", "4 * Hk * D * 2")
+slip("my_intensity", "has products of its own", "2 * tokens * Hv * products", "2 * tokens * Hk * products")
+slip("my_intensity", "has a memory of its own", "2 * Hv * D * D * 4", "2 * Hk * D * D * 4")
 slip("my_intensity", "not for each token", "memories = 2 * Hv", "memories = 2 * tokens * Hv")
 slip("my_intensity", "the other way round", "operations / (vectors + memories)", "(vectors + memories) / operations")
-slip("my_intensity", "it should be", "4 * C * D", "4 * 64 * D")
+slip("my_intensity", "(1, 16, 48, 128, 1) it is too large", "4 * C * D", "4 * 64 * D")
+slip("my_intensity", "(7, 2, 6, 24, 16) it is too large", "C * D + 3 * D * D", "C * D + 3 * 128 * D")
+
+
+@wrong("my_intensity", "products and memories belong to value heads")
+def key_heads_alone(tokens, Hk, Hv, D, C):
+    return 2 * tokens * Hk * (4 * C * D + 3 * D * D) / (4 * tokens * (Hk + Hv) * D + 8 * Hk * D * D)
+
+
+@wrong("my_intensity", "it is too large: go through both counts, factor by factor.")
+def one(tokens, Hk, Hv, D, C):
+    return 1.0
+
+
+@wrong("my_intensity", "it is too small")
+def none(tokens, Hk, Hv, D, C):
+    return 0.0
 
 
 # ---- my_block_inverse
@@ -46,10 +66,18 @@ slip("my_block_inverse", "both of its neighbours", " & (block[:, None] % 2 == 1)
 slip("my_block_inverse", "begin with two tokens", "% 2 == 1", "% 2 == 0")
 
 
-@wrong("my_block_inverse", "no such function")
+slip("my_block_inverse", "to have the same dtype", "dtype=L.dtype, ", "")
+
+
+@wrong("my_block_inverse", "you call torch.linalg, or an inverse of torch's: inside")
 def by_the_library(L):
     eye = torch.eye(L.shape[-1], dtype=L.dtype)
     return torch.linalg.solve_triangular(eye + L, eye.expand_as(L), upper=False)
+
+
+@wrong("my_block_inverse", "you call torch.linalg, or an inverse of torch's: inside")
+def by_its_inverse(L):
+    return (torch.eye(L.shape[-1], dtype=L.dtype) + L).inverse()
 
 
 @wrong("my_block_inverse", "twice as many steps")
