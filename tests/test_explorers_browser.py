@@ -166,19 +166,50 @@ def test_all_on_one_page_are_as_each_alone(page, explorers, tmp_path):
             assert apart(alone.screenshot(), picture) < 1e-3, type(explorer).__name__           # a rim may be blurred
 
 
+# Is what is chosen in the ribbons of an explorer wholly in sight? For each of them.
+IN_SIGHT = """root => [...root.querySelectorAll(".ribbon:has(.here)")].filter((e) => e.checkVisibility()).map((e) => {
+  const room = e.getBoundingClientRect(), cell = e.querySelector(".here").getBoundingClientRect();
+  return cell.top >= room.top && cell.bottom <= room.bottom && cell.left >= room.left && cell.right <= room.right;
+})"""
+
+
 def test_each_fits_a_screen(page, explorers, tmp_path):
-    """820 pixels high at a width of 1,000, the sentence in sight above the picture; and nothing is cut off at 820."""
-    for width in (WIDTH, 820):
+    """820 pixels high at a width of 1,000, and of 768 beside JupyterLab's list of files; nothing is cut off, the
+    sentence is in sight above the picture, and so is the chosen token."""
+    for width in (WIDTH, 820, 768):
         for name, root in zip(explorers, opened(page, tmp_path, *explorers.values(), width=width), strict=True):
             box = root.bounding_box()
             assert root.evaluate("root => root.scrollWidth <= root.clientWidth"), (name, width)
-            if width == WIDTH:
-                assert box["height"] <= HEIGHT, (name, box["height"])
+            assert box["height"] <= HEIGHT, (name, width, box["height"])
+            assert all(root.evaluate(IN_SIGHT)), (name, width)
             if name == "chat":
                 continue
             said, picture = root.locator(".said").bounding_box(), root.locator("canvas:visible").first.bounding_box()
             assert said["height"] > 10 and root.locator(".said").inner_text(), name
             assert box["y"] < said["y"] and said["y"] + said["height"] <= picture["y"], name
+
+
+def test_every_token_of_the_clip_is_in_sight(page, explorers, tmp_path):
+    """No row of them is cut."""
+    [root] = opened(page, tmp_path, explorers["clip"], width=768)
+    assert root.locator(".ribbon").evaluate("ribbon => ribbon.scrollHeight <= ribbon.clientHeight")
+
+
+def test_the_slices_of_a_clip_are_counted_from_0_everywhere(page, explorers, tmp_path):
+    """On the slider, in what is said, in the captions, and in the figure that stands still."""
+    clip = explorers["clip"]
+    [root] = opened(page, tmp_path, clip)
+    root.locator(".stage").press(",")
+    for slice in (clip.slice - 1, clip.slice):
+        names = [f"frame {2 * slice}", f"frame {2 * slice + 1}"]
+        page.wait_for_function("text => document.querySelector('.captions').textContent.startsWith(text)", arg=names[0])
+        assert root.locator(".captions span").all_inner_texts()[:2] == names
+        assert root.locator(".controls .slice output").inner_text() == f"{slice}"
+        spoken = root.locator("[data-moves=slice]").get_attribute("aria-valuetext")
+        assert spoken.startswith(f"slice {slice} of the clip. ")
+        figure, _ = clip.still(slice=slice)
+        assert [ax.get_title() for ax in figure.axes[:2]] == names
+        root.locator(".stage").press(".")
 
 
 def where(root):
@@ -261,3 +292,13 @@ def test_labels_come_when_an_explorer_gets_its_size(page, explorers, tmp_path):
         labels = root.locator(".along.across span")
         labels.nth(10).wait_for(timeout=5000)
         assert labels.count() == len(explorers[name].story["tokens"])
+
+
+def test_the_chosen_token_is_in_sight_when_an_explorer_gets_its_size(page, explorers, tmp_path):
+    for name in ("map of 0.8B", "state of 0.8B", "clip"):
+        [root] = opened(page, tmp_path, explorers[name], away=True, width=500)
+        page.wait_for_function("() => document.querySelector('section').dataset.drawn")
+        page.evaluate("() => document.querySelector('main').className = ''")
+        page.wait_for_timeout(200)
+        seen = root.evaluate(IN_SIGHT)
+        assert seen and all(seen), name

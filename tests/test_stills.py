@@ -31,7 +31,8 @@ def test_memory(t):
 def test_looking():
     frames, weights = picture(0, 2, 16, 24), np.arange(6.0).reshape(2, 3) - 2
     layers = {"0 delta rule": weights, "1 attention": np.abs(weights), "2 delta rule": weights / 9}
-    figure = draw(stills.looking(frames, weights, layers, patch=4, title="layer $1"))
+    figure = draw(stills.looking(frames, ["frame 6", "frame 7"], weights, layers, patch=4, title="layer $1"))
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["frame 6", "frame 7", "layer $1"]
     assert np.array_equal(image(figure, 0), frames[0]) and np.array_equal(image(figure, 1), frames[1])
     assert np.allclose(maps(figure), [weights, *layers.values()])
     below = [ax.images[1].get_clim()[1] for ax in figure.axes if ax.get_title() in layers]

@@ -1,6 +1,6 @@
 // The attention explorer, in the browser: who looks at whom, in every layer and head at once, and in one cell by cell.
 
-import { LayerExplorer, MOVING, Tiles, cellOf, keepInSight, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import { LayerExplorer, MOVING, Tiles, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
 import { cssOf, kilobytes, percent, plain, readable, shadeFromZero, shadeOf, signed } from "./numbers.js";
 import { openMap, openTiles, paintLayer, paintMap } from "./attention_maps.js";
 
@@ -233,7 +233,7 @@ class AttentionExplorer extends LayerExplorer {
       cell.title = later ? "" : this.amount(weight, layer, 6);
       cell.dataset.weight = later ? "" : weight;
     });
-    keepInSight(this.ribbon, this.cells[token]);
+    this.keepInSight(this.ribbon, this.cells[token]);
   }
 
   drawn({ layer, head, token, seen, opened }) { return [layer, head, token, seen, Number(opened)]; }

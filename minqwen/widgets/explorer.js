@@ -37,7 +37,7 @@ export const MOVING = [
 export const cellOf = ({ text, special }, at, ...below) =>
   make("span", { class: special ? "cell special" : "cell", ...at }, make("span", { class: "text" }, text), ...below);
 
-export function keepInSight(ribbon, cell) {                // without moving the page
+function scrollTo(ribbon, cell) {                          // without moving the page
   const within = (now, start, size, room) => Math.max(start + size + 3 - room, Math.min(now, start - 3));
   ribbon.scrollTop = within(ribbon.scrollTop, cell.offsetTop, cell.offsetHeight, ribbon.clientHeight);
   ribbon.scrollLeft = within(ribbon.scrollLeft, cell.offsetLeft, cell.offsetWidth, ribbon.clientWidth);
@@ -149,7 +149,7 @@ export class Explorer {
   constructor({ model, el }, kind, names, hint = "") {
     wear();
     Object.assign(this, { model, el, names, hint, story: model.get("story"), shown: null, pointer: null });
-    Object.assign(this, { unsaved: {}, endings: [] });
+    Object.assign(this, { unsaved: {}, endings: [], inSight: new Map() });
     this.where = make("p", { class: "where" });
     this.problem = make("p", { class: "problem", role: "alert", hidden: "" });
     this.said = make("p", { class: "said", "aria-live": "polite" });
@@ -216,6 +216,17 @@ export class Explorer {
     const along = new Along(direction, texts);
     this.endings.push(() => along.stop());
     return along;
+  }
+
+  // Keep a cell of a ribbon in sight: now, and when the ribbon gets another size - at first it may have none.
+  keepInSight(ribbon, cell) {
+    if (!this.inSight.has(ribbon)) {
+      const sized = new ResizeObserver(() => scrollTo(ribbon, this.inSight.get(ribbon)));
+      sized.observe(ribbon);
+      this.endings.push(() => sized.disconnect());
+    }
+    this.inSight.set(ribbon, cell);
+    scrollTo(ribbon, cell);
   }
 
   // ---- moving

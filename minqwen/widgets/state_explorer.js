@@ -1,6 +1,6 @@
 // The state explorer, in the browser: the memory of one Gated DeltaNet head, token by token; of one text, or of two.
 
-import { Explorer, MOVING, cellOf, keepInSight, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import { Explorer, MOVING, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
 import { endOf, grouped, kilobytes, percent, plain, readable, signed } from "./numbers.js";
 import {
   PARTS, answersLayout, cellsOf, cosine, highest, layout, length, openPage, paint, together,
@@ -288,7 +288,7 @@ class StateExplorer extends Explorer {
       cell.dataset.recall = later ? "" : r.toFixed(4);
       cell.dataset.match = later ? "" : `${b.toFixed(4)} ${a.toFixed(4)}`;
     }
-    keepInSight(this.ribbons[x], this.cells[first + at[x]]);
+    this.keepInSight(this.ribbons[x], this.cells[first + at[x]]);
   }
 
   // ---- exact numbers: of the cell that is pointed at, or of all that its point stands for

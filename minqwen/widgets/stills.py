@@ -163,11 +163,12 @@ def context_cost(contexts, charts: dict, at: int) -> Figure:
     return figure
 
 
-def looking(frames, weights, maps: dict, patch: int, merge: int = 2, title: str = "") -> Figure:
+def looking(frames, names: list[str], weights, maps: dict, patch: int, merge: int = 2, title: str = "") -> Figure:
     """The vision explorer, standing still: frames with their patches, the weights over them, and more maps below.
 
     Args:
         frames: (F, H, W, 3) uint8, what one token spans in time: one for a picture, two for a clip.
+        names: what is written above each frame.
         weights: (rows, columns), a weight for each token.
         maps: title -> (rows, columns); each kind of map (its title without the first word) has a scale of its own.
         patch, merge: as in `patches`.
@@ -180,9 +181,9 @@ def looking(frames, weights, maps: dict, patch: int, merge: int = 2, title: str 
                     layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(large * ratio + 0.75, down * (small * ratio + 0.45)))
     panels = above.subplots(1, len(frames) + 1)
-    for i, (ax, frame) in enumerate(zip(panels, frames)):
+    for ax, frame, name in zip(panels, frames, names):
         draw_patches(ax, frame, patch, merge)
-        ax.set_title("what the model gets" if len(frames) == 1 else f"frame {i} of the slice", fontsize=10, color=INK)
+        ax.set_title(name, fontsize=10, color=INK)
     image = draw_over(panels[-1], frames.mean(0), weights, np.abs(weights).max() or 1.0)
     panels[-1].set_title(title, fontsize=10, color=INK)
     colour_bar(above, image, panels[-1:])

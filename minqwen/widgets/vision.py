@@ -132,7 +132,7 @@ class VisionExplorer(Explorer):
         token: where to begin; may be negative.
         layer: the layer's number in the model; None: the attention layer that gives most of its weight to pictures.
         head: its number, or -1 for the mean of the layer's heads.
-        slice: which picture, or slice of a clip, counted through; None: the one with most of the weight.
+        slice: which picture, or slice of a clip, counted through from 0; None: the one with most of the weight.
         signs: False shows effective attention by its size alone.
         row: which row of a traced batch.
 
@@ -211,8 +211,11 @@ class VisionExplorer(Explorer):
                         continue
                     # a still fills its slice with equal frames: one is enough, if no clip is there to compare
                     shown = _reduced(pair if clips else pair[:1], settings.patch_size)
+                    names = ["what the model gets", "the same once more"][: len(shown)]
+                    if kind == "clip":
+                        names = [f"frame {len(shown) * at + f}" for f in range(len(shown))]
                     slices.append({
-                        "kind": kind, "number": number, "slice": at, "frames": len(shown),
+                        "kind": kind, "number": number, "slice": at, "frames": len(shown), "names": names,
                         "rows": rows, "columns": columns, "height": shown.shape[1], "width": shown.shape[2],
                         "patch": settings.patch_size * shown.shape[1] // height, "merge": settings.merge_size,
                         "zoom": max(1, PANEL // max(shown.shape[1:3])), "unit": max(1, TILE // max(rows, columns)),
@@ -279,8 +282,8 @@ class VisionExplorer(Explorer):
         if text["slice"] >= 0:
             towards = f"who looks at token {text['at']}"
         who = f"layer {layer}, " + ("mean of its heads" if head == -1 else f"head {head}")
-        figure = stills.looking(self._frames[slice], self.weights(token, layer, head, slice), maps, seen["patch"],
-                               seen["merge"], f"{towards}\n{who}")
+        figure = stills.looking(self._frames[slice], seen["names"], self.weights(token, layer, head, slice), maps,
+                                seen["patch"], seen["merge"], f"{towards}\n{who}")
         return figure, (
             f"A {seen['kind']} with its {seen['rows']} x {seen['columns']} tokens numbered; beside it, over it, the "
             f"weights in {who}, token {token + 1} of {len(self.story['tokens'])}: {towards}; below, for each layer, "

@@ -1,8 +1,6 @@
 // The vision explorer, in the browser: where in a picture or clip a token looks, in every layer and head.
 
-import {
-  Explorer, MOVING, Tiles, cellOf, keepInSight, keyLine, make, openPalettes, shareOf,
-} from "./explorer.js";
+import { Explorer, MOVING, Tiles, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
 import { cssOf, endOf, kilobytes, percent, plain, readable, shadeOf } from "./numbers.js";
 import {
   chosen, largest, openFrames, openWeights, paintOverview, paintSlice, strongest,
@@ -207,7 +205,7 @@ class VisionExplorer extends Explorer {
 
   nameOf({ kind, number, slice }) {
     const several = new Set(this.slices.filter((other) => other.kind === kind).map((other) => other.number)).size > 1;
-    const name = several ? `${kind} ${number + 1}` : `the ${kind}`;
+    const name = several ? `${kind} ${number}` : `the ${kind}`;
     return kind === "clip" ? `slice ${slice} of ${name}` : name;
   }
 
@@ -271,8 +269,7 @@ class VisionExplorer extends Explorer {
     this.told("token", this.stops.indexOf(token), which, `token ${which}, ${name}. ${text}`);
     this.told("layer", layer, `${layer} ${KINDS[kind]}`, `${this.layerName(layer)} of ${layers.length}. ${text}`);
     this.told("head", head, head < 0 ? "mean" : head, `${headName(head)}, of ${heads}. ${text}`);
-    this.told("slice", slice, `${slice + 1} of ${slices.length}`,
-      `${this.nameOf(here)}, ${slice + 1} of ${slices.length}. ${text}`);
+    this.told("slice", slice, slice, `${this.nameOf(here)}. ${text}`);
     this.signs.checked = signs;
     this.signs.disabled = kind === "attention";
     this.stage.setAttribute("aria-label", `${this.nameOf(here)}, ${here.rows} by ${here.columns} tokens. ${text}`);
@@ -288,12 +285,10 @@ class VisionExplorer extends Explorer {
   }
 
   describeSlice(here) {                                    // what is written above and on the pictures
-    const { token } = this.shown, [height, width, step] = this.story.size, { tokens, columns, frames, zoom } = here;
-    const titleOf = (f) => (here.kind === "clip" ? `frame ${frames * here.slice + f}`
-      : f ? "the same once more" : "what the model gets");
+    const { token } = this.shown, [height, width, step] = this.story.size, { tokens, columns, zoom } = here;
     const looks = this.isSeen(token) ? `who looks at token ${this.tokens[token].at}`
       : `where “${readable(this.tokens[token].text)}” looks`;
-    const titles = [...Array.from({ length: frames }, (_, f) => titleOf(f)), looks];
+    const titles = [...here.names, looks];
     this.captions.replaceChildren(...titles.map((title, i) => {
       const caption = make("span", { title }, title);
       caption.style.left = `${(100 * i * step) / width}%`;
@@ -320,7 +315,7 @@ class VisionExplorer extends Explorer {
       cell.title = (seen ? `${this.piece(t)}: ` : "") + this.amount(weights[t]);
       cell.dataset.weight = weights[t].toFixed(6);
     });
-    keepInSight(this.ribbon, this.cells[token]);
+    this.keepInSight(this.ribbon, this.cells[token]);
   }
 }
 
