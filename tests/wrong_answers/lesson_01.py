@@ -77,6 +77,16 @@ def yields_them(tokens, pair):
     return (token for token in tokens)
 
 
+@wrong("my_merge", "both spell abc")
+def compares_what_they_spell(tokens, pair):
+    merged, i = [], 0
+    while i < len(tokens):
+        found = len(tokens[i : i + 2]) == 2 and b"".join(tokens[i : i + 2]) == b"".join(pair)
+        merged.append(b"".join(pair) if found else tokens[i])
+        i += 2 if found else 1
+    return merged
+
+
 # ---- my_opening
 
 slip("my_opening", "the block is left open", 'begun + "\\n</think>\\n\\n"', "begun")

@@ -55,6 +55,17 @@ def in_place(scores):
     return scores.masked_fill_(future, -torch.inf).softmax(-1)
 
 
+@wrong("my_causal_weights", "-100 000")
+def fills_with_minus_a_hundred(scores):
+    return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -100).softmax(-1)
+
+
+@wrong("my_causal_weights", "e to the 300")
+def takes_the_exponentials_itself(scores):
+    odds = scores.exp().tril()
+    return odds / odds.sum(-1, keepdim=True)
+
+
 # ---- my_weights
 
 @wrong("my_weights", "scale is missing")
@@ -147,6 +158,8 @@ def for_a_single_text(q, k, v):
     return o.transpose(1, 2)
 
 
+slip("my_attention", "should be torch.float64", "my_weights(q, k), v)", "my_weights(q, k).float(), v.float())")
+
 # ---- my_linear_attention
 
 slip("my_linear_attention", "write over the memory", "S = S + torch", "S = torch")
@@ -183,3 +196,7 @@ def writes_all_and_then_reads(q, k, v, state=None):
 def in_parallel_and_from_nothing(q, k, v, state=None):
     scores = torch.einsum("bihd, bjhd -> bhij", q, k) * q.shape[-1] ** -0.5
     return torch.einsum("bhij, bjhv -> bihv", scores.tril(), v), torch.einsum("bthk, bthv -> bhkv", k, v)
+
+
+slip("my_linear_attention", "of float64 numbers, o", "torch.zeros_like(v)", "torch.zeros(v.shape)")
+slip("my_linear_attention", "of float64 numbers, the memory", "return o, S", "return o, S.float()")

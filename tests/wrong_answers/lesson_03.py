@@ -50,6 +50,8 @@ def knows_the_sizes_by_heart(S, k, v, beta):
     return (S + torch.outer(k, u)).flatten()[:24].view(-1, 6)
 
 
+slip("my_delta_step", "keys of length 1 alone", "torch.outer(k, u)", "torch.outer(k, u) / (k @ k)")
+
 # ---- my_knobs
 
 slip("my_knobs", "fade: g is a logarithm", "math.log(0.5)", "-0.5")
@@ -168,6 +170,9 @@ def goes_on_in_place(q, k, v, g, beta, initial_state=None):
         o[:, t] = torch.einsum("bhkv, bhk -> bhv", S, q[:, t])
     return o, S
 
+
+slip("my_gated_delta_rule", "with gates of -50", "g[:, t, :, None, None].exp()",
+     "g[:, t, :, None, None].clamp(min=-8).exp()")
 
 # ---- my_effective_attention
 

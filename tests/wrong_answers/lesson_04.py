@@ -53,6 +53,15 @@ def in_float32(k, v, beta, S):
     return torch.linalg.solve_triangular(L.float(), right.float(), upper=False, unitriangular=True)
 
 
+@wrong("my_corrections", "100 tokens with keys much alike")
+def comes_nearer_in_twelve_rounds(k, v, beta, S):
+    L, right = (beta[..., None] * (k @ k.mT)).tril(-1), beta[..., None] * (v - k @ S)
+    U = right
+    for _ in range(12):
+        U = right - L @ U
+    return U
+
+
 # ---- my_decay_matrix
 
 slip("my_decay_matrix", "summed up", "g.cumsum(-1)", "g")
@@ -161,6 +170,17 @@ def hands_on_in_place(q, k, v, g, beta, S):
     S *= c[..., -1:, :].exp()
     S += k.mT @ (D[..., -1, :, None] * U)
     return o, S
+
+
+@wrong("my_chunk", "100 tokens with keys much alike")
+def comes_nearer_in_twelve_rounds_with_gates(q, k, v, g, beta, S):
+    c, b, D = g.cumsum(-1)[..., None], beta[..., None], my_decay_matrix(g)
+    L, right = (b * (k @ k.mT) * D).tril(-1), b * (v - c.exp() * (k @ S))
+    U = right
+    for _ in range(12):
+        U = right - L @ U
+    o = c.exp() * (q @ S) + ((q @ k.mT) * D) @ U
+    return o, c[..., -1:, :].exp() * S + k.mT @ (D[..., -1, :, None] * U)
 
 
 # ---- my_chunk_gated_delta_rule

@@ -33,6 +33,9 @@ def divides_in_place(x, weight, eps=1e-6):
     return x * (1 + weight)
 
 
+slip("my_rms_norm", "where no eps is given", "eps=1e-6", "eps=1e-5")
+slip("my_rms_norm", "these are not x / rms(x)", ".mean(-1, keepdim=True)", ".mean(min(1, x.ndim - 1), keepdim=True)")
+
 # ---- my_split
 
 slip("my_split", "two halves", "(-1, 2, head_dim)).unbind(3)", "(2, -1, head_dim)).unbind(2)")
@@ -197,3 +200,6 @@ def looks_ahead(x, weights, config, cos, sin):
 def changes_a_weight(x, weights, config, cos, sin):
     weights["q_norm.weight"] = 1 + weights["q_norm.weight"]
     return x
+
+
+slip("my_gated_attention", "changes config", "    return o.flatten", "    config.head_dim += 1\n    return o.flatten")

@@ -156,6 +156,8 @@ def knows_the_width_by_heart(x, z, weight, eps):
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps) * weight * F.silu(z)
 
 
+slip("my_gated_norm", "bfloat16 numbers should be torch.bfloat16", "return x * weight", "return x.float() * weight")
+
 # ---- my_gated_delta_net
 
 slip("my_gated_delta_net", "q is not scaled to length 1",
@@ -180,6 +182,10 @@ slip("my_gated_delta_net", "listens to another rule",
 slip("my_gated_delta_net", "another than config.rms_norm_eps", "config.rms_norm_eps", "1e-6")
 slip("my_gated_delta_net", "swapped in the gated norm", "my_gated_norm(o, z,", "my_gated_norm(z, o,")
 slip("my_gated_delta_net", "changes x,", "    return F.linear(o", "    x += 1\n    return F.linear(o")
+slip("my_gated_delta_net", "q is not what `rule` should be given", 'weights["conv1d.weight"]',
+     'weights["conv1d.weight"][..., -4:]')
+slip("my_gated_delta_net", "changes config,", "    return F.linear(o",
+     "    config.hidden_size = 77\n    return F.linear(o")
 
 # ---- my_layer
 
@@ -197,3 +203,7 @@ slip("my_layer", "this is layer 0",
 slip("my_layer", "changes x,", "x = x + mixed", "x += mixed")
 slip("my_layer", "another than config.rms_norm_eps",
      'part["input_layernorm.weight"], config.rms_norm_eps', 'part["input_layernorm.weight"], 1e-6')
+slip("my_layer", "this is another layer", 'my_gated_attention(normed, my_part(part, "self_attn."), config, cos, sin)',
+     'my_gated_attention(normed[:1], my_part(part, "self_attn."), config, cos[:1], sin[:1])')
+slip("my_layer", "stops with KeyError", 'config.layer_types[i] == "full_attention"', "(i + 1) % 4 == 0")
+slip("my_layer", "changes config,", "    x = x + mixed\n", "    x = x + mixed\n    config.hidden_size = 77\n")

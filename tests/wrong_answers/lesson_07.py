@@ -24,7 +24,7 @@ slip("my_generate", "each is read once", "torch.tensor([new[-1:]]), cache=cache"
      "torch.tensor([ids + new]), cache=model.new_cache(1, 99)")
 slip("my_generate", "it reads without a cache", "torch.tensor([ids]), cache=cache", "torch.tensor([ids])")
 slip("my_generate", "`choose` says which one", "choose(logits).item()", "logits.argmax(-1).item()")
-slip("my_generate", "writes on behind a token of stop_ids", "new[-1] in stop_ids or ", "")
+slip("my_generate", "writes on behind one of them", "new[-1] in stop_ids or ", "")
 slip("my_generate", "the stop token is missing", "            return new\n",
      "            return new[:-1] if new[-1] in stop_ids else new\n")
 slip("my_generate", "the new tokens alone are wanted", "            return new\n", "            return ids + new\n")
@@ -68,6 +68,12 @@ def takes_the_first_row_of_the_logits(model, ids, max_new_tokens, choose, stop_i
             return new
         logits = model(torch.tensor([new[-1:]]), cache=cache)[:, 0]
 
+
+slip("my_generate", "writes on behind one of them", "new[-1] in stop_ids or ",
+     "len(new) > 1 and new[-1] in stop_ids or ")
+slip("my_generate", "writes on behind one of them", "new[-1] in stop_ids", "new[-1:] == list(stop_ids)[:1]")
+slip("my_generate", "writes on behind one of them", "new[-1] in stop_ids", "new[-1] == max(stop_ids, default=None)")
+slip("my_generate", "has room for 4096 tokens", "len(ids) + max_new_tokens", "4096")
 
 # ---- my_cache_numbers
 
@@ -123,3 +129,24 @@ def knows_one_row_of_logits(logits, u, temperature=1.0, top_p=1.0):
     p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)
     p = (p / p.sum(-1, keepdim=True)).expand(len(u), -1)
     return ids.expand(len(u), -1).gather(-1, (p.cumsum(-1) > u[:, None]).int().argmax(-1, keepdim=True))[:, 0]
+
+
+@wrong("my_sample", "e to the 1000")
+def takes_the_exponential_itself(logits, u, temperature=1.0, top_p=1.0):
+    if temperature == 0:
+        return logits.argmax(-1)
+    p, ids = (logits / temperature).exp().sort(descending=True)
+    p = p / p.sum(-1, keepdim=True)
+    p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)
+    p = p / p.sum(-1, keepdim=True)
+    return ids.gather(-1, (p.cumsum(-1) > u[:, None]).int().argmax(-1, keepdim=True))[:, 0]
+
+
+@wrong("my_sample", "very end of the ruler")
+def draws_what_was_cut_by_the_smallest_throw(logits, u, temperature=1.0, top_p=1.0):
+    if temperature == 0:
+        return logits.argmax(-1)
+    p, ids = (logits / temperature).softmax(-1).sort(descending=True)
+    p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)
+    p = (p / p.sum(-1, keepdim=True)).gather(-1, ids.argsort(-1))       # in the order of the vocabulary again
+    return (p.cumsum(-1) >= u[:, None]).int().argmax(-1)

@@ -45,6 +45,8 @@ slip("my_smart_resize", "scale the original ones", "        scale = math.sqrt(he
 slip("my_smart_resize", "wrong way round", "return h, w", "return w, h")
 slip("my_smart_resize", "with the factor 16", "    h, w = (round(", "    factor = 32\n    h, w = (round(")
 slip("my_smart_resize", "whole numbers", "return h, w", "return float(h), float(w)")
+slip("my_smart_resize", "with the factor 32, 10 x", "(round(side / factor) * factor",
+     "(max(factor, round(side / factor) * factor)")
 
 # ---- my_stretch
 
@@ -76,3 +78,4 @@ slip("my_positions", "should have the shape", "torch.tensor(places).T", "torch.t
 slip("my_positions", "a next word would stand at", ".T, start", ".T, len(places)")
 slip("my_positions", "they share one time", "(start, start + row, start + column)",
      "(start + row * columns + column, start + row, start + column)")
+slip("my_positions", "where no start is given", "start=0", "start=1")

@@ -29,6 +29,9 @@ def my_merge(mine):
     demand(call(mine, has, (b"h", b"s")) == has, "h and s do not stand side by side in has: nothing is to be glued.")
     long = [b"xa", b"nb"]
     demand(call(mine, long, (b"a", b"n")) == long, "xa, nb holds no token a and no token n: compare whole tokens.")
+    spelt = [b"ab", b"c"]
+    demand(call(mine, spelt, (b"a", b"bc")) == spelt, "ab, c is not the pair a, bc, though both spell abc: compare "
+                                                      "token by token.")
     demand(call(mine, [b"ha", b"s"], (b"ha", b"s")) == [b"has"], "tokens may be longer than a byte: ha and s make has.")
     demand(call(mine, [], (b"a", b"n")) == [], "a word without tokens should stay one.")
     demand(call(mine, [b"a"], (b"a", b"n")) == [b"a"], "a single token should stay as it is.")

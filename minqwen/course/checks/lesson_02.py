@@ -52,6 +52,10 @@ def my_causal_weights(mine):
         }, "this is no softmax of the scores up to the diagonal: has something been scaled?", "the table of weights")
     compare(call(mine, 20 * example), _causal(20 * example), otherwise=(
         "with large scores in the future the past is lost: mask before the softmax, and there is nothing to repair."))
+    compare(call(mine, 100 * example), _causal(100 * example), otherwise=(
+        "e to the 300 is more than a computer can hold: leave the exponential to softmax, which knows a way around."))
+    compare(call(mine, example - 100_000), _causal(example - 100_000), otherwise=(
+        "with scores of -100 000 the future comes back: what is forbidden has to be lower than any score, -torch.inf."))
 
 
 def _attended(q, k, v, is_causal=True):
@@ -113,6 +117,8 @@ def my_attention(mine):
             "this is the plain mean of the values so far: weigh them by my_weights":
                 each.cumsum(1) / torch.arange(1, T + 1)[:, None, None],
         }, "these are not the mixed values: o_i is the sum of w_ij v_j over j.", tolerance=1e-4)
+    exact = [x.double() for x in _random_input(*SIZES[0])]
+    compare(call(mine, *exact), _attended(*exact), what="of float64 numbers, what it returns", tolerance=1e-10)
 
 
 @hints(
@@ -151,3 +157,8 @@ def my_linear_attention(mine):
                 "the state that you were given is not read": _read(written - before[:, None], scaled),
                 "a token reads only what it has written itself": _read(written - unread, scaled),
             }, "the answers are not S^T q, scaled.", "o")
+    q, k, v = (x.double() for x in _random_input(2, 3, 2, 2, 4, 5))
+    written = torch.einsum("bthk, bthv -> bthkv", k, v).cumsum(1)
+    for what, found, right in zip(("o", "the memory"), parts(call(mine, q, k, v), "o", "S"),
+                                  (_read(written, q * q.shape[-1] ** -0.5), written[:, -1])):
+        compare(found, right, what=f"of float64 numbers, {what}", tolerance=1e-10)

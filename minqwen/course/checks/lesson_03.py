@@ -54,6 +54,8 @@ def my_delta_step(mine):
             "the memory is as it was: nothing is written": S,
         }, "this is not the memory with the correction in it: compare it with the two formulas above, row by row.",
             "the memory")
+        compare(call(mine, S, 1.5 * k, v, beta), _mend(S, 1.5 * k, v, beta), what="the memory", otherwise=(
+            "it is right for keys of length 1 alone: take the key as it is, and divide by nothing."))
 
 
 @hints(
@@ -133,6 +135,9 @@ def my_gated_delta_rule(mine):
         demand(found.dtype == exact.dtype and error(found, exact) < 1e-12,
                f"given float64, {what} has fewer digits than that: make new tensors like v, by v.new_zeros(...) or "
                f"torch.zeros_like(v).")
+    x, state = rule_inputs(1, 5, 1, 2, 3, 4, -50.0, torch.Generator().manual_seed(0))
+    right = recurrent_gated_delta_rule(*x, initial_state=state)[0]
+    demand(error(rule(*x, state)[0], right) < 1e-12, "with gates of -50 it is nearly right: use each g as it is.")
 
 
 @hints(

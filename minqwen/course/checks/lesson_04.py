@@ -12,12 +12,13 @@ from ..judging import call, compare, demand, hints, parts
 from .delta_rule import judge_delta_rule, judge_gradients
 
 SIZES = (((), 12, 8, 6), ((), 1, 4, 3), ((3,), 5, 4, 4), ((2, 3), 5, 3, 7))         # in front, C, Dk, Dv
+LONG = (), 100, 8, 6
 
 
-def _chunk(front, C, Dk, Dv, strength=1.0, dtype=torch.float64):
-    """Tokens of a chunk whose keys lean on each other, and the memory before it: q, k, v, g, beta, S."""
+def _chunk(front, C, Dk, Dv, strength=1.0, dtype=torch.float64, lean=0.5):
+    """Tokens of a chunk whose keys `lean` one way, and the memory before it: q, k, v, g, beta, S."""
     options = {"generator": torch.Generator().manual_seed(C), "dtype": torch.float64}
-    q, k = F.normalize(torch.randn(2, *front, C, Dk, **options) + 0.5, dim=-1)
+    q, k = F.normalize(torch.randn(2, *front, C, Dk, **options) + lean, dim=-1)
     v, S = torch.randn(*front, C, Dv, **options), torch.randn(*front, Dk, Dv, **options)
     g, beta = -strength * torch.rand(*front, C, **options), 0.8 * torch.rand(*front, C, **options) + 0.1
     return [x.to(dtype) for x in (q, k, v, g, beta, S)]
@@ -64,6 +65,10 @@ def my_corrections(mine):
             "you multiplied by L: the system has to be solved": b * lacks + (b * likeness).tril(-1) @ (b * lacks),
         }, "these are not the corrections: compare L and the right side with the box above, entry by entry.", "U",
             tolerance=1e-8)
+    _, k, v, _, beta, S = _chunk(*LONG, lean=4)
+    b = beta[..., None]
+    compare(call(mine, k, v, beta, S), _solve(b * (k @ k.mT), b * (v - k @ S)), what="U", tolerance=1e-8, otherwise=(
+        "it is right for short chunks, but not for 100 tokens with keys much alike: solve the whole system."))
 
 
 @hints(
@@ -122,6 +127,8 @@ def my_chunk(mine):
     """the answers of a whole chunk and the memory after it, with any gates"""
     for sizes, strength in itertools.product(SIZES, (1.0, 50.0, 0.0)):
         _judge_chunk(mine, _chunk(*sizes, strength))
+    _judge_chunk(mine, _chunk(*LONG, strength=0.01, lean=4), (
+        "it is right for short chunks, but not for 100 tokens with keys much alike: solve the whole system."))
     x = _chunk((), 64, 16, 16, 50.0, torch.float32)
     for found, right in zip(call(mine, *x), call(mine, *(y.double() for y in x))):
         demand(found.isfinite().all() and error(found, right) < 1e-3,
@@ -135,7 +142,7 @@ def my_chunk(mine):
                "forwards it is right, but with gates of -50 a gradient is not a number, or missing.")
 
 
-def _judge_chunk(mine, x):
+def _judge_chunk(mine, x, otherwise="these are not the answers: compare each line with the box."):
     q, k, v, g, beta, S = x
     o, after = parts(call(mine, *x), "o", "the memory after the chunk")
     c, D, b, likeness = g.cumsum(-1)[..., None], _decay(g), beta[..., None], k @ k.mT
@@ -165,7 +172,7 @@ def _judge_chunk(mine, x):
         "the system has no gates in it, neither in L nor on the right side":
             read(fade, D, _solve(b * likeness, b * (v - k @ S))),
         "the query is scaled later: leave that out here": read(fade, D, U) * q.shape[-1] ** -0.5,
-    }, "these are not the answers: compare each line with the box.", "o", tolerance=1e-8)
+    }, otherwise, "o", tolerance=1e-8)
     compare(after, hand_on(last.exp(), left), {
         "what was there before the chunk is lost: the memory has to be handed on": hand_on(0, left),
         "what was there before fades by all gates of the chunk, exp(c_last)": hand_on(1, left),

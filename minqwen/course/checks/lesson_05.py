@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from ...config import Config
-from ..judging import call, compare, demand, hints, parts
+from ..judging import compare, demand, hints, parts
+from .configs import call
 
 
 def _norm(x, weight, eps=1e-6):
@@ -49,6 +50,8 @@ def my_rms_norm(mine):
                 "eps stands outside of the root: add it to the mean square": x / (square.sqrt() + eps) * (1 + w),
                 "you multiply by the root mean square: divide": x * (square + eps).sqrt() * (1 + w),
             }, "these are not x / rms(x) times (1 + weight).", tolerance=1e-5)
+    x, w = 1e-3 * torch.randn(3, 4, generator=random), torch.zeros(4)
+    compare(call(mine, x, w), _norm(x, w), otherwise="where no eps is given it is another than 1e-6.")
     demand(call(mine, torch.zeros(3, 4), torch.zeros(4)).isfinite().all(), "a vector of zeros should stay zero.")
     x, w = torch.randn(64, 32, generator=random).bfloat16(), torch.randn(32, generator=random).bfloat16()
     right, found = _norm(x.float(), w.float()).bfloat16(), call(mine, x, w)

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from ...config import TextConfig
 from ...delta_rule import recurrent_gated_delta_rule
 from ...model import DecoderLayer, GatedDeltaNet, Step
-from ..judging import call, compare, demand, hints
+from ..judging import compare, demand, hints
+from .configs import call
 
 
 @hints(
@@ -109,6 +110,8 @@ def my_gated_norm(mine):
             "the squares are summed, and their mean is wanted":
                 x / (x.square().sum(-1, keepdim=True) + eps).sqrt() * weight * gate,
         }, "this is not the gated norm: compare it with the formula once more.")
+        compare(call(mine, *(t.bfloat16() for t in (x, z, weight)), eps), (normed(x) * weight * gate).bfloat16(),
+                what="what it makes of bfloat16 numbers", tolerance=0.05)
 
 
 @hints(
@@ -122,15 +125,17 @@ def my_gated_norm(mine):
 @torch.no_grad()
 def my_gated_delta_net(mine):
     """four projections, a convolution, the rule, a gated norm, and the way out"""
-    for batch, length, heads, widths in ((2, 7, (2, 4), (6, 5)), (1, 3, (3, 3), (4, 8)), (3, 4, (1, 2), (5, 5))):
-        _judge_net(mine, batch, length, *heads, *widths)
+    for batch, length, heads, widths, taps in (
+            (2, 7, (2, 4), (6, 5), 4), (1, 3, (3, 3), (4, 8), 2), (3, 6, (1, 2), (5, 5), 5)):
+        _judge_net(mine, batch, length, *heads, *widths, taps)
 
 
-def _judge_net(mine, B, T, Hk, Hv, Dk, Dv):
+def _judge_net(mine, B, T, Hk, Hv, Dk, Dv, K):
     random = torch.Generator().manual_seed(T)
     config = TextConfig(
         hidden_size=12, num_hidden_layers=1, layer_types=["linear_attention"], rms_norm_eps=0.05,
-        linear_num_key_heads=Hk, linear_num_value_heads=Hv, linear_key_head_dim=Dk, linear_value_head_dim=Dv)
+        linear_num_key_heads=Hk, linear_num_value_heads=Hv, linear_key_head_dim=Dk, linear_value_head_dim=Dv,
+        linear_conv_kernel_dim=K)
     net = _filled(GatedDeltaNet(config), random)
     x, weights = torch.randn(B, T, 12, generator=random), net.state_dict()
     heads = {"q": (Hk, Dk), "k": (Hk, Dk), "v": (Hv, Dv)}
@@ -215,8 +220,15 @@ def _judge_what_the_rule_is_given(given, told, net, x, heads, config):
 @torch.no_grad()
 def my_layer(mine):
     """norm, mixer, norm, MLP, and both add to the stream, with either mixer"""
+    other_order = ["full_attention", "linear_attention", "full_attention", "linear_attention"]
+    for layer_types, cases in ((None, ((0, 2, 70), (3, 3, 5), (2, 3, 1))), (other_order, ((0, 2, 6), (3, 1, 4)))):
+        _judge_layers(mine, layer_types, cases)
+
+
+def _judge_layers(mine, layer_types, cases):
     config = TextConfig(
-        vocab_size=8, hidden_size=16, intermediate_size=24, num_hidden_layers=4, rms_norm_eps=0.05,
+        vocab_size=8, hidden_size=16, intermediate_size=24, num_hidden_layers=4, layer_types=layer_types,
+        rms_norm_eps=0.05,
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
         linear_key_head_dim=4, linear_value_head_dim=6,
         rope_parameters=TextConfig().rope_parameters | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0]})
@@ -224,7 +236,7 @@ def my_layer(mine):
     layers = [_filled(DecoderLayer(config, kind), random) for kind in config.layer_types]
     weights = {f"model.language_model.layers.{i}.{name}": tensor
                for i, layer in enumerate(layers) for name, tensor in layer.state_dict().items()}
-    for i, B, T in ((0, 2, 5), (3, 1, 70), (2, 3, 1)):
+    for i, B, T in cases:                                # layer, texts, tokens
         x = torch.randn(B, T, 16, generator=random)
         step, layer, kind = _step(x, config), layers[i], config.layer_types[i]
         found = call(mine, x, weights, config, i, step.cos[:, :, 0], step.sin[:, :, 0])

@@ -5,7 +5,8 @@ from torch.nn import functional as F
 
 from ...config import TextConfig
 from ...generate import warp
-from ..judging import Wrong, call, compare, demand, hints
+from ..judging import Wrong, compare, demand, hints
+from .configs import call
 
 
 @hints(
@@ -134,17 +135,21 @@ def my_generate(mine):
         demand(read >= len(ids) + count - 1, f"to write {count} tokens after {len(ids)} it reads {read}: some are "
                                              f"never read.")
         demand(model.pieces[0] == len(ids), "the prompt is read in pieces: give all of it to the model at once.")
-    model = Recorded()
-    right = model.answer([3, 1, 4], 8, likeliest)
+        room = model.cache["room"]
+        demand(room <= 2 * (len(ids) + count), f"the cache has room for {room} tokens, whatever is asked for: the "
+                                               f"prompt and what is written need {len(ids) + count}.")
+    right = Recorded().answer([3, 1, 4], 8, likeliest)
     stop = next(token for i, token in enumerate(right) if 0 < i < 6 and token not in right[:i])
-    end = right.index(stop) + 1
-    found = _written(mine, model, [3, 1, 4], 8, likeliest, {stop})
-    _judge_tokens(found, {
-        "it writes on behind a token of stop_ids": right,
-        "the stop token is missing: it belongs to what is returned": right[: end - 1],
-        "it stops one token too late": right[: end + 1],
-    }, right[:end])
-    demand(sum(model.pieces) <= 3 + end, "it reads on after the stop token.")
+    for stop_ids in ({stop}, (-1, stop), (stop, -1), (99, stop), (stop, 99), {right[0]}):     # -1, 99: never written
+        model, end = Recorded(), next(i for i, token in enumerate(right, start=1) if token in stop_ids)
+        found = _written(mine, model, [3, 1, 4], 8, likeliest, stop_ids)
+        told = f"the stop_ids are {stop_ids}, and "
+        _judge_tokens(found, {
+            told + "it writes on behind one of them": right,
+            told + "the stop token is missing: it belongs to what is returned": right[: end - 1],
+            told + "it stops one token too late": right[: end + 1],
+        }, right[:end])
+        demand(sum(model.pieces) <= 3 + end, "it reads on after the stop token.")
 
 
 def _written(mine, model, *arguments):
@@ -234,6 +239,14 @@ def my_sample(mine):
                                  (0.0, 0.5, "at temperature 0 it is always the likeliest token, whatever top_p is."),
                                  (1.0, 1e-6, "however small top_p is, the likeliest stays.")):
         demand(torch.equal(call(mine, rows, throws, tau, top_p), likeliest), sentence)
+    demand(torch.equal(call(mine, rows + 1000, throws, 1.0, 0.8), call(mine, rows, throws, 1.0, 0.8)), (
+        "it is right for small logits, but e to the 1000 is more than a computer holds: softmax knows a way around."))
+    ends = torch.tensor([0.0, 1 - 2**-24]).repeat(2)    # the smallest throw and the largest
+    drawn = call(mine, two.repeat_interleave(2, dim=0), ends, 1.0, 0.5).view(2, 2)
+    kept = warp(two, 1.0, top_p=0.5).isfinite()
+    demand(kept.gather(1, drawn).all(), (
+        "a throw at the very end of the ruler, 0 or just below 1, draws a token that was cut: look for the first place "
+        "in the sorted list at which the sum is above u."))
 
 
 def _judge_share(share, logits, tau, top_p, N):

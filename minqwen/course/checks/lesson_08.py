@@ -83,7 +83,7 @@ def my_smart_resize(mine):
         "there are too few pixels still: round up here": (224, 256),
         "the least is not looked at": (32, 64)})
     for factor, least, most in ((32, 65_536, 16_777_216), (16, 4_096, 9_216), (28, 3_136, 200_000)):
-        for height in range(factor, 3_000, 241):
+        for height in (factor // 3, *range(factor, 3_000, 241)):
             for width in range(factor, 6_000, 407):
                 found, right = ask(height, width, factor, least, most), smart_resize(height, width, factor, least, most)
                 demand(found == right, f"with the factor {factor}, {height} x {width} should become {right[0]} x "
@@ -154,6 +154,8 @@ def my_positions(mine):
                 _positions(parts, start, past=lambda rows, columns: columns)[0],
             said + "`start` is not used": _positions(parts, 0)[0],
         }, said + f"the positions should be {right.tolist()}.", what="the positions", tolerance=0)
+        if start == 0:
+            demand(torch.equal(call(mine, parts)[0], right), "where no start is given it begins at 0.")
         demand(following == right_following, f"{said}a next word would stand at {right_following}, not at {following}.")
 
 
