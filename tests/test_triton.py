@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="Triton is not installed (it exists for Lin
 
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
-from triton.runtime import interpreter  # noqa: E402
+from triton_support import interpret_as_a_gpu_does  # noqa: E402
 
 from minqwen import gpu  # noqa: E402
 from minqwen.delta_rule import l2norm, recurrent_gated_delta_rule  # noqa: E402
@@ -25,16 +25,8 @@ NORMALISED = {"use_qk_l2norm_in_kernel": True}
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    """The interpreter on this machine, rounding to bfloat16 to the nearest as a GPU does; its own way is to cut off."""
-    cast = interpreter.InterpreterBuilder.cast_impl
-
-    def round_to_nearest(self, source, kind):
-        if source.dtype.scalar != tl.float32 or kind.scalar != tl.bfloat16:
-            return cast(self, source, kind)
-        rounded = torch.from_numpy(source.data.copy()).bfloat16().view(torch.uint16).numpy()
-        return interpreter.TensorHandle(rounded, tl.bfloat16)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "cast_impl", round_to_nearest)
+    """The interpreter on this machine."""
+    interpret_as_a_gpu_does(monkeypatch)
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
 
 
