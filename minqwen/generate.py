@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .cache import Cache
 from .errors import QwenError
-from .graph import Decoder, lent_cache, untouched
+from .graph import Decoder, lent_cache, on_gpu, untouched
 from .model import Qwen
 
 __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "sample", "stream", "warp"]
@@ -183,7 +183,7 @@ def stream(
                 logits = read(next_ids, real)
 
     keep_cache = cache is not None
-    goes_ahead = device.type == "cuda" and not keep_cache and budgets is None
+    goes_ahead = on_gpu(model) and not keep_cache and budgets is None
     if keep_cache:
         return run(cache)
 
@@ -206,7 +206,7 @@ def prefill(model: Qwen, input_ids: Tensor, cache: Cache, attention_mask: Tensor
     one.
     """
     T, x, positions = input_ids.shape[1], None, None
-    prefill_chunk = prefill_chunk or (8192 if model.head_weight.is_cuda else 512)
+    prefill_chunk = prefill_chunk or (8192 if on_gpu(model) else 512)
     if pictures:
         grids = pictures.get("image_grid_thw"), pictures.get("video_grid_thw")
         positions = model.positions(input_ids, attention_mask, *grids, cache)                  # (3, B, T)
@@ -233,7 +233,7 @@ def decode_one_token(model: Qwen, ids: Tensor, cache: Cache, real: Tensor | None
 
 def reader(model: Qwen, cache: Cache) -> Callable[..., Tensor]:
     """How a token of each row is read, `read(ids, real)`: by one CUDA graph on a GPU, else by `decode_one_token`."""
-    decoder = Decoder.of(model, cache) if model.head_weight.is_cuda and untouched(model) else None
+    decoder = Decoder.of(model, cache) if on_gpu(model) and untouched(model) else None
 
     def read(ids, real=None):
         if decoder is None or real is not None:

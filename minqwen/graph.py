@@ -20,18 +20,18 @@ Symbols are those of `model.py`.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FunctionType
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
+from torch.nn.modules import module as torch_module
 
 from .cache import AttentionCache, Cache, DeltaCache
 from .errors import short
 from .kernels import no_triton
 from .model import Qwen, Step
 
-__all__ = ["Decoder", "lent_cache", "untouched"]
+__all__ = ["Decoder", "lent_cache", "on_gpu", "untouched"]
 
 SHORTEST = 512                                           # slots that the plain step reaches at least
 
@@ -62,23 +62,27 @@ class Decoder:
         self.slot, self.valid = self.ids.new_zeros(1), cache.valid
         self.memories = [(layer, name, getattr(layer, name).contiguous()) for layer in cache.layers
                          if isinstance(layer, DeltaCache) for name in ("recurrent_state", "conv_state")]
-        self.fused = fused_step(model, cache) if _TRUSTED.get(model, True) else None
+        self.fused = fused_step(model, cache) if _trusted(model) is not False else None
         self.graphs = {}                                 # reach: (graph, the logits that it leaves)
 
     @classmethod
     def of(cls, model: Qwen, cache: Cache) -> "Decoder":
-        """The decoder of this model and cache: there is one, as long as weights and kernels are what they were."""
-        kernels = {getattr(module, "kernel", None) for module in model.modules()}
-        made_of = kernels, [x.data_ptr() for x in model.parameters()]
+        """The decoder of this model and cache: there is one, as long as the model is made of the same things."""
+        made_of = *_kinds(model), *(x.data_ptr() for x in model.parameters())
         decoder, before = _DECODERS.get(cache, (None, None))
-        if before != made_of:
+        if before != made_of or decoder._model() is not model:
             _DECODERS[cache] = decoder, _ = cls(model, cache), made_of
         return decoder
 
     @torch.no_grad()
     def __call__(self, ids: Tensor) -> Tensor:
-        """Raises: ValueError: the cache is full, or a forward pass of it broke off."""
+        """Raises: ValueError: not an id for each row; the cache is gone or full, or a forward pass of it broke off."""
+        if ids.shape != self.ids.shape or ids.is_floating_point():
+            raise ValueError(f"A decoder reads one id of each row, {tuple(self.ids.shape)}, whole numbers, and not "
+                             f"{tuple(ids.shape)} of {ids.dtype}.")
         cache = self._cache()
+        if cache is None:
+            raise ValueError("The cache of this decoder is gone: keep it as long as you decode with it.")
         cache.check_room(len(ids), 1)
         self.ids.copy_(ids)
         self._gather_memories()
@@ -87,7 +91,7 @@ class Decoder:
             self.positions.copy_(cache.positions)
             cache.positions = self.positions
         cache.fill(1)
-        if self.fused and self._model() not in _TRUSTED:
+        if self.fused and _trusted(self._model()) is None:
             self._try_fused()
         logits = self._run(self._reach(cache))
         for layer in cache.layers:
@@ -108,6 +112,8 @@ class Decoder:
         """Kernels are trusted once they have said, on this very machine, what the model's own layers say."""
         with self._only_tried():
             right = self._plain(self._cache().max_length).float()
+        if not right.isfinite().all() or not right.any():
+            return                                       # nothing can be said by such weights
         try:
             with self._only_tried():
                 off = ((self._fused().float() - right).norm() / right.norm()).item()
@@ -116,8 +122,9 @@ class Decoder:
             off, fault = torch.inf, f"cannot run ({type(problem).__name__}: {short(problem)})"
         model = self._model()
         # both round: 24 layers of random bfloat16 weights were 4 % apart
-        _TRUSTED[model] = off <= (1e-3 if model.head_weight.dtype == torch.float32 else 0.3)
-        if not _TRUSTED[model]:
+        right = off <= (1e-3 if model.head_weight.dtype == torch.float32 else 0.3)
+        _TRIED[model] = _kinds(model), right
+        if not right:
             warnings.warn(f"The kernels that decode in one go {fault} on this machine: decoding goes layer by layer.",
                           stacklevel=3)
             self.fused = None
@@ -200,7 +207,7 @@ def fused_step(model: Qwen, cache: Cache):
 # -------------------------------------------------------------------------------------------- caches that are lent out
 
 
-_TRUSTED = WeakKeyDictionary()                           # model: has its fused step said what its layers say?
+_TRIED = WeakKeyDictionary()                             # model: (its kinds, has its fused step said what it should)
 _DECODERS = WeakKeyDictionary()                          # cache: (its decoder, what that was made of)
 _IDLE = WeakKeyDictionary()                              # model: (the cache that was given back last, and it empty)
 
@@ -208,7 +215,7 @@ _IDLE = WeakKeyDictionary()                              # model: (the cache tha
 @contextmanager
 def lent_cache(model: Qwen, batch_size: int, length: int) -> Iterator[Cache]:
     """An empty cache of at least this length. On a GPU it is kept for the next one who asks: its graphs serve again."""
-    if not model.head_weight.is_cuda:
+    if not on_gpu(model):
         yield model.new_cache(batch_size, length)
         return
     cache, empty = _IDLE.pop(model, (None, None))
@@ -222,7 +229,24 @@ def lent_cache(model: Qwen, batch_size: int, length: int) -> Iterator[Cache]:
         _IDLE[model] = cache, empty
 
 
+def on_gpu(model: Qwen) -> bool:
+    return model.head_weight.is_cuda
+
+
 def untouched(model: Qwen) -> bool:
-    """Is the model as it was made? A graph does not notice hooks, nor what a trace or an edit has put in between."""
-    return not any(module._forward_hooks or module._forward_pre_hooks
-                   or any(isinstance(x, FunctionType) for x in vars(module).values()) for module in model.modules())
+    """Is the model as it was made? A graph does not notice hooks, nor what a trace or an edit has put in between, and
+    the fused step does not notice classes of somebody else's."""
+    return not (torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks) and not any(
+        module._forward_hooks or module._forward_pre_hooks or any(map(callable, vars(module).values()))
+        or not type(module).__module__.startswith(("minqwen.", "torch.nn.")) for module in model.modules())
+
+
+def _kinds(model):
+    """What the model's parts are, and in which dtype: what decides which kernels serve."""
+    return model.head_weight.dtype, *((type(module), getattr(module, "kernel", None)) for module in model.modules())
+
+
+def _trusted(model):
+    """True or False, once the fused step was tried on this model as it is now; else None."""
+    kinds, right = _TRIED.get(model, (None, None))
+    return right if kinds == _kinds(model) else None

@@ -33,8 +33,10 @@ def delta_rule_by(kernel: str, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta:
     with a state and without gradients, changes `state` in place.
 
     Raises:
-        QwenError: kernel="triton", and it cannot be had here, or is wrong here.
+        QwenError: no such kernel; kernel="triton", and it cannot be had here, or is wrong here.
     """
+    if kernel not in KERNELS:
+        check_kernel(kernel)
     decoding = k.shape[1] == 1 and state is not None and not torch.is_grad_enabled()
     if kernel == "auto":
         kernel = "triton" if _triton_serves(q, k, v, g, beta, state) else "recurrent" if decoding else "chunk"

@@ -103,8 +103,8 @@ def fused(name, old, new, within=""):
     return Mutant(name, "minqwen/decode_triton.py", old, new, within, ("tests/test_decode_triton.py",))
 
 
-def graph(name, old, new, within=""):
-    return Mutant(name, "minqwen/graph.py", old, new, within, ("tests/test_graph.py",))
+def graph(name, old, new, within="", file="minqwen/graph.py"):
+    return Mutant(name, file, old, new, within, ("tests/test_graph.py",))
 
 
 def mtp(name, old, new, within=""):
@@ -378,6 +378,10 @@ N = -system.tril(-1)
     loading("a save that fails is not undone", CHECKPOINT, "in reversed(done):", "in ():"),
     Mutant("what is not a number is a token", "minqwen/generate.py", "if BROKEN in ids:", "if False:",
            tests=("tests/test_generate.py",)),
+    Mutant("only the first row must be numbers", "minqwen/generate.py", "if BROKEN in ids:", "if ids[0] == BROKEN:",
+           tests=("tests/test_generate.py",)),
+    Mutant("a second think block has what is left of the first's budget", "minqwen/generate.py",
+           "self.open, self.spent = True, 0", "self.open = True", tests=("tests/test_generate.py",)),
     Mutant("sampling without top_k is from all tokens", "minqwen/chat.py", '"top_k": 50', '"top_k": 0',
            tests=("tests/test_chat.py",)),
     Mutant("[23] special tokens encoded as text", "minqwen/tokenizer.py", "self.fast if special else self._plain",
@@ -571,8 +575,8 @@ N = -system.tril(-1)
     fused("keys go one slot too far", "write(k_head, end + one", "write(k_head, end + 1 + one"),
     fused("a sum is not faded when a higher score comes", "total = total * fade", "total = total"),
     fused("nothing is added to the stream", "(x_b + y).to(x", "y.to(x"),
-    fused("experts are taken for a dense layer", "dense = all(type(layer.mlp) is MLP for layer in text.layers)",
-          "dense = True"),
+    fused("experts are taken for a dense layer", "known = all(type(module) in KNOWN for module in text.modules())",
+          "known = True"),
     fused("another kernel is not heeded", 'kernels <= {"auto", "triton"}', "True"),
     graph("the slot stands still", "self.slot += 1", "pass"),
     graph("positions stand still", "self.positions += 1", "pass"),
@@ -580,7 +584,19 @@ N = -system.tril(-1)
     graph("[5] a memory elsewhere is not taken", "own.copy_(x)", "pass"),
     graph("[1] pads are seen in a graph", "self.valid[:, :reach] & filled", "filled.expand(len(x), -1)"),
     graph("slots not filled are seen", "self.valid[:, :reach] & filled", "self.valid[:, :reach]"),
-    graph("a decoder outlives a change of kernel", "if before != made_of:", "if before is None:"),
+    graph("a decoder outlives a change of kernel", "if before != made_of or decoder._model() is not model:",
+          "if before is None:"),
+    graph("a decoder is of another model", " or decoder._model() is not model", ""),
+    graph("a trial moves the slot", "moved = [self.slot, self.positions, *(own", "moved = [*(own"),
+    graph("a lent cache knows the text before", "    cache.restore(empty)\n", ""),
+    graph("a lent cache has other rows", "cache.batch_size != batch_size or ", ""),
+    graph("a lent cache is too short", " or cache.max_length < length", ""),
+    graph("a graph looks for memories elsewhere", "        self._gather_memories()\n        return", "        return"),
+    graph("somebody else's attention is ours", "any(map(callable, vars(module).values()))", "False"),
+    graph("a GPU reads ahead into a cache that lives on", "not keep_cache and budgets is None", "budgets is None",
+          file="minqwen/generate.py"),
+    graph("a graph reads for rows that have stopped", "if decoder is None or real is not None:", "if decoder is None:",
+          file="minqwen/generate.py"),
 
     # ---- multi-token prediction
     mtp("[21] the halves swapped", "self.pre_fc_norm_embedding(next_embeddings), self.pre_fc_norm_hidden(hidden)",

@@ -318,6 +318,11 @@ def test_thinking_budget_closes_an_open_block():
     assert through([OPEN], range(10, 15), budget=0) == [*END, 13, 14]
 
 
+def test_a_second_block_has_a_budget_of_its_own():
+    assert through([1], [OPEN, 10, 11, CLOSE, 5, OPEN, 12, 13, 14, 15, 16, 17]) == [
+        OPEN, 10, 11, CLOSE, 5, OPEN, 12, 13, 14, *END]
+
+
 def test_thinking_budget_leaves_the_rest_alone():
     said = list(range(10, 20))
     assert through([1], said) == through([OPEN, CLOSE], said) == said
@@ -481,6 +486,15 @@ def test_logits_may_rule_tokens_out():
     logits[0, 9] = 1.0
     with mock.patch("minqwen.generate.prefill", lambda *_, **__: logits):
         assert generate(random_qwen(small_config()), [[7]], max_new_tokens=1) == [[9]]
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_logits_that_are_no_numbers_are_told_in_any_row(row):
+    logits = torch.zeros(3, 300)
+    logits[row, 7] = torch.nan
+    with mock.patch("minqwen.generate.prefill", lambda *_, **__: logits), \
+            pytest.raises(QwenError, match="not a number any more"):
+        generate(random_qwen(small_config()), [[7], [8], [9]], max_new_tokens=1)
 
 
 def test_penalties_count_what_was_written_and_not_what_the_budget_replaced():

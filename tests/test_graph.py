@@ -1,5 +1,9 @@
 """Decoding by a graph: without a GPU the very same step runs, only not captured."""
 
+from functools import partial
+from importlib import import_module
+from types import MethodType
+
 import pytest
 import torch
 from support import random_qwen, small_config, tokens
@@ -7,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import minqwen
 from minqwen import graph
-from minqwen.generate import decode_one_token, prefill
+from minqwen.generate import decode_one_token, generate, prefill
 from minqwen.graph import Decoder, untouched
-from minqwen.model import GatedDeltaNet
+from minqwen.model import GatedAttention, GatedDeltaNet
 from minqwen.verify import error
 
 
@@ -140,3 +144,119 @@ def test_graphs_are_for_models_that_nobody_looks_into(qwen):
     assert not untouched(model)
     hook.remove()
     assert untouched(model)
+
+
+def test_a_trial_leaves_nothing_behind(qwen, caches):
+    decoder = Decoder.of(qwen, caches[1])
+    same_tokens(qwen, decoder, *caches, steps=2)
+    moved = [decoder.slot, decoder.positions, *(own for _, _, own in decoder.memories)]
+    before = [x.clone() for x in moved]
+    with decoder._only_tried():
+        decoder._read(100)
+        assert not any(torch.equal(x, old) for x, old in zip(moved, before, strict=True))
+    assert all(torch.equal(x, old) for x, old in zip(moved, before, strict=True))
+
+
+def test_a_step_leaves_the_memories_where_a_graph_finds_them(qwen, caches):
+    decoder = Decoder.of(qwen, caches[1])
+    decoder._gather_memories()
+    decoder._read(100)
+    assert all(getattr(layer, name) is own for layer, name, own in decoder.memories)
+
+
+class Louder(GatedAttention):
+    """Somebody else's."""
+
+    def gated(self, o, gate):
+        return 1.2 * super().gated(o, gate)
+
+
+def turned_on(*_):
+    return None
+
+
+@pytest.mark.parametrize("change", [
+    lambda mixer: setattr(mixer, "gated", MethodType(Louder.gated, mixer)),
+    lambda mixer: setattr(mixer, "gated", partial(turned_on)),
+    lambda mixer: setattr(mixer, "__class__", Louder),
+    lambda mixer: mixer.register_forward_pre_hook(turned_on),
+    lambda mixer: mixer.register_forward_hook(turned_on),
+])
+def test_what_somebody_has_changed_is_touched(change):
+    model = random_qwen(small_config())
+    assert untouched(model)
+    change(model.model.language_model.layers[3].self_attn)
+    assert not untouched(model)
+
+
+def test_hooks_of_all_modules_touch_every_model(qwen):
+    hook = torch.nn.modules.module.register_module_forward_hook(turned_on)
+    try:
+        assert not untouched(qwen)
+    finally:
+        hook.remove()
+    assert untouched(qwen)
+
+
+def test_a_decoder_is_of_one_model_and_of_its_parts(qwen, caches):
+    decoder, other = Decoder.of(qwen, caches[1]), random_qwen(small_config(tie_word_embeddings=False))
+    for mine, theirs in zip(other.parameters(), qwen.parameters(), strict=True):
+        mine.data = theirs.data                          # on the very same numbers
+    assert Decoder.of(other, caches[1]) is not decoder
+    decoder = Decoder.of(other, caches[1])
+    other.model.language_model.layers[3].self_attn.__class__ = Louder
+    assert Decoder.of(other, caches[1]) is not decoder
+
+
+def test_what_a_decoder_cannot_read_is_told(qwen, caches):
+    decoder = Decoder.of(qwen, caches[1])
+    for ids in (torch.tensor([[5], [6], [7]]), torch.tensor(5), torch.tensor([5.0, 6.0, 7.0])):
+        with pytest.raises(ValueError, match="one id of each row"):
+            decoder(ids)
+    decoder = Decoder.of(qwen, qwen.new_cache(1, 8))     # a cache that nobody keeps
+    with pytest.raises(ValueError, match="is gone: keep it"):
+        decoder(torch.tensor([5]))
+
+
+# ---- the loop of `generate` as it is on a GPU
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Lent caches, decoders, and reading ahead; only the graphs are not captured."""
+    for module in (graph, import_module("minqwen.generate")):
+        monkeypatch.setattr(module, "on_gpu", lambda model: True)
+
+
+PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5, 4], [11]]
+OPTIONS = [{}, {"stop_ids": range(0, 300, 4)}, {"temperature": 1.0, "seed": 3}, {"repetition_penalty": 1.3},
+           {"thinking_budget": 2, "think_ids": (1, 2), "end_think_ids": (3, 2)}, {"prefill_chunk": 2}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_gpus_loop_says_the_same(qwen, options, as_on_a_gpu, monkeypatch):
+    said = generate(qwen, PROMPTS, max_new_tokens=12, **options)
+    monkeypatch.undo()
+    assert said == generate(qwen, PROMPTS, max_new_tokens=12, **options)
+
+
+def test_a_lent_cache_knows_nothing_of_the_text_before(qwen, as_on_a_gpu, monkeypatch):
+    """It is made anew for another number of rows, or for a longer text."""
+    asked = (PROMPTS, [[9, 8, 7]], [[11, 4]], [[5] * 600], PROMPTS[:2])
+    said = [generate(qwen, prompts, max_new_tokens=6) for prompts in asked]
+    monkeypatch.undo()
+    assert said == [generate(qwen, prompts, max_new_tokens=6) for prompts in asked]
+
+
+def test_a_cache_that_lives_on_reads_what_was_said_and_no_more(qwen, as_on_a_gpu, monkeypatch):
+    """Nothing ahead, and nothing of a row that has stopped."""
+    def kept():
+        cache = qwen.new_cache(3, 60)
+        said = generate(qwen, PROMPTS, max_new_tokens=9, cache=cache, stop_ids=range(0, 300, 4))
+        return said, cache.length, cache.valid[:, : cache.length].tolist(), qwen(tokens(3, 1), cache=cache)
+
+    *right, logits = kept()
+    monkeypatch.undo()
+    *plain, other = kept()
+    assert right == plain and len({len(row) for row in right[0]}) > 1
+    assert error(logits, other) < 1e-5
