@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from .errors import QwenError
@@ -174,18 +175,20 @@ def course(arguments) -> int:
     """The exercises, lesson by lesson: yours, or not yet. Run it where the lessons are. Exit code 1 if one is wrong."""
     from .course import progress
 
-    standing = progress(arguments.check)
+    with redirect_stdout(sys.stderr):                    # what a checked function prints is none of the answer
+        standing = progress(arguments.check)
     if arguments.json:
         print(json.dumps([exercise._asdict() for exercise in standing], indent=2))
     else:
-        lesson = None
+        lesson = wrong = None
         for exercise in standing:
             print("" if exercise.lesson == lesson else f"\nlesson {exercise.lesson}\n", end="")
             lesson = exercise.lesson
             print(f"  {'✗' if exercise.wrong else '✓' if exercise.yours else '·'} {exercise.name:28}"
-                  f"{'yours' if exercise.yours else 'not yet'}")
-            if exercise.wrong:
+                  f"{'yours' if exercise.yours else 'broken' if exercise.wrong else 'not yet'}")
+            if exercise.wrong and exercise.wrong != wrong:       # of a broken file it is the same for a whole lesson
                 print(f"      {exercise.wrong}")
+            wrong = exercise.wrong
         print(f"\n{sum(exercise.yours for exercise in standing)} of {len(standing)} are yours, in notebooks/mine/; for "
               f"the others the lessons run on the course's own.")
     return int(any(exercise.wrong for exercise in standing))

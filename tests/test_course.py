@@ -156,6 +156,23 @@ def test_helpers_come_along_and_decorators_too(folder):
     assert y.item() == 2 and not y.requires_grad
 
 
+def test_helpers_that_call_each_other_come_along_once(folder, monkeypatch):
+    asked, original = [], course.pieces._asked_for
+
+    def once(name, *rest):
+        assert name not in asked, f"{name} is read for ever"
+        return asked.append(name) or original(name, *rest)
+
+    monkeypatch.setattr(course.pieces, "_asked_for", once)
+    ping = "def my_ping(n):\n    return n and my_pong(n - 1)\n"
+    keep(defined(MINE.replace("3 * x", "my_ping(x)") + ping + ping.replace("ping", "PONG").replace("pong", "ping")
+                 .replace("PONG", "pong"), "my_rotate"))
+    monkeypatch.undo()
+    monkeypatch.setenv("MINQWEN_MINE", "on")
+    monkeypatch.chdir(folder)
+    assert course.piece("my_rotate")(5, 0, 0) == 0
+
+
 def test_pieces_of_two_lessons_go_into_two_files(folder):
     keep(defined(MINE, "my_rotate"))
     keep(defined("def my_mlp(x, weights):\n    return x\n", "my_mlp"))
@@ -213,6 +230,42 @@ def test_a_piece_may_not_ask_for_itself(folder, asks):
     assert not (folder / "mine").exists()
 
 
+def test_annotations_do_not_count(folder):
+    source = ("def my_rotate(x: Tensor, cos: 'Odd', *sin: Optional[Tensor]) -> list[Tensor]:\n"
+              "    y: Tensor = 3 * x\n    return y\n")
+    keep(defined(source, "my_rotate", Tensor=torch.Tensor, Optional=list))
+    assert course.piece("my_rotate")(2, 0, 0) == 6
+    read = {}
+    exec((folder / "mine/05.py").read_text(), read)
+    assert read["my_rotate"](2, 0, 0) == 6
+
+
+@pytest.mark.parametrize("helper", ["my_half = lambda x: x / 2",
+                                    "def my_part(x):\n    return x\n\n\nmy_half = my_part"])
+def test_a_helper_without_a_def_of_its_own(folder, helper):
+    with complains("my_rotate calls my_half, which is a lambda or a second name", r"`def my_half\(\.\.\.\)`"):
+        keep(defined(MINE.replace("3 * x", "my_half(x)") + f"\n\n{helper}\n", "my_rotate"))
+
+
+@pytest.mark.parametrize("odd", "\u2028 \x0c \x0b \x85 \x1c".split(" "), ids=ascii)
+def test_a_character_that_ends_a_line_for_some(folder, odd):
+    """Python ends none at it. IPython does, so that it loses the rest of the function."""
+    source = f"def my_rotate(x, cos, sin):\n    y = 3 * x\n    # one{odd}two\n    return y\n"
+    path = folder / "cell.py"
+    path.write_text(source, encoding="utf-8")
+    around = {}
+    exec(compile(source, str(path), "exec"), around)
+    keep(around["my_rotate"])
+    assert course.piece("my_rotate")(2, 0, 0) == 6
+    keep(course.piece("my_rotate"))
+    assert source in (folder / "mine/05.py").read_text(encoding="utf-8")
+    short = defined(source, "my_rotate")
+    lines = [line + "\n" for line in source.splitlines()]              # as IPython has it
+    linecache.cache[short.__code__.co_filename] = len(source), None, lines, short.__code__.co_filename
+    with complains("source of my_rotate is not what was run", "odd character"):
+        keep(short)
+
+
 def test_a_kernel_may_use_tritons_language(folder):
     """It is imported where it is asked for, and only there; and a kernel is kept as any other piece."""
     assert "tl" not in course.pieces.tools("def my_split(q):\n    return q.tl.x\n")
@@ -252,6 +305,34 @@ def test_a_kept_function_that_can_not_be_defined(folder):
     (folder / "mine/05.py").write_text("@nowhere\n" + MINE)
     with complains("my_rotate in notebooks/mine/05.py", "nowhere"):
         course.piece("my_rotate")
+
+
+@pytest.mark.parametrize("decorator, words", [
+    ("@print", "decorator makes a NoneType of it"),
+    ("@(lambda f: exit('at once'))", r"cannot be defined \(SystemExit: at once"),
+])
+def test_a_decorator_that_gives_no_function(folder, decorator, words):
+    (folder / "mine").mkdir()
+    (folder / "mine/05.py").write_text(f"{decorator}\n{MINE}")
+    with complains("my_rotate in notebooks/mine/05.py", words):
+        course.piece("my_rotate")
+
+
+@pytest.mark.parametrize("text", [None, "x = " + "-" * 9999 + "1"], ids=["a folder", "nested too deeply"])
+def test_a_file_that_is_none(folder, text):
+    path = folder / "mine/05.py"
+    path.mkdir(parents=True)
+    if text:
+        path.rmdir()
+        path.write_text(text)
+    with complains("notebooks/mine/05.py", "broken", "nested" if text else "directory"):
+        course.kept()
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_text(folder):
+    (folder / "mine").mkdir()
+    (folder / "mine/05.py").write_text(MINE, encoding="utf-8-sig")         # as some editors on Windows write it
+    assert course.piece("my_rotate")(2, 0, 0) == 6
 
 
 def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):

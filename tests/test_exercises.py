@@ -1,5 +1,6 @@
 """The exercises: every solution passes, every stub is told so kindly, and no wrong answer gets through."""
 
+import io
 import json
 import linecache
 import re
@@ -173,6 +174,41 @@ def test_what_is_no_exercise_is_told():
         with pytest.raises(QwenError, match=words):
             call_it()
     assert "my_confidence" in dir(check) and "hint" in dir(check)
+    assert not hasattr(check, "my_nothing") and getattr(check, "my_model", 3) == 3
+
+
+def test_what_ends_the_program_is_told_but_not_ctrl_c():
+    with pytest.raises(Wrong, match=r"^my_confidence: it stops with SystemExit: 3, at `raise SystemExit\(3\)`\.$"):
+        given("def my_confidence(logits, tokens):\n    raise SystemExit(3)\n")
+    with pytest.raises(KeyboardInterrupt):
+        given("def my_confidence(logits, tokens):\n    raise KeyboardInterrupt\n")
+
+
+def test_async_is_told():
+    for body in ("return logits", "yield logits"):
+        with pytest.raises(Wrong, match=r"it is `async`.*write `def my_confidence\(\.\.\.\)` without that word\.$"):
+            given(f"async def my_confidence(logits, tokens):\n    {body}\n")
+
+
+@pytest.mark.parametrize("changes, what", [("torch.set_default_dtype(torch.float64)", "torch's default dtype"),
+                                           ("torch.set_grad_enabled(False)", "whether torch records gradients"),
+                                           ("torch.set_num_threads(7)", "the number of torch's threads")])
+def test_what_changes_the_session_is_told_and_undone(changes, what):
+    def settings():
+        return torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+
+    before = settings()
+    for body in (RIGHT, STUB.replace("...", "raise KeyboardInterrupt")):
+        with pytest.raises((Wrong, KeyboardInterrupt)) as told:
+            given(body.replace(":\n", f":\n    {changes}\n", 1))
+        assert settings() == before
+        assert what in str(told.value) or told.type is KeyboardInterrupt
+
+
+def test_random_numbers_go_on_as_if_nothing_had_been_checked():
+    before = torch.get_rng_state()
+    given(RIGHT.replace(":\n", ":\n    torch.manual_seed(5)\n", 1))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_hints_one_after_the_other(capsys):
@@ -216,8 +252,39 @@ def test_the_command_line_checks_what_was_kept(capsys, folder):
                      capsys.readouterr().out)
     assert cli.main(["course", "--check", "--json"]) == 1
     assert "over the positions" in json.loads(capsys.readouterr().out)[0]["wrong"]
-    path.write_text("def my_confidence(:")
-    assert cli.main(["course"]) == 2 and "is broken" in capsys.readouterr().err
+
+
+def test_the_command_line_keeps_what_a_function_prints_out_of_its_answer(capsys, folder):
+    given(RIGHT.replace(":\n", ":\n    print('by the way')\n", 1))
+    capsys.readouterr()
+    assert cli.main(["course", "--check", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)[0]["wrong"] is None and "by the way" in said.err
+
+
+@pytest.mark.parametrize("where, source", [("body", RIGHT.replace(":\n", ":\n    exit()\n", 1)),
+                                           ("default", RIGHT.replace("tokens)", "tokens, end=exit())", 1))])
+def test_the_command_line_outlives_a_function_that_ends_the_program(capsys, folder, monkeypatch, where, source):
+    monkeypatch.setattr("sys.stdin", io.StringIO())      # which exit() closes
+    (folder / "mine").mkdir()
+    (folder / "mine/00.py").write_text(source)
+    assert cli.main(["course", "--check"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"✗ my_confidence +yours\n.*SystemExit.*\.\n", said) and f"1 of {len(EXERCISES)} are yours" in said
+
+
+def test_the_command_line_names_a_broken_file_once_and_goes_on(capsys, folder):
+    given(RIGHT)
+    (folder / "mine/02.py").mkdir()
+    capsys.readouterr()
+    for options in ([], ["--check"]):
+        assert cli.main(["course", *options]) == 1
+        said = capsys.readouterr().out
+        assert said.count("mine/02.py, which holds your own pieces, is broken") == 1
+        assert re.search(r"✓ my_confidence +yours\n", said) and re.search(r"✗ my_attention +broken\n", said)
+    assert cli.main(["course", "--json"]) == 1
+    wrong = {row["lesson"] for row in json.loads(capsys.readouterr().out) if row["wrong"]}
+    assert wrong == {"02"}
 
 
 # ---- nothing of the check is shown

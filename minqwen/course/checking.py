@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from ..errors import QwenError
 from . import checks
-from .judging import Wrong
-from .pieces import PIECES, is_written, keep, kept, lesson_of, piece, source_of
+from .judging import Wrong, torch_as_found
+from .pieces import PIECES, is_written, keep, kept, lesson_of, piece, source_of, survey
 
 __all__ = ["Exercise", "check", "exercises", "judge", "progress"]
 
@@ -43,7 +43,7 @@ class Exercise(NamedTuple):
     lesson: str                                         # as "02"
     name: str
     yours: bool                                         # written and kept; else the lessons run on the course's own
-    wrong: str | None                                   # what its check says, if it was asked and is not content
+    wrong: str | None                                   # what its check says, if it was asked, or of a broken file
 
 
 def progress(run_checks: bool = False) -> list[Exercise]:
@@ -52,11 +52,11 @@ def progress(run_checks: bool = False) -> list[Exercise]:
     Args:
         run_checks: run the checks of what is kept, too; it may have been edited since.
 
-    Raises:
-        QwenError: a file that was kept is broken.
+    A file that was kept and is broken is what is wrong with all exercises of its lesson.
     """
-    mine = kept()
-    return [Exercise(lesson, name, name in mine, _what_is_wrong(name) if run_checks and name in mine else None)
+    mine, broken = survey()
+    return [Exercise(lesson, name, name in mine,
+                     broken.get(lesson) or (_what_is_wrong(name) if run_checks and name in mine else None))
             for lesson, names in exercises().items() for name in names]
 
 
@@ -67,18 +67,23 @@ def judge(name: str, function: FunctionType) -> str:
         Wrong: one sentence that says what is wrong; nothing of the check is in its traceback.
         QwenError: there is no such exercise.
     """
-    check = _exercise(name)
-    try:
-        check(function)
-    except Wrong as wrong:
-        sentence = str(wrong)
-    except QwenError as error:
-        sentence = str(error)
-    except Exception as error:
-        sentence = _stumble(function, error)
-    else:
-        return f"{name}: {inspect.getdoc(check).splitlines()[0]}"
-    raise Wrong(f"{name}: {sentence}")
+    check, sentence = _exercise(name), None
+    with torch_as_found() as changed:
+        try:
+            check(function)
+        except (Wrong, QwenError) as error:
+            sentence = str(error)
+        except (Exception, SystemExit) as error:        # exit() is an error here; Ctrl-C goes through
+            sentence = _stumble(function, error)
+    if changed:
+        sentence = f"it changes {' and '.join(changed)} for all that runs after it: leave that as it is."
+    if sentence:
+        raise Wrong(f"{name}: {sentence}")
+    return f"{name}: {inspect.getdoc(check).splitlines()[0]}"
+
+
+class NoExercise(QwenError, AttributeError):
+    """`check` has none of this name. `hasattr` and `getattr` with a default want an AttributeError."""
 
 
 class Checks:
@@ -104,7 +109,10 @@ class Checks:
     def __getattr__(self, name: str) -> Callable[[FunctionType], FunctionType]:
         if name.startswith("_"):
             raise AttributeError(name)
-        _exercise(name)
+        try:
+            _exercise(name)
+        except QwenError as error:
+            raise NoExercise(str(error)) from None
 
         def check(function: FunctionType) -> FunctionType:
             return _checked(name, function)
@@ -123,6 +131,8 @@ def _checked(name, function):
     """The function that the lesson goes on with: the learner's own if it is right, the course's for a stub."""
     if not isinstance(function, FunctionType) or function.__name__ != name:
         raise QwenError(f"check.{name} takes your function {name}, as in {name} = check.{name}({name}).")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise Wrong(f"{name}: it is `async`, and nobody waits for it: write `def {name}(...)` without that word.")
     if is_written(function):
         shown = judge(name, function)
         try:
@@ -147,8 +157,8 @@ def _checked(name, function):
 def _what_is_wrong(name):
     try:
         judge(name, piece(name))
-    except Wrong as wrong:
-        return str(wrong)
+    except (Wrong, QwenError) as error:
+        return str(error)
     return None
 
 

@@ -10,13 +10,20 @@ Its name is the exercise's, its docstring ends the line "✓ my_double: ..." of 
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Wrong", "call", "compare", "demand", "hints", "parts"]
+__all__ = ["Wrong", "call", "compare", "demand", "hints", "parts", "torch_as_found"]
+
+SETTINGS = {                                            # torch's, for a whole session: how each is asked for, and set
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "whether torch records gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "the number of torch's threads": (torch.get_num_threads, torch.set_num_threads),
+}
 
 
 class Wrong(AssertionError):
@@ -85,6 +92,21 @@ def compare(mine: Any, right: Tensor, slips: dict[str, Tensor] | None = None,
         demand(not alike(wrong), f"{slip}.")
     missing = f"in {what} there are numbers missing (nan)." if mine.isnan().any() else ""
     raise Wrong(otherwise or missing or f"in {what} the numbers are not the right ones.")
+
+
+@contextmanager
+def torch_as_found() -> Iterator[list[str]]:
+    """Torch's settings and random numbers are afterwards as before. The list then says which settings had changed."""
+    before, changed = {what: ask() for what, (ask, _) in SETTINGS.items()}, []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices):
+            yield changed
+    finally:
+        for what, (ask, put) in SETTINGS.items():
+            if ask() != before[what]:
+                changed.append(what)
+                put(before[what])
 
 
 def parts(found: Any, *names: str) -> tuple:

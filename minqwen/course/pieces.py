@@ -11,10 +11,13 @@ With MINQWEN_MINE=off in the environment nothing is written and what was kept is
 pieces on every machine.
 """
 
+import __future__
+
 import ast
 import builtins
 import importlib
 import inspect
+import io
 import linecache
 import math
 import os
@@ -22,13 +25,13 @@ import re
 import symtable
 import textwrap
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import NamedTuple
 
 import einops
 import torch
 
-from ..errors import QwenError, read_json
+from ..errors import QwenError, read_json, short
 from ..files import INSTALLED, SHIPPED, write_whole
 
 __all__ = ["PIECES", "keep", "kept", "piece"]
@@ -47,9 +50,11 @@ PIECES = {                                              # lesson: its functions,
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
 LANGUAGE = "tl"                                         # Triton's, for kernels: only where it is asked for
+STRINGS = "from __future__ import annotations\n"        # so that what annotations name need not be there
 HEADER = '''\
 """Your own pieces from lesson {}, kept by minqwen.course. Edit them, or delete this file to go back to the lesson's."""
 
+{}
 import math
 
 import torch
@@ -97,7 +102,7 @@ def keep(function: FunctionType) -> None:
     new = _with_helpers(name, _own_source(function), function.__globals__)
     if _mine_counts():
         path = _mine(_notebooks(), lesson)
-        write_whole(path, "\n\n".join([HEADER.format(lesson), *(_read_mine(path) | new).values()]).encode())
+        write_whole(path, "\n\n".join([HEADER.format(lesson, STRINGS), *(_read_mine(path) | new).values()]).encode())
 
 
 def is_written(function: FunctionType) -> bool:
@@ -117,11 +122,26 @@ def kept() -> dict[str, str]:
     Raises:
         QwenError: a file that you kept is broken.
     """
+    mine, broken = survey()
+    for sentence in broken.values():
+        raise QwenError(sentence)
+    return mine
+
+
+def survey() -> tuple[dict[str, str], dict[str, str]]:
+    """{name: lesson} of the pieces that are your own, and {lesson: what is wrong with the file that was kept}."""
+    mine, broken = {}, {}
     if not _mine_counts():
-        return {}
+        return mine, broken
     folder = _notebooks()
-    return {name: lesson for lesson, names in PIECES.items()
-            for name in names if name in _read_mine(_mine(folder, lesson))}
+    for lesson, names in PIECES.items():
+        try:
+            functions = _read_mine(_mine(folder, lesson))
+        except QwenError as error:
+            broken[lesson] = str(error)
+        else:
+            mine |= {name: lesson for name in names if name in functions}
+    return mine, broken
 
 
 def tools(source: str) -> dict[str, object]:
@@ -147,12 +167,18 @@ def _build(name, beside, built):
     if key not in built:
         source = place.functions[name]
         filename = f"<{place.label}: {name}>"           # tracebacks and inspect look the source up under this
-        linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
+        linecache.cache[filename] = len(source), None, _lines(source), filename
         try:
             namespace = tools(source)
-            exec(compile(source, filename, "exec"), namespace)
-        except Exception as error:                      # a decorator or a default may fail
-            raise QwenError(f"{name} in {place.label} cannot be defined ({error}).") from None
+            # annotations are not looked up, but for a kernel's, by which Triton knows its constants
+            flags = 0 if LANGUAGE in namespace else __future__.annotations.compiler_flag
+            exec(compile(source, filename, "exec", flags), namespace)
+        except (Exception, SystemExit) as error:        # a decorator or a default may fail, or call exit()
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise QwenError(f"{name} in {place.label} cannot be defined ({short(said)}).") from None
+        if not isinstance(namespace[name], FunctionType):
+            raise QwenError(f"{name} in {place.label} cannot be used: its decorator makes a "
+                            f"{type(namespace[name]).__name__} of it, and no function.")
         built[key] = namespace[name]                    # before the others, so that two may call each other
         for other in _asked_for(name, source, place.label, place.functions):
             namespace[other] = _build(other, place, built)
@@ -209,11 +235,15 @@ def _read_mine(path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        return _functions(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:          # ValueError: bytes that are no text
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        raise QwenError(f"{_short(path)}, which holds your own pieces, is broken ({where}): mend it, or delete it and "
-                        f"keep them again.") from None
+        return _functions(path.read_text(encoding="utf-8-sig"))
+    except SyntaxError as error:
+        where = f"line {error.lineno}: {error.msg}"
+    except (RecursionError, MemoryError):
+        where = "it is nested too deeply"
+    except (OSError, ValueError) as error:              # a folder; bytes that are no text
+        where = str(error)
+    raise QwenError(f"{_short(path)}, which holds your own pieces, is broken ({where}): mend it, or delete it and keep "
+                    f"them again.")
 
 
 def _mine(folder, lesson) -> Path:
@@ -252,22 +282,32 @@ def _is_piece(name) -> bool:
 
 def _functions(text) -> dict[str, str]:
     """{name: source} of the functions at the top of a Python text, decorators included; the last of a name counts."""
-    lines = text.splitlines()
-    return {node.name: "\n".join(lines[min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
-                                       : node.end_lineno]) + "\n"
+    lines = _lines(text)
+    return {node.name: "".join(lines[min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
+                                     : node.end_lineno]).rstrip("\n") + "\n"
             for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+
+
+def _lines(text) -> list[str]:
+    """The lines as Python counts them; `str.splitlines` would end one at a form feed, too, or at U+2028."""
+    return io.StringIO(text, newline=None).readlines()
 
 
 def _own_source(function) -> str | None:
     """The function's own source and nothing around it; None if it is the lessons' and not the learner's."""
     if function.__code__.co_filename.startswith("<lesson "):
         return None
-    name = function.__name__
+    name, code = function.__name__, function.__code__
     try:
-        return _functions(textwrap.dedent(inspect.getsource(function)))[name]
+        source = _functions(textwrap.dedent(inspect.getsource(function)))[name]
     except (OSError, TypeError, SyntaxError, KeyError):
         raise QwenError(f"The source of {name} cannot be found: define it by `def {name}(...)` in a cell, run it "
                         f"and keep it again.") from None
+    found = next(c for c in compile(source, name, "exec").co_consts if isinstance(c, CodeType) and c.co_name == name)
+    if not code.co_freevars and (found.co_code, found.co_names) != (code.co_code, code.co_names):
+        raise QwenError(f"The source of {name} is not what was run: run its cell again; if that does not help, there "
+                        f"is an odd character in it, such as a form feed, to be taken out.")
+    return source
 
 
 def _is_stub(source) -> bool:
@@ -286,7 +326,11 @@ def _with_helpers(name, source, around) -> dict[str, str]:
         own = {other: helper for other, helper in around.items() if isinstance(helper, FunctionType)}
         for other in _asked_for(name, source, "the notebook", own):
             if not _is_piece(other) and other not in found:
-                waiting.append((other, _own_source(inspect.unwrap(own[other]))))
+                helper = inspect.unwrap(own[other])
+                if helper.__name__ != other:
+                    raise QwenError(f"{name} calls {other}, which is a lambda or a second name of a function: define "
+                                    f"it by `def {other}(...)`.")
+                waiting.append((other, _own_source(helper)))
     return found
 
 
@@ -301,7 +345,7 @@ def _asked_for(name, source, where, functions) -> list[str]:
             raise QwenError(f"{name} in {where} asks the course for a piece, `{ast.unparse(node)}`: write {name} "
                             f"yourself, and call the other pieces by their names.")
     names = set()
-    tables = [symtable.symtable(source, name, "exec")]
+    tables = [symtable.symtable(STRINGS + source, name, "exec")]
     while tables:
         table = tables.pop()
         tables += table.get_children()
