@@ -49,7 +49,7 @@ OPTIONS = {                                             # of `chat`, and what th
 
 
 def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None = None, device: str = "cpu",
-         revision: str | None = None, kernel: str = "auto") -> "Assistant":
+         revision: str | None = None, kernel: str = "auto", context: int | None = None) -> "Assistant":
     """A checkpoint, ready to talk.
 
     Args:
@@ -61,9 +61,11 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
         kernel: how the delta rule is computed. "auto" takes the Triton kernels on a GPU where they are there and right,
             else chunks for many tokens and the recurrence for one; "triton", "chunk" and "recurrent" always take the
             one, to compare.
+        context: tokens that it must be able to read, such as 1_010_000. Where that is more than it was trained on, its
+            positions are stretched by YaRN, which short texts pay for a little: see `Config.with_context`.
 
     Raises:
-        QwenError: no such checkpoint or a damaged one, no such kernel, or not here.
+        QwenError: no such checkpoint or a damaged one, no such kernel, or not here, or no such context.
     """
     check_kernel(kernel, device)
     if path_or_name is None:
@@ -72,7 +74,7 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
             raise QwenError(f"The small trained model should be in {NANO}, and is not: install minqwen again, or name "
                             "a checkpoint such as 'Qwen/Qwen3.5-0.8B'.")
     folder = resolve(path_or_name, revision)
-    model = load_model(folder, dtype, device)
+    model = load_model(folder, dtype, device, context=context)
     for module in model.modules():
         if isinstance(module, GatedDeltaNet):
             module.kernel = kernel

@@ -63,7 +63,7 @@ def load_config(path_or_name, revision=None):
         raise QwenError(f"{folder / CONFIG} is not laid out like an official one ({error}).") from None
 
 
-def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True):
+def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True, context=None):
     """A checkpoint as a model that is ready to run: in eval mode, without gradients (to train it, let it have them
     again: `model.requires_grad_(True)`).
 
@@ -79,6 +79,7 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
         device: where the weights go.
         revision: branch, tag or commit of a checkpoint fetched by name.
         progress: show a progress bar, unless all is done within a second (or TQDM_DISABLE is set).
+        context: tokens that it must be able to read; more than it can so far takes YaRN, see `Config.with_context`.
 
     Raises:
         QwenError: what is missing, damaged or misshapen, by name; or why the checkpoint cannot be fetched.
@@ -90,6 +91,8 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     config, stored = load_config(folder), _find_tensors(folder)
     _refuse_quantized(folder, stored)
     _fit(config, stored, folder)
+    if context is not None:
+        config = config.with_context(context)
     try:
         model = without_memory(config)
     except RuntimeError as error:                            # sizes that are possible alone, and not together

@@ -86,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(info, "what a model costs: parameters, bytes, cache")
     checkpoint_of(sub)
-    sub.add_argument("--context", type=int, metavar="TOKENS", help="tokens that the cache holds (as many as can be)")
+    sub.add_argument("--context", type=int, metavar="TOKENS",
+                     help="tokens that the cache holds (as many as can be; beyond that, by YaRN)")
     sub.add_argument("--dtype", choices=DTYPES, help="of weights, keys and values (as the configuration has it)")
 
     sub = command(download, "fetch a checkpoint and say where it is")

@@ -3,17 +3,19 @@
     Config.named("Qwen3.5-4B")                  # official numbers, no download
     Config.from_dict(json)                      # an official config.json
     config.to_dict()                            # and back
+    config.with_context(1_010_000)              # for longer texts, by YaRN
 
 Whatever a file says is understood, known to change nothing, or refused. Of a key that nobody here knows there is a
 warning.
 """
 
+import math
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
 
-from .errors import remark
+from .errors import QwenError, remark
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 MOST, MOST_LAYERS = 2**31 - 1, 1000                      # of any size; of layers, which are built one by one
@@ -29,8 +31,13 @@ HARMLESS = {  # keys that change nothing of what is computed here, or that someb
     "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type", "unsloth_fixed",
     "unsloth_version", "torch_dtype", "dtype", "tie_word_embeddings", "language_model_only", "quantization_config",
 }  # fmt: skip
-ROTARY = {"rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor"}     # where their settings may be
+BESIDE = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")    # rotary settings, at home in
+ROTARY = {"rope_parameters", "rope_scaling", *BESIDE}    # one of the first two, and found beside them
 ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved"}
+YARN = {  # numbers beside those where rope_type is "yarn" (and "truncate", true or false); the least that each may be
+    "factor": 1, "original_max_position_embeddings": 1, "beta_fast": 0, "beta_slow": 0, "attention_factor": 0,
+    "mscale": 0, "mscale_all_dim": 0,
+}  # fmt: skip
 OTHERS = {  # models that are easily taken for this one
     "qwen3_5_moe": ", the mixture of experts, which is not read yet",
     "qwen3_5_moe_text": ", the mixture of experts, which is not read yet",
@@ -91,6 +98,8 @@ class TextConfig:
             *_rope_demands(rope),
         ]
         _check_demands(demands)
+        if rope.get("rope_type") == "yarn":
+            self._settle_yarn()
         _check_demands([(self.rotary_dim % 2 == 0,
                          f"partial_rotary_factor ({rope.get('partial_rotary_factor')}) must turn an even number of a "
                          f"head's {self.head_dim} dimensions, not {self.rotary_dim}")])
@@ -99,6 +108,52 @@ class TextConfig:
     def rotary_dim(self) -> int:
         """How many of an attention head's `head_dim` dimensions are rotated."""
         return int(self.head_dim * self.rope_parameters.get("partial_rotary_factor", 0.25))
+
+    @property
+    def attention_factor(self) -> float:
+        """What YaRN multiplies cosines and sines by, so that softmax over more tokens stays as sharp; 1 without YaRN.
+
+        Source: Peng et al. 2023 (arXiv 2309.00071), equation 22; `mscale` is DeepSeek's.
+        """
+        rope = self.rope_parameters
+        if rope.get("rope_type") != "yarn":
+            return 1.0
+        if rope.get("attention_factor") is not None:
+            return rope["attention_factor"]
+        up, down = rope.get("mscale"), rope.get("mscale_all_dim")
+        up, down = (up, down) if up and down else (1, 0)
+        return (1 + 0.1 * up * math.log(rope["factor"])) / (1 + 0.1 * down * math.log(rope["factor"]))
+
+    def _settle_yarn(self) -> None:
+        """Fill in what YaRN's settings leave open, as `transformers` does, or say which of them cannot be."""
+        given = {name: x for name, x in self.rope_parameters.items() if name in YARN and x is not None}
+        truncate = self.rope_parameters.get("truncate", True)
+        _check_demands([
+            *((_is_number(x) and x >= YARN[name], f"{name} must be a number, {YARN[name]} or more, not {_short(x)}")
+              for name, x in given.items()),
+            (isinstance(truncate, bool), f"truncate must be true or false, not {_short(truncate)}"),
+        ])
+        original = given.get("original_max_position_embeddings", self.max_position_embeddings)
+        factor = given.get("factor", self.max_position_embeddings / original)
+        fast, slow = given.get("beta_fast") or 32, given.get("beta_slow") or 1
+        reach, theta = factor * original, self.rope_parameters.get("rope_theta", 10_000)
+        _check_demands([
+            (original == int(original),
+             f"original_max_position_embeddings must be a whole number, not {_short(original)}"),
+            ("factor" in given or factor > 1, "YaRN needs a factor, or a max_position_embeddings above its "
+                                              f"original_max_position_embeddings ({original})"),
+            (fast > slow, f"beta_fast ({fast}) must be more than beta_slow ({slow})"),
+            (reach <= MOST, f"factor ({factor}) times original_max_position_embeddings ({original}) must be at most "
+                            f"{MOST}"),
+            (theta > 1, f"with YaRN, rope_theta must be more than 1, not {_short(theta)}"),
+        ])
+        self.rope_parameters = self.rope_parameters | {
+            "factor": factor, "original_max_position_embeddings": int(original)}
+        if self.max_position_embeddings <= original:     # the model cards add YaRN's settings, and leave this as it was
+            self.max_position_embeddings = int(reach)
+        if self.max_position_embeddings > reach:
+            remark(f"max_position_embeddings ({self.max_position_embeddings}) is more than YaRN makes room for: "
+                   f"{factor} times {int(original)}.")
 
 
 @dataclass
@@ -185,8 +240,7 @@ def _rope_demands(rope: dict) -> list[tuple[bool, str]]:
     interleaved = rope.get("mrope_interleaved", True)
     return [
         (not any(isinstance(x, dict) for x in rope.values()), "rope_parameters must be one object for all layers"),
-        (kind == "default",
-         f"rope_type must be 'default', not {_short(kind)} (YaRN and other longer contexts are not computed yet)"),
+        (kind in ("default", "yarn"), f"rope_type must be 'default' or 'yarn', not {_short(kind)}"),
         (_is_number(theta) and theta > 0, f"rope_theta must be a number above 0, not {_short(theta)}"),
         (_is_number(part) and 0 < part <= 1,
          f"partial_rotary_factor must be above 0 and at most 1, not {_short(part)}"),
@@ -204,13 +258,18 @@ def _rope_parameters(numbers: dict) -> dict:
     rope = numbers.get("rope_scaling") or numbers.get("rope_parameters") or {}
     if not isinstance(rope, dict):
         raise ValueError(f"rope_parameters must be an object, not {_short(rope)}.")
-    beside = {name: numbers[name] for name in ("rope_theta", "partial_rotary_factor") if name in numbers}
-    rope = {"rope_theta": 10_000.0, "partial_rotary_factor": 0.25} | beside | rope
-    rope["rope_type"] = rope.get("rope_type", rope.get("type", "default"))
-    refused = rope["rope_type"] != "default" or any(isinstance(value, dict) for value in rope.values())
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    known = ROPE | ({*YARN, "truncate"} if kind == "yarn" else set())
+    beside = {name: numbers[name] for name in BESIDE if name in known and name in numbers}
+    original = "original_max_position_embeddings"
+    if beside.get(original) is not None and rope.get(original) is not None:
+        _check_demands([(rope[original] == beside[original], f"{original} is {_short(rope[original])} among the rotary "
+                                                             f"settings and {_short(beside[original])} beside them")])
+    rope = {"rope_theta": 10_000.0, "partial_rotary_factor": 0.25} | beside | rope | {"rope_type": kind}
+    refused = kind not in ("default", "yarn") or any(isinstance(value, dict) for value in rope.values())
     if not refused:                                      # by `_rope_demands`, with all that is its own
-        _remark(rope.keys() - ROPE)
-    return {name: value for name, value in rope.items() if name in ROPE - {"type"} or isinstance(value, dict)}
+        _remark(rope.keys() - known)
+    return {name: value for name, value in rope.items() if name in known - {"type"} or isinstance(value, dict)}
 
 
 def _from_old_places(text: dict, official: dict) -> dict:
@@ -318,6 +377,29 @@ class Config:
             raise ValueError(f"There is no configuration named {name!r}; there are {known}.")
         text, vision = OFFICIAL_SIZES[SAME_AS.get(name, name)]
         return cls(TextConfig(**text, mtp_num_hidden_layers=1), VisionConfig(**vision))
+
+    def with_context(self, tokens: int) -> "Config":
+        """This model for texts of up to `tokens` tokens: with YaRN where they are more than it can take now.
+
+        As the model cards do it: the factor is that of the contexts, rounded up to a whole number (4 for 1,010,000
+        tokens over 262,144). Nothing is trained for it, and short texts are read with it, too.
+
+        Raises:
+            QwenError: that is no number of tokens, or this model's YaRN is tuned for the factor that it has.
+        """
+        text, rope = self.text_config, self.text_config.rope_parameters
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or not 1 <= tokens <= MOST:
+            raise QwenError(f"A context is a whole number of tokens from 1 to {MOST:,}, not {_short(tokens)}.")
+        if tokens <= text.max_position_embeddings:
+            return self
+        stretched = rope.get("rope_type") == "yarn"
+        if stretched and rope.get("attention_factor") is not None:
+            raise QwenError(f"This model's YaRN has an attention_factor of its own, for the factor {rope['factor']}: "
+                            f"a context of {tokens:,} tokens needs another one, in rope_parameters.")
+        original = rope["original_max_position_embeddings"] if stretched else text.max_position_embeddings
+        yarn = {"rope_type": "yarn", "factor": float(math.ceil(tokens / original)),
+                "original_max_position_embeddings": original}
+        return replace(self, text_config=replace(text, rope_parameters=rope | yarn, max_position_embeddings=tokens))
 
     def to_dict(self) -> dict:
         """The official `config.json` again, which `transformers` reads too."""

@@ -328,7 +328,7 @@ class FusedStep:
 
     @staticmethod
     def fits(model: Qwen, batch_size: int) -> bool:
-        """Are there kernels for this model? Not for biases, experts and quantized matrices, nor for many rows;
+        """Are there kernels for this model? Not for biases, experts, quantized matrices and YaRN, nor for many rows;
         and who loads a model with kernel="chunk" or "recurrent" wants that rule, not ours."""
         text, dtype = model.model.language_model, model.head_weight.dtype
         known = all(type(module) in KNOWN for module in text.modules())                     # and no subclass of these
@@ -336,7 +336,8 @@ class FusedStep:
         plain = all(x.bias is None and x.weight.dtype == dtype for x in matrices)
         kernels = {module.kernel for module in text.modules() if isinstance(module, GatedDeltaNet)}
         return (known and plain and kernels <= {"auto", "triton"} and batch_size <= MOST_ROWS
-                and text.config.linear_conv_kernel_dim > 1 and dtype in (torch.float32, torch.bfloat16, torch.float16))
+                and text.config.linear_conv_kernel_dim > 1 and text.config.attention_factor == 1
+                and dtype in (torch.float32, torch.bfloat16, torch.float16))
 
     def __call__(self, caches: list[AttentionCache | DeltaCache], ids: Tensor, slot: Tensor, positions: Tensor):
         """ids, positions: (B,), slot: (1,) -> logits (B, V). The caches' tensors are written in place."""

@@ -52,7 +52,12 @@ def memory(config: Config, context: int, dtype: str = "bfloat16") -> Memory:
 
 
 def describe(config: Config, context: int | None = None, dtype: str | None = None) -> str:
-    """A page on a model: layers, parameters, bytes of weights, the cache at `context` tokens (None: the longest)."""
+    """A page on a model: layers, parameters, bytes of weights, the cache at `context` tokens (None: the longest).
+
+    A context that is longer than the model's is one by YaRN: see `Config.with_context`, which says what cannot be.
+    """
+    if context is not None:
+        config = config.with_context(context)
     t, counts = config.text_config, parameter_counts(config)
     dtype, context = dtype or t.dtype, context or t.max_position_embeddings
     kept, total = memory(config, context, dtype), sum(counts.values())
@@ -66,6 +71,9 @@ def describe(config: Config, context: int | None = None, dtype: str | None = Non
                     f"{side} x {side} pixels make one token, of a clip in {v.temporal_patch_size} frames\n")
     if layers := t.mtp_num_hidden_layers:
         besides += f"prediction    of one token more, by {layers} layer{'s' * (layers > 1)} of gated attention (MTP)\n"
+    rope, stretched = t.rope_parameters, ""
+    if rope.get("rope_type") == "yarn":
+        stretched = f", by YaRN: {rope['factor']:g} times {rope['original_max_position_embeddings']:,}"
     tied = "the embedding is the head" if t.tie_word_embeddings else "embedding and head apart"
     return f"""\
 layers        {t.num_hidden_layers}, {t.hidden_size} wide
@@ -74,7 +82,7 @@ memories of {t.linear_key_head_dim} x {t.linear_value_head_dim}
               {attention} gated attention, {t.num_attention_heads} query and {t.num_key_value_heads} key-value heads, \
 {t.head_dim} wide
 {besides}vocabulary    {t.vocab_size:,} tokens, {tied}
-context       {t.max_position_embeddings:,} tokens at most
+context       {t.max_position_embeddings:,} tokens at most{stretched}
 
 parameters    {total:,}: {parts}
 weights       {weights} in {dtype}, of which the text model {of_text}

@@ -45,7 +45,7 @@ from .vision import VisionTower, mrope_positions, token_positions
 
 __all__ = ["AttentionCache", "Cache", "DecoderLayer", "DeltaCache", "GatedAttention", "GatedDeltaNet", "GatedRMSNorm",
            "MLP", "MultiTokenPrediction", "Padding", "Qwen", "RMSNorm", "Step", "TextModel", "VisionTower", "linear",
-           "mrope_positions", "rotary_angles", "rotate"]
+           "mrope_positions", "rotary_angles", "rotary_frequencies", "rotate"]
 
 # ----------------------------------------------------------------------------------------------------- projections
 
@@ -112,6 +112,32 @@ class GatedRMSNorm(nn.Module):
 # --------------------------------------------------------------------------------------------- rotary positions
 
 
+def rotary_frequencies(config: TextConfig, device: torch.device | None = None) -> Tensor:
+    """By how much each pair of dimensions is turned from one position to the next: (rotary_dim / 2,), radians.
+
+    YaRN makes room for `factor` times the context that the model was trained on. A pair that came round often there
+    (`beta_fast` times or more) tells near tokens apart, and keeps its frequency. One that hardly came round once
+    (`beta_slow`) is slowed down by `factor`, so that it meets no angle it has not seen. Between the two is a ramp.
+
+    Source: Peng et al. 2023 (arXiv 2309.00071), section 3.2; official `_compute_yarn_parameters`.
+    """
+    rope, dims, theta = config.rope_parameters, config.rotary_dim, config.rope_parameters.get("rope_theta", 10_000)
+    i = torch.arange(dims // 2, device=device)
+    # written so that all are the official ones to the last bit: 200,000 tokens on, that bit has become a thousandth of
+    # a turn
+    period = theta ** (2 * i.float() / dims)                                                # positions per radian
+    if rope.get("rope_type", "default") == "default":
+        return 1 / period
+    original, factor = rope["original_max_position_embeddings"], rope["factor"]
+    first, last = (dims * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))    # which pair turns so
+                   for turns in (rope.get("beta_fast") or 32, rope.get("beta_slow") or 1))      # often: a fraction
+    if rope.get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dims - 1)
+    kept = 1 - ((i - first) / (last - first or 0.001)).clamp(0, 1)                          # 1 fast, 0 slow
+    return 1 / (factor * period) * (1 - kept) + 1 / period * kept
+
+
 def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
     """M-RoPE: the angle by which each pair of dimensions is turned.
 
@@ -125,12 +151,9 @@ def rotary_angles(position_ids: Tensor, config: TextConfig) -> Tensor:
         (B, T, 1, rotary_dim / 2), radians. Attention layers only; three quarters of each head are not turned at all.
     Source: "Qwen3-VL Technical Report" (arXiv 2511.21631), interleaved M-RoPE; RoPE: Su et al. 2021 (arXiv 2104.09864).
     """
-    rope, dims = config.rope_parameters, config.rotary_dim
-    _, height, width = rope.get("mrope_section", [11, 11, 10])
-    i = torch.arange(dims // 2, device=position_ids.device)
-    # radians per position, written so that they are the official ones to the last bit: 200,000 tokens on, that bit has
-    # become a thousandth of a turn
-    frequency = 1 / rope.get("rope_theta", 10_000) ** (2 * i.float() / dims)
+    _, height, width = config.rope_parameters.get("mrope_section", [11, 11, 10])
+    frequency = rotary_frequencies(config, position_ids.device)
+    i = torch.arange(len(frequency), device=position_ids.device)
     clock = i % 3                                                                           # 0 time, 1 height, 2 width
     clock = clock * (i < 3 * torch.where(clock == 1, height, width))
     return rearrange(position_ids[clock], "f b t -> b t 1 f") * frequency
@@ -160,7 +183,8 @@ class Step(NamedTuple):
     def at(cls, position_ids: Tensor, config: TextConfig, dtype: torch.dtype, **others) -> "Step":
         """The step of tokens at these positions, (3, B, T)."""
         angles = rotary_angles(position_ids, config)                                        # (B, T, 1, rotary_dim / 2)
-        return cls(angles.cos().to(dtype), angles.sin().to(dtype), **others)
+        cos, sin = (config.attention_factor * x for x in (angles.cos(), angles.sin()))      # a factor of YaRN, else 1
+        return cls(cos.to(dtype), sin.to(dtype), **others)
 
 
 # ---------------------------------------------------------------------------------------------- gated attention

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from minqwen.config import Config
 from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
-from minqwen.model import Qwen, rotary_angles
+from minqwen.model import Qwen, Step
 
 KERNEL = {"float64": 1e-12, "float32": 1e-5, "gates to -50": 2e-4}
 GRADIENTS = {-3.0: 2e-5, -50.0: 2e-4}                     # log decays down to this: what is allowed in float32
@@ -391,11 +391,11 @@ def module_checks(model: Qwen, twin: nn.Module, random: torch.Generator, T: int 
     tolerance = _tolerances(dtype)[0]
 
     positions = torch.randint(text.max_position_embeddings, (3, 2, T), generator=random).to(device)
-    angles = rotary_angles(positions, text)
-    cos, sin = theirs.rotary_emb(torch.zeros((), device=device), positions)
-    both = torch.cat((angles, angles), dim=-1).squeeze(2)
+    ours_at = Step.at(positions, text, torch.float32)
+    right = theirs.rotary_emb(torch.zeros((), device=device), positions)
+    turned = [torch.cat((x, x), dim=-1).squeeze(2) for x in (ours_at.cos, ours_at.sin)]
     yield Check("model", "rotary positions", f"official, in three rows, up to {text.max_position_embeddings:,}",
-                max(error(both.cos(), cos), error(both.sin(), sin)), FULL_PRECISION[0])
+                max(map(error, turned, right)), FULL_PRECISION[0])
 
     inputs = []                                           # of each layer
     hooks = [layer.register_forward_pre_hook(lambda _, x: inputs.append(x)) for layer in ours.layers]

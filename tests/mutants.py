@@ -91,6 +91,10 @@ def loading(name, file, old, new):
     return Mutant(name, file, old, new, tests=(tests,))
 
 
+def yarn(name, file, old, new, tests="tests/test_yarn.py"):
+    return Mutant(name, file, old, new, tests=(tests,))
+
+
 def cache(name, old, new, within="", lessons=()):
     return Mutant(name, CACHE, old, new, within, MODEL_TESTS, lessons)
 
@@ -307,8 +311,23 @@ N = -system.tril(-1)
     model("[15] M-RoPE's sections shifted", "clock = i % 3 ", "clock = (i + 1) % 3 ",
           lessons=(ATTENTION, VISION)),
     model("[15] M-RoPE in blocks", "clock = clock * (i < 3 * torch.where(clock == 1, height, width))",
-          "clock = torch.arange(3).repeat_interleave(torch.tensor(rope['mrope_section']))",
+          "clock = torch.arange(3).repeat_interleave(torch.tensor(config.rope_parameters['mrope_section']))",
           lessons=(ATTENTION, VISION)),
+    yarn("[17] YaRN is silently ignored", MODEL, 'if rope.get("rope_type", "default") == "default":', "if True:"),
+    yarn("[17] YaRN's factor of cosines and sines is forgotten", MODEL, "config.attention_factor * x for x", "x for x"),
+    yarn("[17] YaRN's factor is forgotten where the GPU takes fused steps", "minqwen/decode_triton.py",
+         "and text.config.attention_factor == 1", "", "tests/test_decode_triton.py"),
+    yarn("YaRN slows down the fast pairs and keeps the slow ones", MODEL, "kept = 1 - ((i", "kept = ((i"),
+    yarn("YaRN's ramp is cut to whole pairs always", MODEL, 'if rope.get("truncate", True):', "if True:"),
+    yarn("YaRN counts turns over the longer context", MODEL, "math.log(original /", "math.log(factor * original /"),
+    yarn("[32] an original context beside YaRN's settings is dropped", CONFIG,
+         '"partial_rotary_factor", "original_max_position_embeddings")', '"partial_rotary_factor")'),
+    yarn("YaRN's context is the original one where the cards leave it", CONFIG,
+         "self.max_position_embeddings = int(reach)", "pass"),
+    yarn("1,010,000 tokens take a factor of 3.85", CONFIG, "float(math.ceil(tokens / original))", "tokens / original"),
+    yarn("a longer context stretches what is stretched already", CONFIG,
+         'original = rope["original_max_position_embeddings"] if stretched else', "original ="),
+    yarn("a context asked for is not loaded", CHECKPOINT, "config = config.with_context(context)", "pass"),
     model("convolution looks ahead",
           "torch.cat((before, x), dim=1)", "torch.cat((before[:, 1:], x, before[:, :1]), dim=1)",
           lessons=(DECODER,)),
@@ -632,8 +651,8 @@ N = -system.tril(-1)
     verify("gradients may be off by a tenth where gates are strong", "-50.0: 2e-4}  ", "-50.0: 1e-1}  "),
     verify("outputs may be off by a tenth", '"float32": 1e-5', '"float32": 1e-1'),
     verify("outputs may be off by a tenth where gates are strong", '"gates to -50": 2e-4}', '"gates to -50": 1e-1}'),
-    verify("cosines are compared and sines are not", "max(error(both.cos(), cos), error(both.sin(), sin)), FULL",
-           "error(both.cos(), cos), FULL"),
+    verify("cosines are compared and sines are not", "max(map(error, turned, right)), FULL",
+           "error(turned[0], right[0]), FULL"),
     verify("the best gradient counts", "worst = max(off, key=off.get)", "worst = min(off, key=off.get)"),
     Mutant("no gradient is too far off", "minqwen/course/checks/delta_rule.py", "demand(off <= tolerance,",
            "demand(True,", tests=("tests/test_judging.py",), lessons=(CHUNKS,)),

@@ -295,7 +295,7 @@ def of_another_shape(model):
 
 
 def with_other_positions(model):
-    model.config.text_config.rope_parameters["rope_type"] = "yarn"
+    model.config.text_config.rope_parameters["rope_type"] = "dynamic"
 
 
 @pytest.mark.parametrize("change, says", [

@@ -12,7 +12,7 @@ import torch
 from support import random_qwen, seeing_config, small_config
 
 from minqwen import cli
-from minqwen.checkpoint import save_model
+from minqwen.checkpoint import load_model, save_model
 from minqwen.config import Config
 from minqwen.errors import QwenError
 from minqwen.info import describe, memory, parameter_counts, readable
@@ -67,6 +67,20 @@ def test_info_by_name_needs_no_download(capsys):
         assert fact in page, fact
 
 
+def test_info_at_a_context_beyond_the_longest_is_that_of_the_model_loaded_for_it(folder, capsys):
+    assert cli.main(["info", "Qwen3.5-4B", "--context", "1000000"]) == 0
+    page = capsys.readouterr().out
+    assert "1,000,000 tokens at most, by YaRN: 4 times 262,144\n" in page
+    assert "cache of one row at 1,000,000 tokens\n  attention   32.8 GB" in page and "51.5 MB, always" in page
+    assert cli.main(["info", str(folder), "--context", "1000000", "--dtype", "float32"]) == 0
+    long = load_model(folder, context=1_000_000)
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in long.new_cache(1, 1000).layers
+               if isinstance(layer, AttentionCache))
+    assert f"attention   {readable(1000 * kept)} in float32" in capsys.readouterr().out
+    assert describe(long.config, dtype="float32") == describe(small_config(), 1_000_000, "float32")
+    assert "YaRN" not in describe(small_config(), 262_144)
+
+
 def test_info_of_a_folder(folder, capsys):
     assert cli.main(["info", str(folder), "--dtype", "float32"]) == 0
     page = capsys.readouterr().out
@@ -107,7 +121,8 @@ def test_describe_takes_the_longest_context_by_default():
 
 
 @pytest.mark.parametrize("argv", [
-    ["info", "Qwen3.5-1T"], ["info", "Qwen3.5-4B", "--context", "0"], ["verify", "nowhere"], ["chat", "nowhere"],
+    ["info", "Qwen3.5-1T"], ["info", "Qwen3.5-4B", "--context", "0"],
+    ["info", "Qwen3.5-4B", "--context", "9999999999"], ["verify", "nowhere"], ["chat", "nowhere"],
     ["download", "nowhere"], ["lab", "99_no_such_lesson"],
 ], ids=" ".join)
 def test_mistakes_are_one_sentence_and_exit_code_2(argv, capsys, monkeypatch):

@@ -138,7 +138,7 @@ WRONG = {
     "value heads that do not divide": {"linear_num_value_heads": 7},
     "query heads that do not divide": {"num_attention_heads": 5},
     "another activation": {"hidden_act": "gelu"},
-    "another rotary scaling": {"rope_parameters": {**SMALL["rope_parameters"], "rope_type": "yarn"}},
+    "another rotary scaling": {"rope_parameters": {**SMALL["rope_parameters"], "rope_type": "linear", "factor": 2.0}},
 }
 WRONG_VISION = {  # and what the sentence says
     "heads that cannot be rotated in pairs": ({"num_heads": 8}, r"hidden_size \(48\) .* 4 num_heads \(32\)"),
@@ -248,8 +248,8 @@ def test_a_key_that_nobody_knows_is_remarked_on(key, given):
     ("mtp_use_dedicated_embeddings must be False", whole({"mtp_use_dedicated_embeddings": True})),
     ("mamba_ssm_dtype must be 'float32', not 'bfloat16'", whole({"mamba_ssm_dtype": "bfloat16"})),
     ("hidden_act must be 'silu', not 'gelu'", whole({"hidden_act": "gelu"})),
-    ("rope_type must be 'default', not 'yarn' (YaRN", whole({"rope_scaling": {"type": "yarn", "factor": 4.0}})),
-    ("rope_type must be 'default', not 'mrope'", whole({"rope_parameters": {"type": "mrope"}})),
+    ("rope_type must be 'default' or 'yarn', not 'mrope'", whole({"rope_parameters": {"type": "mrope"}})),
+    ("rope_type must be 'default' or 'yarn', not 'longrope'", whole({"rope_scaling": {"type": "longrope"}})),
     ("rope_parameters must be one object", whole({"rope_parameters": {"full_attention": ROPE}})),
     ("rope_parameters must be an object, not 'x'", whole({"rope_parameters": "x"})),
     ("mrope_interleaved must be true, not False", whole({"rope_parameters": ROPE | {"mrope_interleaved": False}})),

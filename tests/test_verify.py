@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import wraps
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,8 +155,8 @@ def scaled(function, by=1.01):
     return lambda *args, **kwargs: function(*args, **kwargs) * by
 
 
-def height_and_width_swapped(positions, config):
-    return architecture.rotary_angles(positions[[0, 2, 1]], config)
+def step_at(other_positions):
+    return SimpleNamespace(at=lambda positions, *others: architecture.Step.at(other_positions(positions), *others))
 
 
 @wraps(chunk_gated_delta_rule)
@@ -168,7 +169,7 @@ append = architecture.AttentionCache.append
 BROKEN = {  # what fails -> how it is broken
     "gated attention": lambda patch: patch.setattr(GatedAttention, "gated", lambda self, o, gate: o),
     "Gated DeltaNet": lambda patch: patch.setattr(GatedDeltaNet, "convolve", scaled(GatedDeltaNet.convolve)),
-    "rotary positions": lambda patch: patch.setattr(verification, "rotary_angles", height_and_width_swapped),
+    "rotary positions": lambda patch: patch.setattr(verification, "Step", step_at(lambda x: x[[0, 2, 1]])),
     "MLP": lambda patch: patch.setattr(architecture.MLP, "forward", scaled(architecture.MLP.forward)),
     "last RMSNorm": lambda patch: patch.setattr(architecture.RMSNorm, "forward", scaled(architecture.RMSNorm.forward)),
     "gated norm": lambda patch: patch.setattr(architecture.GatedRMSNorm, "forward", lambda self, x, z: x * self.weight),
@@ -274,7 +275,7 @@ def test_a_form_that_is_a_thousandth_off_is_named(form, monkeypatch):
 
 def test_angles_the_other_way_round_are_named(qwen, monkeypatch):
     """Their cosines are the same."""
-    monkeypatch.setattr(verification, "rotary_angles", lambda *x: -architecture.rotary_angles(*x))
+    monkeypatch.setattr(verification, "Step", step_at(torch.neg))
     assert {check.piece for check in verify(qwen).failed} == {"rotary positions"}
 
 
