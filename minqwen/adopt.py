@@ -23,7 +23,8 @@ from .errors import QwenError
 from .model import Qwen
 from .tokenizer import Tokenizer
 
-KINDS = ("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM")
+KINDS = ("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM",
+         "Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 QUANTIZED = ("The weights of this model are quantized or cut up ({what}): load it whole and without a "
              "quantization_config, in bfloat16 for instance.")
@@ -37,8 +38,9 @@ def from_transformers(model: nn.Module, tokenizer_or_processor=None) -> Assistan
     (`resize_token_embeddings`, adapters): call this again. The tokenizer and settings are read once, as they are now.
 
     Args:
-        model: a `Qwen3_5ForConditionalGeneration` or a `Qwen3_5ForCausalLM` (then there is no vision tower), in any
-            floating dtype and on any one device. An adapter of `peft` is merged first: `merge_and_unload()`.
+        model: a `Qwen3_5ForConditionalGeneration` or a `Qwen3_5ForCausalLM` (then there is no vision tower), or one of
+            the two with experts (`Qwen3_5Moe...`), in any floating dtype and on any one device. An adapter of `peft` is
+            merged first: `merge_and_unload()`.
         tokenizer_or_processor: what `AutoTokenizer` or `AutoProcessor` gives. Without a tokenizer there is no chat, and
             without a processor there are no pictures in it: `qwen.tokenizer` or `qwen.processor` are None.
 

@@ -2,8 +2,9 @@
 
 A checkpoint is a folder: `config.json`, and the weights as one `model.safetensors` or as shards with an index
 that says which tensor lies where. The names in it are those of `Qwen.state_dict()`, so loading needs no table
-of names. What it needs is care: that every tensor is there and fits before the first is read, that memory
-holds the weights once, and that saving never leaves half a checkpoint behind.
+of names; only experts may be stored one by one, and are put together on the way in. What it needs is care: that
+every tensor is there and fits before the first is read, that memory holds the weights once, and that saving never
+leaves half a checkpoint behind.
 """
 
 import glob
@@ -32,6 +33,7 @@ from .model import Qwen
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+EXPERT = re.compile(r"(?P<experts>.+\.mlp\.experts)\.(?P<number>\d+)\.(?P<which>gate|up|down)_proj\.weight")
 SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")  # official files are named either way
 COMPANIONS = (  # files that may lie beside config and weights and belong to the model
     "generation_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "vocab.json",
@@ -90,6 +92,7 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     folder = resolve(path_or_name, revision, progress)
     config, stored = load_config(folder), _find_tensors(folder)
     _refuse_quantized(folder, stored)
+    stored = _fused(stored, folder)
     _fit(config, stored, folder)
     if context is not None:
         config = config.with_context(context)
@@ -102,18 +105,27 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     dtype = dtype or _one_dtype(config, {name: stored[name] for name in expected}, folder)
 
     tensors, opened = {}, {}
+
+    def read(where):
+        """A tensor as it is stored; experts that are stored one by one are put together here, in place."""
+        if isinstance(where, Split):
+            fused = torch.empty(len(where.parts), *where.parts[0].shape, dtype=PLAIN[where.dtype])
+            for matrix, part in zip(fused, where.parts, strict=True):
+                matrix.copy_(read(part))
+            return fused.view(where.shape)
+        if where.path not in opened:
+            opened[where.path] = safe_open(where.path, framework="pt")
+        return opened[where.path].get_tensor(where.name)
+
     bar = {"desc": "loading", "unit": " tensors", "leave": False, "delay": 1} if progress else {"disable": True}
     for name in tqdm(expected, **bar):
-        path, name_in_file, *_ = stored[name]
-        if path not in opened:
-            opened[path] = safe_open(path, framework="pt")
-        tensor = opened[path].get_tensor(name_in_file)
+        path, tensor = stored[name].path, read(stored[name])
         if not tensor.is_floating_point():
             raise QwenError(f"The tensor {name} in {path} is stored as {tensor.dtype}, which is no dtype of weights.")
         as_stored = dtype is None or (name.endswith(KEPT_FLOAT32) and tensor.dtype == torch.float32)
         tensors[name] = tensor.to(device, tensor.dtype if as_stored else dtype)
-        if tensors[name] is not tensor:  # a copy: map the file anew, so that the pages read so far are let go
-            del opened[path]
+        if tensors[name] is not tensor or isinstance(stored[name], Split):
+            del opened[path]  # a copy: map the file anew, so that the pages read so far are let go
     # glibc hands freed memory back at once until a block of this size was freed, and prefill would fetch it anew layer
     # by layer, which took it a sixth of its time
     torch.empty(31 << 20, dtype=torch.uint8)
@@ -148,6 +160,39 @@ class Stored(NamedTuple):
     def read(self):
         with safe_open(self.path, framework="pt") as file:
             return file.get_tensor(self.name)
+
+
+class Split(NamedTuple):
+    """A tensor of all experts that is stored as a matrix for each: `mtp.*` of the official checkpoints is."""
+
+    path: Path                                               # of the first of them
+    shape: tuple                                             # of all together
+    dtype: str
+    parts: list[Stored]                                      # gate 0, up 0, gate 1, up 1 ...; or down 0, down 1 ...
+
+
+def _fused(stored, folder):
+    """The same with the matrices of single experts, `experts.3.gate_proj.weight`, as the tensors that the model has:
+    `experts.gate_up_proj` (E, 2 n, d), gate first, and `experts.down_proj` (E, d, n). Nothing is read yet."""
+    stored, matrices = dict(stored), {}
+    for name in list(stored):
+        if found := EXPERT.fullmatch(name):
+            matrices.setdefault(found["experts"], {})[int(found["number"]), found["which"]] = stored.pop(name)
+    for experts, parts in matrices.items():
+        E = 1 + max(number for number, _ in parts)
+        for fused, which in ("gate_up_proj", ("gate", "up")), ("down_proj", ("down",)):
+            names = [(number, one) for number in range(E) for one in which]
+            here = [parts[name] for name in names if name in parts]
+            if f"{experts}.{fused}" in stored or not here:   # the fused one counts, and what is missing is told later
+                continue
+            odd = [name for name in names if name not in parts or parts[name][2:] != here[0][2:]]
+            if odd:
+                number, one = odd[0]
+                raise QwenError(f"{folder} lacks the tensor {experts}.{number}.{one}_proj.weight, or it is not of the "
+                                f"shape and dtype of the others ({here[0].shape}, {here[0].dtype}); fetch it again.")
+            n, d = here[0].shape
+            stored[f"{experts}.{fused}"] = Split(here[0].path, (E, len(which) * n, d), here[0].dtype, here)
+    return stored
 
 
 def _find_tensors(folder):
@@ -203,7 +248,7 @@ def _refuse_quantized(folder, stored):
     config = read_json(folder / CONFIG)
     settings = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
     odd = [name for name, where in stored.items()
-           if where.dtype not in PLAIN and re.search("weight|bias|A_log", name.rpartition(".")[2])]
+           if where.dtype not in PLAIN and re.search("weight|bias|A_log|_proj$", name.rpartition(".")[2])]
     if settings or odd:
         method = settings.get("quant_method") if isinstance(settings, dict) else None
         how = f"stores {_some(odd)} as {stored[odd[0]].dtype}" if odd else f"says so in {CONFIG}"
@@ -439,7 +484,7 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
         shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:
-        _write_weights(model.state_dict(), aside, max_shard_size)
+        _write_weights(_as_published(model.state_dict()), aside, max_shard_size)
         config = replace(model.config.text_config, dtype=str(model.head_weight.dtype).removeprefix("torch."))
         official = replace(model.config, text_config=config).to_dict()
         (aside / CONFIG).write_text(json.dumps(official, indent=2) + "\n", encoding="utf-8")
@@ -449,6 +494,21 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _put_in_place(aside, folder)
+
+
+def _as_published(state):
+    """The same with the experts of `mtp.*` one by one, as the official checkpoints hold them; nothing is copied."""
+    published = {}
+    for name, tensor in state.items():
+        experts, _, fused = name.rpartition(".")
+        if not (name.startswith("mtp.") and experts.endswith(".mlp.experts")):
+            published[name] = tensor
+            continue
+        which = fused.removesuffix("_proj").split("_")       # gate and up, or down
+        for number, matrices in enumerate(tensor):
+            for one, matrix in zip(which, matrices.chunk(len(which)), strict=True):
+                published[f"{experts}.{number}.{one}_proj.weight"] = matrix
+    return published
 
 
 def _write_weights(state, folder, max_shard_size):

@@ -21,15 +21,16 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 MOST, MOST_LAYERS = 2**31 - 1, 1000                      # of any size; of layers, which are built one by one
 
 ONLY = {  # keys in which this architecture leaves no choice, with the values that mean it; null is as good as no key
-    "attn_output_gate": [True], "output_gate_type": ["swish", "silu"], "mlp_only_layers": [[]], "num_experts": [0],
-    "mtp_use_dedicated_embeddings": [False], "mamba_ssm_dtype": ["float32"], "use_sliding_window": [False],
-    "sliding_window": [], "per_layer_config": [{}, []],
+    "attn_output_gate": [True], "output_gate_type": ["swish", "silu"], "mlp_only_layers": [[]],
+    "decoder_sparse_step": [1], "norm_topk_prob": [True], "mtp_use_dedicated_embeddings": [False],
+    "mamba_ssm_dtype": ["float32"], "use_sliding_window": [False], "sliding_window": [], "per_layer_config": [{}, []],
 }  # fmt: skip
 HARMLESS = {  # keys that change nothing of what is computed here, or that somebody else reads
     "architectures", "model_type", "transformers_version", "_name_or_path", "initializer_range", "attention_dropout",
     "use_cache", "pad_token_id", "bos_token_id", "return_dict", "output_hidden_states", "output_attentions",
     "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type", "unsloth_fixed",
     "unsloth_version", "torch_dtype", "dtype", "tie_word_embeddings", "language_model_only", "quantization_config",
+    "output_router_logits", "router_aux_loss_coef",
 }  # fmt: skip
 BESIDE = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")    # rotary settings, at home in
 ROTARY = {"rope_parameters", "rope_scaling", *BESIDE}    # one of the first two, and found beside them
@@ -38,10 +39,10 @@ YARN = {  # numbers beside those where rope_type is "yarn" (and "truncate", true
     "factor": 1, "original_max_position_embeddings": 1, "beta_fast": 0, "beta_slow": 0, "attention_factor": 0,
     "mscale": 0, "mscale_all_dim": 0,
 }  # fmt: skip
-OTHERS = {  # models that are easily taken for this one
-    "qwen3_5_moe": ", the mixture of experts, which is not read yet",
-    "qwen3_5_moe_text": ", the mixture of experts, which is not read yet",
-    "qwen4_exp": ", whose layers are others",
+OTHERS = {"qwen4_exp": ", whose layers are others"}    # models that are easily taken for this one
+EXPERTS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size")
+MIXTURE = {  # what is meant where the config.json of a mixture of experts is silent, and a dense one means the 9B
+    "hidden_size": 2048, "num_hidden_layers": 40, "num_key_value_heads": 2, "num_experts": 256,
 }
 
 
@@ -51,7 +52,11 @@ class TextConfig:
 
     vocab_size: int = 248320
     hidden_size: int = 4096
-    intermediate_size: int = 12288
+    intermediate_size: int = 12288                      # of the MLP in each layer, where there are no experts
+    num_experts: int = 0                                # 0: dense
+    num_experts_per_tok: int = 8
+    moe_intermediate_size: int = 512                    # of each expert
+    shared_expert_intermediate_size: int = 512          # of the one that works on every token
     num_hidden_layers: int = 32
     layer_types: list[str] | None = None                # each "linear_attention" or "full_attention"; if None, every
     full_attention_interval: int = 4                    # fourth is full attention
@@ -93,6 +98,8 @@ class TextConfig:
             (value_heads % self.linear_num_key_heads == 0,
              f"linear_num_value_heads ({value_heads}) must be a multiple of linear_num_key_heads "
              f"({self.linear_num_key_heads})"),
+            (not self.num_experts or self.num_experts_per_tok <= self.num_experts,
+             f"num_experts_per_tok ({self.num_experts_per_tok}) must be at most num_experts ({self.num_experts})"),
             (self.hidden_act in ("silu", "swish"), f"hidden_act must be 'silu', not {self.hidden_act!r}"),  # two names
             (self.dtype in DTYPES, f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}"),
             *_rope_demands(rope),
@@ -210,7 +217,7 @@ def _settle(part) -> None:
     """Make every number of a part what its field is declared to be - 128 of 128.0 - or say which one cannot be."""
     for one in fields(part):
         name, x = one.name, getattr(part, one.name)
-        least = 0 if name.endswith(("_token_id", "mtp_num_hidden_layers")) else 1
+        least = 0 if name.endswith(("_token_id", "mtp_num_hidden_layers", "num_experts")) else 1
         most = MOST_LAYERS if name.endswith(("num_hidden_layers", "depth")) else MOST
         kinds = {
             int: (_is_number(x) and x == int(x) and least <= x <= most, f"a whole number from {least} to {most}"),
@@ -282,6 +289,19 @@ def _from_old_places(text: dict, official: dict) -> dict:
                    "tie_word_embeddings": tied, "rope_parameters": _rope_parameters(text)}
 
 
+def _read_text(numbers: dict, kind: str) -> TextConfig:
+    """A language model's numbers: `kind`, the model type, says whether each layer has an MLP or experts."""
+    if "moe" in kind:                                    # nobody reads intermediate_size there
+        numbers = MIXTURE | {name: x for name, x in numbers.items() if x is not None and name != "intermediate_size"}
+        config = _read(TextConfig, numbers)
+        _check_demands([(config.num_experts > 0, f"num_experts must be 1 or more in a {kind}, not 0")])
+        return config
+    experts = numbers.get("num_experts") or 0
+    _check_demands([(experts == 0, f"num_experts must be 0 in a {kind}, not {_short(experts)}")])
+    _remark(name for name in EXPERTS[1:] if numbers.get(name) is not None)
+    return _read(TextConfig, {name: x for name, x in numbers.items() if name not in EXPERTS})
+
+
 def _read(part: type, numbers: dict):
     """A part of a configuration from its object in the file.
 
@@ -336,7 +356,8 @@ class Config:
 
     @classmethod
     def from_dict(cls, official: dict) -> "Config":
-        """Read an official `config.json`: a whole model's (`qwen3_5`) or a language model's alone (`qwen3_5_text`).
+        """Read an official `config.json`: a whole model's (`qwen3_5`) or a language model's alone (`qwen3_5_text`),
+        and either with experts (`qwen3_5_moe`, `qwen3_5_moe_text`).
 
         Settings in the places where `transformers` 4 wrote them are found there, too.
 
@@ -345,14 +366,14 @@ class Config:
             KeyError, TypeError: this is not laid out like an official file.
         """
         kind = official.get("model_type")
-        if kind not in ("qwen3_5", "qwen3_5_text"):
+        if kind not in ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"):
             what = OTHERS.get(kind, "") if isinstance(kind, str) else ""
-            raise ValueError(f"The model type is {_short(kind)}{what}, but this package reads dense Qwen3.5: 'qwen3_5' "
-                             f"and 'qwen3_5_text'.")
+            raise ValueError(f"The model type is {_short(kind)}{what}, but this package reads Qwen3.5: 'qwen3_5' and "
+                             f"'qwen3_5_moe', or with '_text' behind it the language model alone.")
         ids = {one.name: official[one.name] for one in fields(cls) if one.name.endswith("_token_id")
                and official.get(one.name) is not None}
         text, vision = official, None
-        if kind == "qwen3_5":
+        if not kind.endswith("_text"):
             text, vision = official["text_config"], official.get("vision_config")
             misplaced = official.keys() & ROTARY         # beside the parts these are nobody's
             _remark(official.keys() - HARMLESS - {one.name for one in fields(cls)} | misplaced)
@@ -361,21 +382,22 @@ class Config:
         if not isinstance(text, dict) or not isinstance(vision, dict | None):
             raise TypeError("text_config and vision_config must be objects")
         text = _from_old_places(text, official)
-        text = _read(TextConfig, {name: value for name, value in text.items() if name not in ids})
+        text = _read_text({name: value for name, value in text.items() if name not in ids}, kind)
         return cls(text, None if vision is None else _read_vision(vision), **ids)
 
     @classmethod
     def named(cls, name: str) -> "Config":
-        """The configuration of a published dense model, such as "Qwen3.5-4B", without a download.
+        """The configuration of a published model, such as "Qwen3.5-4B" or "Qwen3.5-35B-A3B", without a download.
 
         Raises:
             ValueError: no such name; lists those there are.
         """
         name = name.removeprefix("Qwen/").removesuffix("-Base")
-        if name not in OFFICIAL_SIZES | SAME_AS:
-            known = ", ".join(OFFICIAL_SIZES | SAME_AS)
+        sizes = OFFICIAL_SIZES | OFFICIAL_MIXTURES
+        if name not in sizes | SAME_AS:
+            known = ", ".join(sizes | SAME_AS)
             raise ValueError(f"There is no configuration named {name!r}; there are {known}.")
-        text, vision = OFFICIAL_SIZES[SAME_AS.get(name, name)]
+        text, vision = sizes[SAME_AS.get(name, name)]
         return cls(TextConfig(**text, mtp_num_hidden_layers=1), VisionConfig(**vision))
 
     def with_context(self, tokens: int) -> "Config":
@@ -404,10 +426,14 @@ class Config:
     def to_dict(self) -> dict:
         """The official `config.json` again, which `transformers` reads too."""
         official = {k: v for k, v in asdict(self).items() if v is not None}
-        official["text_config"] |= {"model_type": "qwen3_5_text"}
+        kind, family, others = "qwen3_5", "Qwen3_5", EXPERTS
+        if self.text_config.num_experts:
+            kind, family, others = "qwen3_5_moe", "Qwen3_5Moe", ["intermediate_size"]
+        text = {name: x for name, x in official["text_config"].items() if name not in others}
+        official["text_config"] = text | {"model_type": f"{kind}_text"}
         if self.vision_config is not None:
-            official["vision_config"] |= {"model_type": "qwen3_5_vision"}
-        return {"architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5",
+            official["vision_config"] |= {"model_type": f"{kind}_vision"}
+        return {"architectures": [f"{family}ForConditionalGeneration"], "model_type": kind,
                 "tie_word_embeddings": self.tie_word_embeddings} | official
 
     def __repr__(self) -> str:
@@ -415,9 +441,10 @@ class Config:
         delta = (f"{t.linear_num_key_heads}:{t.linear_num_value_heads} heads of "
                  f"{t.linear_key_head_dim}x{t.linear_value_head_dim}")
         attention = f"{t.num_attention_heads}:{t.num_key_value_heads} heads of {t.head_dim}"
+        experts = f"{t.num_experts_per_tok} of {t.num_experts} experts; " if t.num_experts else ""
         return (f"Config({t.num_hidden_layers} layers of width {t.hidden_size}: "
                 f"{t.layer_types.count('linear_attention')} Gated DeltaNet ({delta}), "
-                f"{t.layer_types.count('full_attention')} attention ({attention}); vocabulary {t.vocab_size})")
+                f"{t.layer_types.count('full_attention')} attention ({attention}); {experts}vocabulary {t.vocab_size})")
 
 
 def _size(hidden, mlp, layers, heads, kv_heads, value_heads, tied, depth, vision_hidden, vision_mlp, vision_heads):
@@ -436,4 +463,19 @@ OFFICIAL_SIZES = {  #    hidden    mlp  layers  Hq Hkv  Hv   tied   vision: dept
     "Qwen3.5-9B":   _size(4096, 12288,    32,  16,  4, 32, False,            27,   1152, 4304,    16),
     "Qwen3.5-27B":  _size(5120, 17408,    64,  24,  4, 48, False,            27,   1152, 4304,    16),
 }  # fmt: skip
-SAME_AS = {"Qwen3.6-27B": "Qwen3.5-27B", "Qwen3.8-27B": "Qwen3.5-27B"}             # later weights of the same numbers
+
+
+def _mixture(hidden, experts, chosen, mlp, layers, heads, kv_heads, value_heads):
+    text, vision = _size(hidden, None, layers, heads, kv_heads, value_heads, False, 27, 1152, 4304, 16)
+    del text["intermediate_size"]
+    return text | dict(zip(EXPERTS, (experts, chosen, mlp, mlp), strict=True)), vision
+
+
+OFFICIAL_MIXTURES = {  #       hidden  experts  of them   mlp  layers  Hq Hkv  Hv
+    "Qwen3.5-35B-A3B":   _mixture(2048,    256,       8,  512,     40, 16,  2, 32),
+    "Qwen3.5-122B-A10B": _mixture(3072,    256,       8, 1024,     48, 32,  2, 64),
+    "Qwen3.5-397B-A17B": _mixture(4096,    512,      10, 1024,     60, 32,  2, 64),
+}  # fmt: skip
+SAME_AS = {  # later weights of the same numbers
+    "Qwen3.6-27B": "Qwen3.5-27B", "Qwen3.8-27B": "Qwen3.5-27B", "Qwen3.6-35B-A3B": "Qwen3.5-35B-A3B",
+}  # fmt: skip

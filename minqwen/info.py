@@ -28,6 +28,14 @@ def parameter_counts(config: Config) -> dict[str, int]:
     return counts
 
 
+def active_parameters(config: Config) -> int:
+    """Of the text model's parameters, those that one token meets: all, but of the experts only the chosen ones."""
+    t = config.text_config
+    unused = t.num_experts - t.num_experts_per_tok if t.num_experts else 0
+    expert = 3 * t.hidden_size * t.moe_intermediate_size
+    return parameter_counts(config)["text"] - t.num_hidden_layers * unused * expert
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes that one row of a batch keeps while it is generated from."""
@@ -69,6 +77,10 @@ def describe(config: Config, context: int | None = None, dtype: str | None = Non
         side = v.patch_size * v.spatial_merge_size
         besides += (f"vision        {v.depth} blocks, {v.hidden_size} wide, {v.num_heads} heads; "
                     f"{side} x {side} pixels make one token, of a clip in {v.temporal_patch_size} frames\n")
+    if t.num_experts:
+        besides += (f"experts       {t.num_experts} in each layer, {t.moe_intermediate_size} wide, of which a token "
+                    f"meets {t.num_experts_per_tok}; and a shared one, {t.shared_expert_intermediate_size} wide\n")
+        parts += f"; a token meets {active_parameters(config):,} of the text model's"
     if layers := t.mtp_num_hidden_layers:
         besides += f"prediction    of one token more, by {layers} layer{'s' * (layers > 1)} of gated attention (MTP)\n"
     rope, stretched = t.rope_parameters, ""

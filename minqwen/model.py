@@ -7,7 +7,8 @@ the next token. Each layer first mixes along the sequence, then works on each po
     x  <-  x + MLP(RMSNorm(x))
 
 In three layers of four the mixer is a Gated DeltaNet, a memory of fixed size that is written and overwritten; in
-every fourth it is gated attention, which looks back at every token there was.
+every fourth it is gated attention, which looks back at every token there was. In the largest models the MLP is a
+mixture of experts: many small ones, of which each token is read by a few.
 
 Pictures and clips come in through a tower of their own, which turns them into vectors that stand among the words'. And
 a small head reads on from the top: having heard the next token too, it guesses the one after that.
@@ -26,7 +27,8 @@ Symbols, the same everywhere in this project:
     t, h, w     a picture's grid of patches: frames (in pairs; 1 for a still), rows, columns
     N           patches of all pictures, one after the other
 
-Where a comment says "official", it means the Qwen3.5 classes of `transformers` (models/qwen3_5/modeling_qwen3_5.py).
+Where a comment says "official", it means the Qwen3.5 classes of `transformers` (models/qwen3_5/modeling_qwen3_5.py,
+and qwen3_5_moe for the mixture of experts).
 """
 
 import math
@@ -43,9 +45,10 @@ from .delta_rule import full_precision, l2norm
 from .kernels import delta_rule_by
 from .vision import VisionTower, mrope_positions, token_positions
 
-__all__ = ["AttentionCache", "Cache", "DecoderLayer", "DeltaCache", "GatedAttention", "GatedDeltaNet", "GatedRMSNorm",
-           "MLP", "MultiTokenPrediction", "Padding", "Qwen", "RMSNorm", "Step", "TextModel", "VisionTower", "linear",
-           "mrope_positions", "rotary_angles", "rotary_frequencies", "rotate"]
+__all__ = ["AttentionCache", "Cache", "DecoderLayer", "DeltaCache", "Experts", "GatedAttention", "GatedDeltaNet",
+           "GatedRMSNorm", "MLP", "MixtureOfExperts", "MultiTokenPrediction", "Padding", "Qwen", "RMSNorm", "Router",
+           "Step", "TextModel", "VisionTower", "linear", "mrope_positions", "rotary_angles", "rotary_frequencies",
+           "rotate"]
 
 # ----------------------------------------------------------------------------------------------------- projections
 
@@ -330,18 +333,93 @@ class GatedDeltaNet(nn.Module):
 class MLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) * up(x)). Shazeer 2020 (arXiv 2002.05202)."""
 
-    def __init__(self, config: TextConfig):
+    def __init__(self, hidden_size: int, intermediate_size: int):
         super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class MixtureOfExperts(nn.Module):
+    """Many small MLPs, of which each token is read by a few - and one, the shared expert, which reads every token.
+
+    So a model can know much and still be quick: of 35 billion parameters a token meets 3. Which experts a token goes
+    to, a router says. How loud the shared one is, a gate of its own says, from 0 to 1.
+
+    Source: "Outrageously Large Neural Networks" (Shazeer et al. 2017, arXiv 1701.06538); the shared expert:
+    "DeepSeekMoE" (Dai et al. 2024, arXiv 2401.06066).
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        d = config.hidden_size
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        self.shared_expert = MLP(d, config.shared_expert_intermediate_size)
+        self.shared_expert_gate = Linear(d, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, 1)                                                            # (B T, hidden_size)
+        y = self.experts(tokens, *self.gate(tokens)).view(x.shape)
+        return y + torch.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)
+
+
+class Router(nn.Module):
+    """Which experts read a token, and how much what each of them says counts.
+
+    The most probable `num_experts_per_tok` of all, and their probabilities, made to add up to one again.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.top_k = config.num_experts_per_tok
+        self.weight = nn.Parameter(torch.zeros(config.num_experts, config.hidden_size))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (tokens, hidden_size) -> (weights, numbers of the experts), each (tokens, top_k)."""
+        probabilities = full_precision(F.linear(x, self.weight)).softmax(-1)                # (tokens, num_experts)
+        weights, chosen = probabilities.topk(self.top_k)
+        return (weights / weights.sum(-1, keepdim=True)).to(x.dtype), chosen
+
+
+class Experts(nn.Module):
+    """All experts of a layer: each an `MLP`, its matrices a slice of two tensors. Each reads its own tokens alone."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        E, d, n = config.num_experts, config.hidden_size, config.moe_intermediate_size
+        self.gate_up_proj = nn.Parameter(torch.zeros(E, 2 * n, d))                          # gate first
+        self.down_proj = nn.Parameter(torch.zeros(E, d, n))
+
+    def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """x: (tokens, hidden_size); weights, chosen: (tokens, top_k), from the router -> (tokens, hidden_size)."""
+        expert, order = chosen.flatten().sort()          # those of one expert side by side
+        numbers = torch.arange(len(self.down_proj), device=x.device)
+        ends = torch.searchsorted(expert, numbers, right=True, out_int32=True)              # (num_experts,)
+        gate, up = by_groups(x[order // chosen.shape[1]], self.gate_up_proj, ends).chunk(2, dim=-1)
+        y = by_groups(F.silu(gate) * up, self.down_proj, ends)                              # (tokens * top_k, hidden)
+        y = y[order.argsort()].view(*chosen.shape, -1)                                      # (tokens, top_k, hidden)
+        return (y * weights[..., None]).sum(1)
+
+
+def by_groups(x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """x W^T with a matrix of its own for each group of rows; group i ends before row ends[i].
+
+    x: (rows, d), matrices: (groups, n, d), ends: (groups,) int32 -> (rows, n). In one kernel, where torch has it: then
+    nobody waits for a GPU to say how large the groups are, and a CUDA graph can hold it.
+    """
+    whole_lines = all(size * x.element_size() % 16 == 0 for size in matrices.shape[1:])     # as that kernel wants them
+    if hasattr(F, "grouped_mm") and x.dtype == matrices.dtype != torch.float64 and whole_lines:
+        return F.grouped_mm(x, matrices.mT, offs=ends)
+    groups = x.tensor_split(ends[:-1].tolist())
+    return torch.cat([F.linear(rows, matrix) for rows, matrix in zip(groups, matrices, strict=True)])
+
+
 class DecoderLayer(nn.Module):
-    """Norm, mixer, norm, MLP; both add to the stream they read from."""
+    """Norm, mixer, norm, MLP or experts; both add to the stream they read from."""
 
     def __init__(self, config: TextConfig, layer_type: str):
         super().__init__()
@@ -349,7 +427,8 @@ class DecoderLayer(nn.Module):
             self.self_attn = GatedAttention(config)
         else:
             self.linear_attn = GatedDeltaNet(config)
-        self.mlp = MLP(config)
+        mixture = config.num_experts > 0
+        self.mlp = MixtureOfExperts(config) if mixture else MLP(config.hidden_size, config.intermediate_size)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.layer_type = layer_type
@@ -614,8 +693,8 @@ class Qwen(nn.Module):
         so and others remember for hundreds. With `dt_bias` = 1, as the official code leaves it, nearly every token
         wipes the memory, and no recall is ever learnt.
         """
-        vision = self.config.vision_config
-        writers = {("o_proj", "out_proj", "down_proj"): 2 * self.config.text_config.num_hidden_layers,
+        vision, writing = self.config.vision_config, 2 * self.config.text_config.num_hidden_layers
+        writers = {("o_proj", "out_proj", "down_proj"): writing,
                    ("attn.proj", "mlp.linear_fc2"): 2 * vision.depth if vision else 0}
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv3d):
@@ -625,6 +704,11 @@ class Qwen(nn.Module):
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, Router):
+                nn.init.normal_(module.weight, std=module.weight.shape[-1] ** -0.5)
+            elif isinstance(module, Experts):
+                for matrices, number in (module.gate_up_proj, 1), (module.down_proj, writing):
+                    nn.init.normal_(matrices, std=(matrices.shape[-1] * number) ** -0.5)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=module.embedding_dim ** -0.5)
             elif isinstance(module, GatedDeltaNet):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import SMALL, SMALL_VISION, small_config
 
-from minqwen.config import Config, TextConfig, VisionConfig
+from minqwen.config import EXPERTS, Config, TextConfig, VisionConfig
 from minqwen.model import Qwen, rotary_angles
 
 PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())   # from the checkpoints' own files
@@ -20,11 +20,17 @@ sizes = pytest.mark.parametrize("name", PUBLISHED)
 
 def official_json(name):
     """The published `config.json`, put together again."""
-    size = PUBLISHED[name]
-    return {**SHARED["config"], "architectures": ["Qwen3_5ForConditionalGeneration"],
+    size, kind, family = PUBLISHED[name], "qwen3_5", "Qwen3_5"
+    if has_experts(name):
+        kind, family = "qwen3_5_moe", "Qwen3_5Moe"
+    return {**SHARED["config"], "architectures": [f"{family}ForConditionalGeneration"], "model_type": kind,
             "tie_word_embeddings": size["tie_word_embeddings"],
-            "text_config": {"model_type": "qwen3_5_text", **SHARED["text_config"], **size["text_config"]},
-            "vision_config": {"model_type": "qwen3_5", **SHARED["vision_config"], **size["vision_config"]}}
+            "text_config": {"model_type": f"{kind}_text", **SHARED["text_config"], **size["text_config"]},
+            "vision_config": {"model_type": kind, **SHARED["vision_config"], **size["vision_config"]}}
+
+
+def has_experts(name):
+    return "num_experts" in PUBLISHED[name]["text_config"]
 
 
 def on_meta(config):
@@ -71,8 +77,9 @@ def test_names_and_shapes_are_the_official_ones(name):
     """The language model's and the tower's; `transformers` does not build the head for multi-token prediction."""
     transformers = pytest.importorskip("transformers", minversion="5.23")
     with torch.device("meta"):
-        config = transformers.Qwen3_5Config.from_dict(official_json(name))
-        official = transformers.Qwen3_5ForConditionalGeneration(config)
+        family = "Qwen3_5Moe" if has_experts(name) else "Qwen3_5"
+        config = getattr(transformers, f"{family}Config").from_dict(official_json(name))
+        official = getattr(transformers, f"{family}ForConditionalGeneration")(config)
     theirs = {k: tuple(t.shape) for k, t in official.state_dict().items()}
     if PUBLISHED[name]["tie_word_embeddings"]:
         del theirs["lm_head.weight"]
@@ -82,12 +89,12 @@ def test_names_and_shapes_are_the_official_ones(name):
 
 @sizes
 def test_names_and_shapes_of_the_head_for_multi_token_prediction(name):
-    """mtp.*: one layer of attention, as the model's own, and what leads into it and out of it."""
+    """mtp.*: one layer of attention, as the model's own - with experts, too - and what leads into it and out of it."""
     ours = {k: tuple(t.shape) for k, t in on_meta(Config.named(name)).state_dict().items()}
     width = Config.named(name).text_config.hidden_size
     layer = "model.language_model.layers.3."
     attention = {k.replace(layer, "mtp.layers.0."): shape for k, shape in ours.items() if k.startswith(layer)}
-    assert len(attention) == 11
+    assert len(attention) == (15 if has_experts(name) else 11)
     norms = dict.fromkeys(("mtp.norm.weight", "mtp.pre_fc_norm_embedding.weight", "mtp.pre_fc_norm_hidden.weight"),
                           (width,))
     head = {k: shape for k, shape in ours.items() if k.startswith("mtp.")}
@@ -101,17 +108,19 @@ def test_round_trip(name):
 
 
 @pytest.mark.parametrize("config", [
-    Config.named("Qwen3.5-0.8B"), Config.named("Qwen3.5-27B"),
+    Config.named("Qwen3.5-0.8B"), Config.named("Qwen3.5-27B"), Config.named("Qwen3.5-397B-A17B"),
     small_config(layer_types=["full_attention"] + ["linear_attention"] * 3),
-], ids=["0.8B", "27B", "small, text only"])
+], ids=["0.8B", "27B", "397B-A17B", "small, text only"])
 def test_transformers_reads_what_we_write(config, tmp_path):
     transformers = pytest.importorskip("transformers", minversion="5.23")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
-    assert type(theirs).__name__ == "Qwen3_5Config"
+    mixture = config.text_config.num_experts > 0
+    assert type(theirs).__name__ == ("Qwen3_5MoeConfig" if mixture else "Qwen3_5Config")
     assert theirs.tie_word_embeddings == config.tie_word_embeddings
+    others = {"intermediate_size"} if mixture else set(EXPERTS)
     for key, value in vars(config.text_config).items():
-        if key not in ("full_attention_interval", "mtp_num_hidden_layers", "dtype"):   # not kept by transformers
+        if key not in {"full_attention_interval", "mtp_num_hidden_layers", "dtype"} | others:    # transformers drops them
             assert getattr(theirs.text_config, key) == value, key
     for key, value in vars(config.vision_config).items() if config.vision_config else ():
         if key != "deepstack_visual_indexes":                                              # nor this, which is empty
@@ -207,6 +216,11 @@ def whole(text=(), vision=(), **outside):
             **outside}
 
 
+def mixture(kind="qwen3_5_moe", **text):
+    """The same with eight experts."""
+    return {**whole({"num_experts": 8, "num_experts_per_tok": 3, **text}), "model_type": kind}
+
+
 OF_3_6 = {  # what Qwen3.6-27B says beside numbers, and what `transformers` and others add
     "text": {"attention_dropout": 0.0, "attn_output_gate": True, "bos_token_id": 248044, "initializer_range": 0.02,
              "mamba_ssm_dtype": "float32", "mlp_only_layers": [], "mtp_use_dedicated_embeddings": False,
@@ -242,7 +256,15 @@ def test_a_key_that_nobody_knows_is_remarked_on(key, given):
     ("attn_output_gate must be True, not False", whole({"attn_output_gate": False})),
     ("output_gate_type must be 'swish' or 'silu', not 'sigmoid'", whole({"output_gate_type": "sigmoid"})),
     ("mlp_only_layers must be [], not [1]", whole({"mlp_only_layers": [1]})),
-    ("num_experts must be 0, not 8", whole({"num_experts": 8})),
+    ("num_experts must be 0 in a qwen3_5, not 8", whole({"num_experts": 8})),
+    ("num_experts must be 1 or more in a qwen3_5_moe, not 0", mixture(num_experts=0)),
+    ("num_experts_per_tok (9) must be at most num_experts (8)", mixture(num_experts_per_tok=9)),
+    ("num_experts_per_tok must be a whole number from 1", mixture(num_experts_per_tok=0)),
+    ("moe_intermediate_size must be a whole number from 1", mixture(moe_intermediate_size=0)),
+    ("shared_expert_intermediate_size must be a whole number", mixture(shared_expert_intermediate_size="wide")),
+    ("mlp_only_layers must be [], not [1]", mixture(mlp_only_layers=[1])),
+    ("decoder_sparse_step must be 1, not 2", mixture(decoder_sparse_step=2)),
+    ("norm_topk_prob must be True, not False", mixture(norm_topk_prob=False)),
     ("use_sliding_window must be False, not True", whole({"use_sliding_window": True})),
     ("sliding_window must be absent, not 4096", whole({"sliding_window": 4096})),
     ("mtp_use_dedicated_embeddings must be False", whole({"mtp_use_dedicated_embeddings": True})),
@@ -307,17 +329,44 @@ def test_a_whole_model_may_be_the_language_model_only():
 
 
 @pytest.mark.parametrize("kind, says", [
-    ("qwen4_exp", "whose layers are others"), ("qwen3_5_moe", "mixture of experts"),
-    ("qwen3_5_moe_text", "mixture of experts"), (["qwen3_5"], "reads dense"),
+    ("qwen4_exp", "whose layers are others"), (["qwen3_5"], "reads Qwen3.5"),
 ])
 def test_models_that_are_easily_taken_for_this_one_are_refused_by_name(kind, says):
     with pytest.raises(ValueError, match=re.escape(repr(kind)) + f".*{says}"):
         Config.from_dict({**whole(), "model_type": kind})
 
 
-@pytest.mark.parametrize("name", ["Qwen3.6-27B", "Qwen/Qwen3.8-27B"])
-def test_later_models_of_this_architecture_have_names(name):
-    assert Config.named(name) == Config.named("Qwen3.5-27B")
+@pytest.mark.parametrize("name, same", [("Qwen3.6-27B", "Qwen3.5-27B"), ("Qwen/Qwen3.8-27B", "Qwen3.5-27B"),
+                                        ("Qwen3.6-35B-A3B", "Qwen3.5-35B-A3B")])
+def test_later_models_of_this_architecture_have_names(name, same):
+    assert Config.named(name) == Config.named(same)
+
+
+def test_a_mixture_of_experts_may_be_the_language_model_alone():
+    text = mixture()["text_config"]
+    config = Config.from_dict({"model_type": "qwen3_5_moe_text", **text})
+    assert config.text_config == Config.from_dict(mixture()).text_config and config.text_config.num_experts == 8
+    assert config.to_dict()["model_type"] == "qwen3_5_moe" and Config.from_dict(config.to_dict()) == config
+    assert "3 of 8 experts" in repr(config)
+
+
+def test_what_a_mixture_of_experts_does_not_say_is_as_in_transformers():
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    ours = Config.from_dict({"model_type": "qwen3_5_moe_text"}).text_config
+    theirs = transformers.Qwen3_5MoeTextConfig()
+    for name in vars(ours).keys() - {"intermediate_size", "full_attention_interval", "mtp_num_hidden_layers", "dtype",
+                                     "max_position_embeddings", "rope_parameters", "eos_token_id"}:
+        assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_experts_and_an_mlp_do_not_stand_side_by_side(recwarn):
+    """What the other kind of model has is left out on reading and on writing; a stray key of experts is remarked on."""
+    config = Config.from_dict(mixture(intermediate_size=7, router_aux_loss_coef=0.1, output_router_logits=False))
+    assert config == Config.from_dict(mixture()) and "intermediate_size" not in config.to_dict()["text_config"]
+    assert not recwarn
+    with pytest.warns(UserWarning, match="not read: moe_intermediate_size[.]$"):
+        config = Config.from_dict(whole({"moe_intermediate_size": 7, "num_experts": 0}))
+    assert config == Config.from_dict(whole()) and not config.to_dict()["text_config"].keys() & set(EXPERTS)
 
 
 def test_an_unknown_name_lists_the_known_ones():

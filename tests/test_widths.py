@@ -31,18 +31,21 @@ def one_period(name: str) -> Qwen:
     """
     published = Config.named(name)
     text = replace(published.text_config, num_hidden_layers=4, layer_types=None, vocab_size=512)
+    if text.num_experts:                                  # as wide, but not as many
+        text = replace(text, num_experts=16)
     config = replace(seeing_config(), text_config=text, vision_config=replace(published.vision_config, depth=2))
     with torch.device("meta"):
         qwen = Qwen(config)
-    narrow = replace(text, hidden_size=64, intermediate_size=64, vocab_size=8, mtp_num_hidden_layers=0)
+    narrow = replace(text, hidden_size=64, intermediate_size=64, vocab_size=8, mtp_num_hidden_layers=0, num_experts=0)
     weights = {key: p for key, p in random_qwen(Config(narrow)).state_dict().items()
                if "linear_attn" in key and "proj" not in key}  # convolution, A_log, dt_bias, gated norm: as wide here
 
     def scale(key, p):
         if p.dim() == 1:
             return 0.2                                    # of a norm or a bias
-        writes = 8 if key.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight")) else 1
-        return (p[0].numel() * writes) ** -0.5            # the variance is 1 / width, less where it writes
+        writes = 8 if key.removesuffix(".weight").endswith(("o_proj", "out_proj", "down_proj")) else 1
+        width = p.shape[-1] if ".experts." in key else p[0].numel()
+        return (width * writes) ** -0.5                   # the variance is 1 / width, less where it writes
 
     drawn = [(key, p, scale(key, p), slice(97 * i, 97 * i + p.numel()))
              for i, (key, p) in enumerate(qwen.state_dict().items()) if key not in weights]
@@ -57,7 +60,7 @@ def one_period(name: str) -> Qwen:
     return qwen.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module", params=["Qwen3.5-0.8B", "Qwen3.5-2B", "Qwen3.5-4B", "Qwen3.5-9B"])
+@pytest.fixture(scope="module", params=["Qwen3.5-0.8B", "Qwen3.5-2B", "Qwen3.5-4B", "Qwen3.5-9B", "Qwen3.5-35B-A3B"])
 def qwen(request):
     pytest.importorskip("transformers", minversion="5.23")
     return one_period(request.param)
@@ -70,8 +73,9 @@ def random():
 
 def test_one_period(qwen, random):
     twin = official_twin(qwen)
-    assert twin.model.layers[3].mlp.up_proj.weight.data_ptr() == \
-        qwen.model.language_model.layers[3].mlp.up_proj.weight.data_ptr(), "one copy of the weights, not two"
+    last = "layers.3.mlp.experts.down_proj" if qwen.config.text_config.num_experts else "layers.3.mlp.up_proj.weight"
+    assert twin.model.get_parameter(last).data_ptr() == \
+        qwen.model.language_model.get_parameter(last).data_ptr(), "one copy of the weights, not two"
     for check in module_checks(qwen, twin, random, T=40):
         assert check.ok, check
     x = torch.randint(512, (1, 66), generator=torch.Generator().manual_seed(1))

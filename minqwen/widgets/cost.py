@@ -69,7 +69,11 @@ def counted(config: Config) -> dict[str, int]:
     attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
     weights = attention * d * (2 * Hq * D + 2 * Hkv * D + Hq * D)               # q with its gate, k, v, o
     weights += linear * d * (channels + Hv * Dv + 2 * Hv + Hv * Dv)             # qkv, z, a and b, out
-    weights += (attention + linear) * 3 * d * t.intermediate_size
+    mlp = 3 * d * t.intermediate_size
+    if t.num_experts:                                                           # router, the chosen, shared, its gate
+        mlp = d * (t.num_experts + 1) + 3 * d * (
+            t.num_experts_per_tok * t.moe_intermediate_size + t.shared_expert_intermediate_size)
+    weights += (attention + linear) * mlp
     kept = memory(config, 1, "float32")
     return {
         "key_values": kept.per_token // BYTES["float32"], "states": kept.states,
