@@ -80,7 +80,7 @@ def describe(config: Config, context: int | None = None, dtype: str | None = Non
     if t.num_experts:
         besides += (f"experts       {t.num_experts} in each layer, {t.moe_intermediate_size} wide, of which a token "
                     f"meets {t.num_experts_per_tok}; and a shared one, {t.shared_expert_intermediate_size} wide\n")
-        parts += f"; a token meets {active_parameters(config):,} of the text model's"
+        parts += f"\nactive        {active_parameters(config):,} of the text model's for each token"
     if layers := t.mtp_num_hidden_layers:
         besides += f"prediction    of one token more, by {layers} layer{'s' * (layers > 1)} of gated attention (MTP)\n"
     rope, stretched = t.rope_parameters, ""

@@ -115,6 +115,10 @@ def mtp(name, old, new, within=""):
     return Mutant(name, MODEL, old, new, within, ("tests/test_mtp.py",))
 
 
+def moe(name, old, new, file=MODEL):
+    return Mutant(name, file, old, new, tests=("tests/test_moe.py",))
+
+
 def loop(name, old, new, within=""):
     return Mutant(name, "minqwen/generate.py", old, new, within, ("tests/test_generate.py",), (GENERATION,))
 
@@ -640,6 +644,43 @@ N = -system.tril(-1)
     mtp("[1] the head looks at the last pad", "valid[:, :-1] & valid[:, 1:]", "valid[:, 1:]"),
     Mutant("a head that is not there is missed", "minqwen/checkpoint.py",
            'if not any(name.startswith("mtp.") for name in stored):', "if False:", tests=("tests/test_checkpoint.py",)),
+
+    # ---- mixture of experts
+    moe("weights of the chosen do not add up to one", "weights / weights.sum(-1, keepdim=True)", "weights"),
+    moe("the router rounds", "full_precision(F.linear(x, self.weight)).softmax(-1)",
+        "F.linear(x, self.weight).softmax(-1)"),
+    moe("sigmoid for softmax", "full_precision(F.linear(x, self.weight)).softmax(-1)",
+        "full_precision(F.linear(x, self.weight)).sigmoid()"),
+    moe("of two that are as probable the later is taken", "weights, chosen = probabilities.topk(self.top_k)",
+        "weights, chosen = probabilities.flip(-1).topk(self.top_k); chosen = len(self.weight) - 1 - chosen"),
+    moe("[22] up first", "gate, up = by_groups(", "up, gate = by_groups("),
+    moe("the shared expert is not gated", "torch.sigmoid(self.shared_expert_gate(x)) * self.", "self."),
+    moe("the shared expert is not heard", "return y + torch.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)",
+        "return y"),
+    moe("every expert's word counts the same", "(y * weights[..., None]).sum(1)", "y.mean(1)"),
+    moe("answers go back in the order of experts", "y = y[order.argsort()].view(", "y = y.view("),
+    moe("a group begins with the last row of the one before", "right=True, out_int32", "right=False, out_int32"),
+    moe("an older torch gives a group the next one's matrix", "x.tensor_split(ends[:-1].tolist())",
+        "x.tensor_split(ends[1:].tolist())"),
+    moe("matrices that the kernel does not take are given to it", "!= torch.float64 and whole_lines:",
+        "!= torch.float64:"),
+    moe("experts are not filled", "for matrices, number in (module.gate_up_proj, 1), (module.down_proj, writing):",
+        "for matrices, number in ():"),
+    moe("experts write as loudly as they please", "(module.down_proj, writing)", "(module.down_proj, 1)"),
+    moe("[22] up before gate on the way in", '("gate_up_proj", ("gate", "up"))', '("gate_up_proj", ("up", "gate"))',
+        CHECKPOINT),
+    moe("[22] the head's experts are saved fused", "if not (name.startswith(\"mtp.\") and experts.endswith(",
+        "if True or not (name.startswith(\"mtp.\") and experts.endswith(", CHECKPOINT),
+    moe("quantized experts are taken for numbers", '"weight|bias|A_log|_proj$"', '"weight|bias|A_log"', CHECKPOINT),
+    moe("a missing matrix is not missed", "if odd:", "if False:", CHECKPOINT),
+    moe("all experts are active", "t.num_experts - t.num_experts_per_tok if", "0 if", "minqwen/info.py"),
+    loading("experts where the model type says that there are none", CONFIG, "(experts == 0, f", "(True, f"),
+    loading("a mixture without experts", CONFIG, "(config.num_experts > 0, f", "(True, f"),
+    loading("more experts for a token than there are", CONFIG,
+            "not self.num_experts or self.num_experts_per_tok <= self.num_experts,", "True,"),
+    loading("a silent mixture is as wide as the 9B", CONFIG, '"hidden_size": 2048, "num_hidden', '"num_hidden'),
+    Mutant("the router is not looked at", "minqwen/verify.py", "if isinstance(layer.mlp, MixtureOfExperts):",
+           "if False:", tests=("tests/test_moe.py",)),
 
     # ---- verification
     verify("what is not a number passes", "return self.error <= self.tolerance",

@@ -32,10 +32,11 @@ def small_config(**changes) -> Config:
 
 
 def seeing_config(vision: dict | None = None, **changes) -> Config:
-    """With a tower, and with a head for multi-token prediction."""
+    """With a tower, and with a head for multi-token prediction; of the _moe kind where num_experts are given."""
     text = {**SMALL, "mtp_num_hidden_layers": 1, **changes}
     return Config.from_dict({
-        "model_type": "qwen3_5", "text_config": text, "vision_config": {**SMALL_VISION, **(vision or {})},
+        "model_type": "qwen3_5_moe" if "num_experts" in text else "qwen3_5",
+        "text_config": text, "vision_config": {**SMALL_VISION, **(vision or {})},
         "tie_word_embeddings": text["tie_word_embeddings"], "image_token_id": IMAGE, "video_token_id": VIDEO,
         "vision_start_token_id": VISION_START, "vision_end_token_id": VISION_END})
 

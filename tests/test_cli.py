@@ -266,7 +266,7 @@ def test_chat_goes_on_after_a_line_that_is_not_utf_8(monkeypatch, capsys):
     assert err.count("\n") == 1 and "not UTF-8" in err
 
 
-@pytest.mark.parametrize("name", ["Qwen3.5-3B", "27B", "Qwen3.5-35B-A3B"])
+@pytest.mark.parametrize("name", ["Qwen3.5-3B", "27B", "Qwen3.5-36B-A3B"])
 def test_info_of_a_name_that_is_not_known_lists_those_that_are(name, capsys):
     assert cli.main(["info", name]) == 2
     assert re.search(f"no configuration named '{re.escape(name)}'; there are Qwen3.5-0.8B, .*Qwen3.8-27B",

@@ -120,7 +120,7 @@ def test_transformers_reads_what_we_write(config, tmp_path):
     assert theirs.tie_word_embeddings == config.tie_word_embeddings
     others = {"intermediate_size"} if mixture else set(EXPERTS)
     for key, value in vars(config.text_config).items():
-        if key not in {"full_attention_interval", "mtp_num_hidden_layers", "dtype"} | others:    # transformers drops them
+        if key not in {"full_attention_interval", "mtp_num_hidden_layers", "dtype"} | others:   # not kept by them
             assert getattr(theirs.text_config, key) == value, key
     for key, value in vars(config.vision_config).items() if config.vision_config else ():
         if key != "deepstack_visual_indexes":                                              # nor this, which is empty
