@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .cache import Cache
 from .errors import QwenError
-from .graph import Decoder, lent_cache, on_gpu, untouched
+from .graph import Decoder, fits_a_graph, lent_cache, on_gpu
 from .model import Qwen
 
 __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "sample", "stream", "warp"]
@@ -233,7 +233,7 @@ def decode_one_token(model: Qwen, ids: Tensor, cache: Cache, real: Tensor | None
 
 def reader(model: Qwen, cache: Cache) -> Callable[..., Tensor]:
     """How a token of each row is read, `read(ids, real)`: by one CUDA graph on a GPU, else by `decode_one_token`."""
-    decoder = Decoder.of(model, cache) if on_gpu(model) and untouched(model) else None
+    decoder = Decoder.of(model, cache) if on_gpu(model) and fits_a_graph(model) else None
 
     def read(ids, real=None):
         if decoder is None or real is not None:

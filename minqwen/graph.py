@@ -31,7 +31,7 @@ from .errors import short
 from .kernels import no_triton
 from .model import Qwen, Step
 
-__all__ = ["Decoder", "lent_cache", "on_gpu", "untouched"]
+__all__ = ["Decoder", "fits_a_graph", "lent_cache", "on_gpu", "untouched"]
 
 SHORTEST = 512                                           # slots that the plain step reaches at least
 
@@ -231,6 +231,12 @@ def lent_cache(model: Qwen, batch_size: int, length: int) -> Iterator[Cache]:
 
 def on_gpu(model: Qwen) -> bool:
     return model.head_weight.is_cuda
+
+
+def fits_a_graph(model: Qwen) -> bool:
+    """Can a CUDA graph hold this model's step? Not one that somebody looks into, and not experts: on many a GPU and in
+    many a dtype the CPU must be told how many tokens each of them is sent."""
+    return untouched(model) and not model.config.text_config.num_experts
 
 
 def untouched(model: Qwen) -> bool:

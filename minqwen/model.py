@@ -408,10 +408,9 @@ class Experts(nn.Module):
 def by_groups(x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
     """x W^T with a matrix of its own for each group of rows; group i ends before row ends[i].
 
-    x: (rows, d), matrices: (groups, n, d), ends: (groups,) int32 -> (rows, n). In one kernel, where torch has it: then
-    nobody waits for a GPU to say how large the groups are, and a CUDA graph can hold it.
+    x: (rows, d), matrices: (groups, n, d), ends: (groups,) int32 -> (rows, n). By one call, where torch (2.10) has it.
     """
-    whole_lines = all(size * x.element_size() % 16 == 0 for size in matrices.shape[1:])     # as that kernel wants them
+    whole_lines = all(size * x.element_size() % 16 == 0 for size in matrices.shape[1:])     # as that call wants them
     if hasattr(F, "grouped_mm") and x.dtype == matrices.dtype != torch.float64 and whole_lines:
         return F.grouped_mm(x, matrices.mT, offs=ends)
     groups = x.tensor_split(ends[:-1].tolist())

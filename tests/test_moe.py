@@ -16,6 +16,7 @@ from minqwen.checkpoint import load_model, save_model, without_memory
 from minqwen.config import Config
 from minqwen.errors import QwenError
 from minqwen.generate import generate
+from minqwen.graph import fits_a_graph
 from minqwen.info import active_parameters, describe, parameter_counts
 from minqwen.model import Experts, MixtureOfExperts, Router, by_groups
 from minqwen.verify import official_mtp_logits, official_twin, verify
@@ -379,7 +380,8 @@ def test_the_work_of_a_token_is_that_of_the_experts_it_meets():
     assert counted(config)["matrices"] == 2 * matrices
 
 
-def test_the_fused_step_is_not_for_experts(qwen):
+def test_on_a_gpu_experts_take_neither_the_fused_step_nor_a_graph(qwen):
     fused = pytest.importorskip("minqwen.decode_triton")
     dense = random_qwen(seeing_config())
     assert fused.FusedStep.fits(dense, 1) and not fused.FusedStep.fits(qwen, 1)
+    assert fits_a_graph(dense) and not fits_a_graph(qwen)
