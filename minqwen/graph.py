@@ -62,7 +62,9 @@ class Decoder:
         self.slot, self.valid = self.ids.new_zeros(1), cache.valid
         self.memories = [(layer, name, getattr(layer, name).contiguous()) for layer in cache.layers
                          if isinstance(layer, DeltaCache) for name in ("recurrent_state", "conv_state")]
-        self.fused = fused_step(model, cache) if _trusted(model) is not False else None
+        trusted = _trusted(model)
+        self.fused = None if trusted is False else fused_step(model, cache)
+        self.untried = self.fused is not None and trusted is None
         self.graphs = {}                                 # reach: (graph, the logits that it leaves)
 
     @classmethod
@@ -91,7 +93,7 @@ class Decoder:
             self.positions.copy_(cache.positions)
             cache.positions = self.positions
         cache.fill(1)
-        if self.fused and _trusted(self._model()) is None:
+        if self.untried:
             self._try_fused()
         logits = self._run(self._reach(cache))
         for layer in cache.layers:
@@ -123,7 +125,7 @@ class Decoder:
         model = self._model()
         # both round: 24 layers of random bfloat16 weights were 4 % apart
         right = off <= (1e-3 if model.head_weight.dtype == torch.float32 else 0.3)
-        _TRIED[model] = _kinds(model), right
+        _TRIED[model], self.untried = (_kinds(model), right), False
         if not right:
             warnings.warn(f"The kernels that decode in one go {fault} on this machine: decoding goes layer by layer.",
                           stacklevel=3)
