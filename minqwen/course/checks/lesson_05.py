@@ -6,8 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ...config import Config
-from ..judging import compare, demand, hints, parts
-from .configs import call
+from ..judging import call, compare, demand, hints, parts
 
 
 def _norm(x, weight, eps=1e-6):

@@ -6,8 +6,7 @@ from torch.nn import functional as F
 from ...config import TextConfig
 from ...delta_rule import recurrent_gated_delta_rule
 from ...model import DecoderLayer, GatedDeltaNet, Step
-from ..judging import compare, demand, hints
-from .configs import call
+from ..judging import call, compare, demand, hints
 
 
 @hints(

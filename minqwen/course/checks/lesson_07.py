@@ -5,8 +5,7 @@ from torch.nn import functional as F
 
 from ...config import TextConfig
 from ...generate import warp
-from ..judging import Wrong, compare, demand, hints
-from .configs import call
+from ..judging import Wrong, call, compare, demand, hints
 
 
 @hints(
