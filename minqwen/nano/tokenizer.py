@@ -20,6 +20,7 @@ SPECIAL = ("endoftext im_start im_end object_ref_start object_ref_end box_start 
 ADDED = ([AddedToken(f"<|{name}|>", special=True, normalized=False) for name in SPECIAL]
          + [AddedToken(f"<{tag}>", special=False, normalized=False)
             for tag in "tool_call /tool_call tool_response /tool_response think /think".split()])
+FLAGS = "content", "lstrip", "normalized", "rstrip", "single_word", "special"   # of an added token, in the files
 
 # words with a space before them, digits one by one, runs of punctuation, line ends - our own cut, simpler than theirs;
 # but a tag of a call, and a quoted word of JSON with its punctuation, stay whole, so that tools take few tokens
@@ -150,10 +151,15 @@ def save_tokenizer(folder: str | Path) -> Tokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
-        "bos_token": None, "add_prefix_space": False, "clean_up_tokenization_spaces": False, "model_max_length": 4096,
-        "additional_special_tokens": [f"<|{name}|>" for name in SPECIAL],
+    settings = {                                        # with the official keys, so that others find what they look for
+        "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "add_bos_token": False,
+        "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None,
+        "clean_up_tokenization_spaces": False, "errors": "replace", "split_special_tokens": False,
+        "model_max_length": 4096, "additional_special_tokens": [f"<|{name}|>" for name in SPECIAL[1:]],
+        "extra_special_tokens": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
+                                 "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>"},
+        "added_tokens_decoder": {id: {name: getattr(token, name) for name in FLAGS}
+                                 for id, token in tokenizer.get_added_tokens_decoder().items()},
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     end, pad = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
