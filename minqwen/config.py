@@ -30,7 +30,7 @@ HARMLESS = {  # keys that change nothing of what is computed here, or that someb
     "use_cache", "pad_token_id", "bos_token_id", "return_dict", "output_hidden_states", "output_attentions",
     "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type", "unsloth_fixed",
     "unsloth_version", "torch_dtype", "dtype", "tie_word_embeddings", "language_model_only", "quantization_config",
-    "output_router_logits", "router_aux_loss_coef",
+    "output_router_logits",
 }  # fmt: skip
 BESIDE = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")    # rotary settings, at home in
 ROTARY = {"rope_parameters", "rope_scaling", *BESIDE}    # one of the first two, and found beside them
@@ -41,6 +41,7 @@ YARN = {  # numbers beside those where rope_type is "yarn" (and "truncate", true
 }  # fmt: skip
 OTHERS = {"qwen4_exp": ", whose layers are others"}    # models that are easily taken for this one
 EXPERTS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size")
+OF_MIXTURES = (*EXPERTS, "router_aux_loss_coef")         # what a dense model has not
 MIXTURE = {  # what is meant where the config.json of a mixture of experts is silent, and a dense one means the 9B
     "hidden_size": 2048, "num_hidden_layers": 40, "num_key_value_heads": 2, "num_experts": 256,
 }
@@ -57,6 +58,7 @@ class TextConfig:
     num_experts_per_tok: int = 8
     moe_intermediate_size: int = 512                    # of each expert
     shared_expert_intermediate_size: int = 512          # of the one that works on every token
+    router_aux_loss_coef: float = 0.001                 # of the balancing loss in training, see `routing.py`
     num_hidden_layers: int = 32
     layer_types: list[str] | None = None                # each "linear_attention" or "full_attention"; if None, every
     full_attention_interval: int = 4                    # fourth is full attention
@@ -299,7 +301,7 @@ def _read_text(numbers: dict, kind: str) -> TextConfig:
     experts = numbers.get("num_experts") or 0
     _check_demands([(experts == 0, f"num_experts must be 0 in a {kind}, not {_short(experts)}")])
     _remark(name for name in EXPERTS[1:] if numbers.get(name) is not None)
-    return _read(TextConfig, {name: x for name, x in numbers.items() if name not in EXPERTS})
+    return _read(TextConfig, {name: x for name, x in numbers.items() if name not in OF_MIXTURES})
 
 
 def _read(part: type, numbers: dict):
@@ -426,7 +428,7 @@ class Config:
     def to_dict(self) -> dict:
         """The official `config.json` again, which `transformers` reads too."""
         official = {k: v for k, v in asdict(self).items() if v is not None}
-        kind, family, others = "qwen3_5", "Qwen3_5", EXPERTS
+        kind, family, others = "qwen3_5", "Qwen3_5", OF_MIXTURES
         if self.text_config.num_experts:
             kind, family, others = "qwen3_5_moe", "Qwen3_5Moe", ["intermediate_size"]
         text = {name: x for name, x in official["text_config"].items() if name not in others}

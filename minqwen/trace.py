@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from .delta_rule import effective_attention, full_precision
 from .errors import QwenError
-from .model import Qwen
+from .model import MixtureOfExperts, Qwen
 
 __all__ = ["Answers", "AttentionRecord", "DeltaRecord", "Trace", "trace"]
 
@@ -52,6 +52,16 @@ class Joined:
         if len(pieces) > 1:
             pieces[:] = [torch.cat(pieces, self.dim)]
         return pieces[0]
+
+
+class Routed(Joined):
+    """The same, of what only a mixture of experts has."""
+
+    def __get__(self, record, owner=None):
+        if record is not None and self.name not in record.pieces:
+            raise QwenError(f"Layer {record.index} has an MLP and no experts, and so no {self.name}: they are in the "
+                            "models that have num_experts in their config.")
+        return super().__get__(record, owner)
 
 
 # ------------------------------------------------------------------------------------------- a Gated DeltaNet layer
@@ -102,7 +112,17 @@ class OtherKind(QwenError, AttributeError):
 
 
 class Record:
-    """What the records of both kinds of layers share: each knows what the other one has."""
+    """What the records of both kinds of layers share: each knows what the other one has.
+
+    In a mixture of experts each has, besides its own,
+
+    router_logits  (B, T, num_experts)  what the router says of each expert, before its softmax
+    experts        (B, T, top_k)        which experts read the token, the most probable first
+    expert_weights (B, T, top_k)        what each of them counts; they add up to one
+    shared_gate    (B, T)               how loud the shared expert is, from 0 to 1
+    """
+
+    router_logits, experts, expert_weights, shared_gate = (Routed(1) for _ in range(4))
 
     def __getattr__(self, name):
         for other, where in ((DeltaRecord, "delta_layers"), (AttentionRecord, "attention_layers")):
@@ -343,6 +363,8 @@ class Trace:
                     self._watch_attention(stack, i, layer.self_attn)
                 else:
                     self._watch_delta_rule(stack, i, layer.linear_attn)
+                if isinstance(layer.mlp, MixtureOfExperts):
+                    self._watch_experts(stack, i, layer.mlp)
             stack.callback(self.model.register_forward_hook(self._end, with_kwargs=True).remove)
             self._open = stack.pop_all()
         return self
@@ -416,6 +438,17 @@ class Trace:
         replace(stack, mixer, "attend", watched_attend)
         replace(stack, mixer, "gated", watched_gated)
 
+    def _watch_experts(self, stack, i, mixture):
+        def watched(mixture, args, y):
+            if self._now is not None:
+                x, = args                                                                   # (B, T, hidden_size)
+                weights, experts = mixture.gate(x)       # once more: what it chose has no batch and no tokens
+                seen = {"router_logits": F.linear(x, mixture.gate.weight), "experts": experts,
+                        "expert_weights": weights, "shared_gate": mixture.shared_expert_gate(x).sigmoid().squeeze(-1)}
+                self._now[i] |= {name: x.detach() for name, x in seen.items()}
+
+        stack.callback(mixture.register_forward_hook(watched).remove)
+
     def _end(self, model, args, kwargs, logits):
         """A forward came to its end: take over what it showed."""
         given = arguments(args, kwargs)
@@ -445,7 +478,7 @@ class Trace:
                 new = slice(-T, None) if carries_on else slice(None)
                 seen["k"], seen["v"] = seen["k"][:, :, new].clone(), seen["v"][:, :, new].clone()
             for name, x in seen.items():
-                layer.pieces[name].append(x)
+                layer.pieces.setdefault(name, []).append(x)
         self._now = None
 
     def _new_record(self):

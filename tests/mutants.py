@@ -115,6 +115,10 @@ def mtp(name, old, new, within=""):
     return Mutant(name, MODEL, old, new, within, ("tests/test_mtp.py",))
 
 
+def balance(name, old, new, lessons=()):
+    return Mutant(name, "minqwen/routing.py", old, new, tests=("tests/test_routing.py",), lessons=lessons)
+
+
 def moe(name, old, new, file=MODEL):
     return Mutant(name, file, old, new, tests=("tests/test_moe.py",))
 
@@ -647,6 +651,13 @@ N = -system.tril(-1)
 
     # ---- mixture of experts
     moe("weights of the chosen do not add up to one", "weights / weights.sum(-1, keepdim=True)", "weights"),
+    balance("padding is balanced, too", "if attention_mask is not None:", "if False:"),
+    balance("the balancing loss counts one expert a token", "probabilities.topk(top_k)", "probabilities.topk(1)"),
+    balance("each layer's balance by itself", "experts * shares @ probabilities.mean(0)",
+            "sum(experts * shares @ layer.float().softmax(-1).mean(0) for layer in logits) / len(logits)"),
+    balance("the balancing loss forgets the experts' number", "return experts * shares", "return shares"),
+    balance("the balancing loss in half precision", "layer.float().softmax(-1)", "layer.softmax(-1)"),
+    balance("the multi-token head is balanced, too", "model.model.modules()", "model.modules()"),
     moe("the router rounds", "full_precision(F.linear(x, self.weight)).softmax(-1)",
         "F.linear(x, self.weight).softmax(-1)"),
     moe("sigmoid for softmax", "full_precision(F.linear(x, self.weight)).softmax(-1)",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import SMALL, SMALL_VISION, small_config
 
-from minqwen.config import EXPERTS, Config, TextConfig, VisionConfig
+from minqwen.config import OF_MIXTURES, Config, TextConfig, VisionConfig
 from minqwen.model import Qwen, rotary_angles
 
 PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())   # from the checkpoints' own files
@@ -118,7 +118,7 @@ def test_transformers_reads_what_we_write(config, tmp_path):
     mixture = config.text_config.num_experts > 0
     assert type(theirs).__name__ == ("Qwen3_5MoeConfig" if mixture else "Qwen3_5Config")
     assert theirs.tie_word_embeddings == config.tie_word_embeddings
-    others = {"intermediate_size"} if mixture else set(EXPERTS)
+    others = {"intermediate_size"} if mixture else set(OF_MIXTURES)
     for key, value in vars(config.text_config).items():
         if key not in {"full_attention_interval", "mtp_num_hidden_layers", "dtype"} | others:   # not kept by them
             assert getattr(theirs.text_config, key) == value, key
@@ -361,12 +361,12 @@ def test_what_a_mixture_of_experts_does_not_say_is_as_in_transformers():
 
 def test_experts_and_an_mlp_do_not_stand_side_by_side(recwarn):
     """What the other kind of model has is left out on reading and on writing; a stray key of experts is remarked on."""
-    config = Config.from_dict(mixture(intermediate_size=7, router_aux_loss_coef=0.1, output_router_logits=False))
+    config = Config.from_dict(mixture(intermediate_size=7, output_router_logits=False))
     assert config == Config.from_dict(mixture()) and "intermediate_size" not in config.to_dict()["text_config"]
     assert not recwarn
     with pytest.warns(UserWarning, match="not read: moe_intermediate_size[.]$"):
         config = Config.from_dict(whole({"moe_intermediate_size": 7, "num_experts": 0}))
-    assert config == Config.from_dict(whole()) and not config.to_dict()["text_config"].keys() & set(EXPERTS)
+    assert config == Config.from_dict(whole()) and not config.to_dict()["text_config"].keys() & set(OF_MIXTURES)
 
 
 def test_an_unknown_name_lists_the_known_ones():
