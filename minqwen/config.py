@@ -12,6 +12,7 @@ warning.
 import math
 import sys
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
 
@@ -31,6 +32,10 @@ HARMLESS = {  # keys that change nothing of what is computed here, or that someb
     "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type", "unsloth_fixed",
     "unsloth_version", "torch_dtype", "dtype", "tie_word_embeddings", "language_model_only", "quantization_config",
     "output_router_logits",
+}  # fmt: skip
+SAID = {  # what else official files say of every model, and other engines look for
+    "attention_dropout": 0.0, "attn_output_gate": True, "initializer_range": 0.02, "mamba_ssm_dtype": "float32",
+    "mlp_only_layers": [], "mtp_use_dedicated_embeddings": False, "use_cache": True,
 }  # fmt: skip
 BESIDE = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")    # rotary settings, at home in
 ROTARY = {"rope_parameters", "rope_scaling", *BESIDE}    # one of the first two, and found beside them
@@ -86,8 +91,9 @@ class TextConfig:
     def __post_init__(self):
         _settle(self)
         if self.layer_types is None:
-            self.layer_types = ["full_attention" if (i + 1) % self.full_attention_interval == 0 else "linear_attention"
-                                for i in range(self.num_hidden_layers)]
+            self.layer_types = _every(self.full_attention_interval, self.num_hidden_layers)
+        elif not self.regular and "full_attention" in self.layer_types:     # they count, and the interval follows them
+            self.full_attention_interval = self.layer_types.index("full_attention") + 1
         rope, heads, value_heads = self.rope_parameters, self.num_attention_heads, self.linear_num_value_heads
         kinds = set(self.layer_types)
         demands = [
@@ -112,6 +118,11 @@ class TextConfig:
         _check_demands([(self.rotary_dim % 2 == 0,
                          f"partial_rotary_factor ({rope.get('partial_rotary_factor')}) must turn an even number of a "
                          f"head's {self.head_dim} dimensions, not {self.rotary_dim}")])
+
+    @property
+    def regular(self) -> bool:
+        """Does `full_attention_interval` say what `layer_types` does? Some engines read the one, some the other."""
+        return self.layer_types == _every(self.full_attention_interval, self.num_hidden_layers)
 
     @property
     def rotary_dim(self) -> int:
@@ -205,6 +216,11 @@ def _check_demands(demands: list[tuple[bool, str]]) -> None:
     for met, demand in demands:
         if not met:
             raise ValueError(f"This configuration cannot be built: {demand}.")
+
+
+def _every(interval: int, layers: int) -> list[str]:
+    """The kind of each layer where every `interval`-th is full attention."""
+    return ["full_attention" if (i + 1) % interval == 0 else "linear_attention" for i in range(layers)]
 
 
 def _is_number(x) -> bool:
@@ -426,15 +442,23 @@ class Config:
         return replace(self, text_config=replace(text, rope_parameters=rope | yarn, max_position_embeddings=tokens))
 
     def to_dict(self) -> dict:
-        """The official `config.json` again, which `transformers` reads too."""
+        """The official `config.json` again, with every key that official ones have.
+
+        Other engines look for some of them in places of their own: SGLang and older converters of llama.cpp for
+        `partial_rotary_factor` beside `rope_parameters`; SGLang and mlx-lm for `full_attention_interval`, which is
+        left out where it would say another model than `layer_types`.
+        """
         official = {k: v for k, v in asdict(self).items() if v is not None}
-        kind, family, others = "qwen3_5", "Qwen3_5", OF_MIXTURES
+        kind, family, others = "qwen3_5", "Qwen3_5", [*OF_MIXTURES]
         if self.text_config.num_experts:
             kind, family, others = "qwen3_5_moe", "Qwen3_5Moe", ["intermediate_size"]
+        if not self.text_config.regular:
+            others.append("full_attention_interval")
         text = {name: x for name, x in official["text_config"].items() if name not in others}
-        official["text_config"] = text | {"model_type": f"{kind}_text"}
-        if self.vision_config is not None:
-            official["vision_config"] |= {"model_type": f"{kind}_vision"}
+        rotary = {"partial_rotary_factor": text["rope_parameters"].get("partial_rotary_factor", 0.25)}
+        official["text_config"] = text | rotary | deepcopy(SAID) | {"model_type": f"{kind}_text"}
+        if self.vision_config is not None:               # which has the whole model's type in official files
+            official["vision_config"] |= {"initializer_range": SAID["initializer_range"], "model_type": kind}
         return {"architectures": [f"{family}ForConditionalGeneration"], "model_type": kind,
                 "tie_word_embeddings": self.tie_word_embeddings} | official
 

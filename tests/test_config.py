@@ -107,6 +107,56 @@ def test_round_trip(name):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+NEITHER_READ_NOR_KEPT = {  # beside what our numbers are: said in every official file, and for others to find in ours
+    "attention_dropout", "attn_output_gate", "initializer_range", "mamba_ssm_dtype", "mlp_only_layers", "model_type",
+    "mtp_use_dedicated_embeddings", "use_cache",
+}  # fmt: skip
+
+
+@sizes
+def test_every_key_of_the_official_file_is_written(name):
+    """As published with Qwen3.5; and `partial_rotary_factor` where Qwen3.6 has it, too."""
+    official, ours = official_json(name), Config.named(name).to_dict()
+    keys = official["text_config"].keys() | NEITHER_READ_NOR_KEPT | {"layer_types", "tie_word_embeddings"}
+    if has_experts(name):
+        keys |= {"router_aux_loss_coef"}
+    assert ours["text_config"].keys() == keys | {"partial_rotary_factor"}
+    assert ours["vision_config"].keys() == official["vision_config"].keys() | {
+        "initializer_range", "deepstack_visual_indexes"}
+    assert ours.keys() == official.keys()
+    for part in ("text_config", "vision_config"):
+        for key, value in official[part].items():
+            assert ours[part][key] == value, (part, key)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Config.from_dict(ours)
+
+
+def test_trap_38_the_rotary_part_is_said_where_other_engines_look_for_it():
+    config = small_config(rope_parameters=SMALL["rope_parameters"] | {"partial_rotary_factor": 0.75})
+    text = config.to_dict()["text_config"]
+    assert text["partial_rotary_factor"] == text["rope_parameters"]["partial_rotary_factor"] == 0.75
+    del text["rope_parameters"]["partial_rotary_factor"]
+    assert Config.from_dict(config.to_dict() | {"text_config": text}) == config
+
+
+LINEAR, FULL = ["linear_attention"], ["full_attention"]
+
+
+@pytest.mark.parametrize("layers, interval", [
+    ((LINEAR + FULL) * 3, 2), (FULL * 3, 1), ((2 * LINEAR + FULL) + LINEAR, 3), (3 * LINEAR, 4),
+    (FULL + 3 * LINEAR, None), ((LINEAR + FULL) + 2 * LINEAR + FULL, None), (5 * LINEAR, None),
+])
+def test_trap_38_the_interval_says_what_the_layers_are_or_is_left_out(layers, interval):
+    config = small_config(layer_types=layers, num_hidden_layers=len(layers))
+    text = config.to_dict()["text_config"]
+    assert text.get("full_attention_interval") == interval and text["layer_types"] == layers
+    assert Config.from_dict(config.to_dict()) == config
+    if interval:                                         # as those read it who look at the interval alone
+        del text["layer_types"]
+        assert Config.from_dict(config.to_dict() | {"text_config": text}) == config
+
+
 @pytest.mark.parametrize("config", [
     Config.named("Qwen3.5-0.8B"), Config.named("Qwen3.5-27B"), Config.named("Qwen3.5-397B-A17B"),
     small_config(layer_types=["full_attention"] + ["linear_attention"] * 3),
