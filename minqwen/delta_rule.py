@@ -133,8 +133,8 @@ def chunk_gated_delta_rule(
     What does not depend on S is made for a few chunks at once, as many as stay in the processor's cache, and laid out
     as the products want it: five products and one decay are all that the walk from chunk to chunk has to do. On a CPU
     chunks of 32 tokens were the fastest. The decay is always the exponential of a difference that is masked first:
-    exp(-c) alone overflows. M comes from substitution: doubling the Neumann series of the inverse is unstable on
-    correlated keys.
+    exp(-c) alone overflows. M comes from substitution, in blocks: doubling the Neumann series of the whole inverse is
+    unstable on correlated keys.
     """
     check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
     if cu_seqlens is not None:
@@ -162,9 +162,7 @@ def chunk_gated_delta_rule(
         from_start, to_end = _decay(c)[..., None], D[..., -1, :, None]                   # (G, B, Hk, R, C, 1)
 
         kk, qk = (kq @ k_c.mT).chunk(2, dim=-2)                                          # (G, B, Hk, 1, C, C)
-        # only what is below the diagonal is read, and the diagonal taken for ones; transposed, nothing is copied
-        system, identity = beta_c * kk * D, torch.eye(C, dtype=dtype, device=c.device)
-        M = torch.linalg.solve_triangular(system.mT, identity, upper=True, left=False, unitriangular=True).mT
+        M = UnitTriangularInverse.apply(beta_c * kk * D)
         chunks = (M, beta_c * v_c, beta_c * from_start * k_c, scale * from_start * q_c, scale * qk * D, to_end * k_c,
                   from_start[..., -1:, :])
         for M, value, erase, read, look, write, decay in zip(*(x.flatten(1, 3) for x in chunks), strict=True):
@@ -209,6 +207,43 @@ def effective_attention(
 
 
 # ---------------------------------------------------------------------------------------------------- what they share
+
+
+class UnitTriangularInverse(torch.autograd.Function):
+    """M = (I + tril(L, -1))^-1 of L (..., C, C): only what is below L's diagonal is read.
+
+    As dM = -M dL M, its gradient takes two products; autograd by itself would solve two more systems.
+    """
+
+    @staticmethod
+    def forward(L):
+        return _inverse_by_halves(L)
+
+    @staticmethod
+    def setup_context(ctx, inputs, M):
+        ctx.save_for_backward(M)
+
+    @staticmethod
+    def backward(ctx, dM):
+        [M] = ctx.saved_tensors
+        return -(M.mT @ dM @ M.mT).tril(-1)
+
+
+BLOCK = 16                                               # on a CPU two of these and two products take a third as long
+
+
+def _inverse_by_halves(L):
+    """[[A, 0], [X, B]]^-1 = [[A^-1, 0], [-B^-1 X A^-1, B^-1]], down to blocks that are solved at once."""
+    C = L.shape[-1]
+    if C <= BLOCK:
+        identity = torch.eye(C, dtype=L.dtype, device=L.device)
+        # the diagonal is taken for ones; transposed, nothing is reordered
+        return torch.linalg.solve_triangular(L.mT, identity, upper=True, left=False, unitriangular=True).mT
+    half, M = C // 2, torch.zeros_like(L)
+    M[..., :half, :half] = A = _inverse_by_halves(L[..., :half, :half])
+    M[..., half:, half:] = B = _inverse_by_halves(L[..., half:, half:])
+    M[..., half:, :half] = -(B @ L[..., half:, :half] @ A)
+    return M
 
 
 def full_precision(x: Tensor) -> Tensor:

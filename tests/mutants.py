@@ -200,12 +200,15 @@ MUTANTS = [
          "u = M @ torch.baddbmm(", "u = torch.baddbmm(", lessons=(CHUNKS,)),
     rule("the system's diagonal is not one", "left=False, unitriangular=True).mT", "left=False).mT", lessons=(CHUNKS,)),
     rule("the system inverted by a power series",
-         "M = torch.linalg.solve_triangular(system.mT, identity, upper=True, left=False, unitriangular=True).mT", """\
-N = -system.tril(-1)
-        M = identity + N
-        for _ in range(C.bit_length()):
-            N = N @ N
-            M = M + N @ M""", lessons=(CHUNKS,)),
+         "half, M = C // 2, torch.zeros_like(L)", """\
+N = -L.tril(-1)
+    M = torch.eye(C, dtype=L.dtype, device=L.device) + N
+    for _ in range(C.bit_length()):
+        N = N @ N
+        M = M + N @ M
+    return M""", lessons=(CHUNKS,)),
+    rule("half of the inverse is missing", "= -(B @ L[..., half:, :half] @ A)", "= 0", lessons=(CHUNKS,)),
+    rule("the inverse's gradient has a wrong sign", "return -(M.mT @ dM @ M.mT)", "return (M.mT @ dM @ M.mT)"),
     rule("initial state ignored", "else initial_state.to(v.dtype).reshape",
          "else 0 * initial_state.to(v.dtype).reshape", lessons=(DELTA,)),
     rule("initial state ignored, in chunks", "else initial_state.reshape", "else 0 * initial_state.reshape",

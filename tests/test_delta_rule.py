@@ -6,7 +6,13 @@ import torch
 from support import error
 from torch.nn import functional as F
 
-from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
+from minqwen.delta_rule import (
+    UnitTriangularInverse,
+    chunk_gated_delta_rule,
+    effective_attention,
+    l2norm,
+    recurrent_gated_delta_rule,
+)
 
 HEADS = [(2, 2), (2, 6), (4, 8)]                          # Hk : Hv
 LENGTHS = [1, 2, 31, 32, 33, 63, 64, 65, 200]
@@ -185,6 +191,20 @@ def test_gradients_are_the_slopes(form):
     options = {"chunk_size": 2} if form == "chunked" else {}
     assert torch.autograd.gradcheck(
         lambda *x: FORMS[form](*x[:5], initial_state=x[5], output_final_state=True, **options), leaves)
+
+
+@pytest.mark.parametrize("C", [1, 2, 16, 17, 32, 35, 64])
+def test_the_inverse_of_a_chunks_system_reads_only_what_is_below_the_diagonal(C):
+    L = torch.randn(2, 3, C, C, dtype=torch.float64, generator=torch.Generator().manual_seed(C)) / C ** 0.5
+    M = UnitTriangularInverse.apply(L)
+    assert error(M @ (torch.eye(C) + L.tril(-1)), torch.eye(C).double().expand_as(L)) < 1e-12
+    assert M.triu(1).count_nonzero() == 0
+
+
+def test_the_inverses_gradient_and_its_gradient_are_the_slopes():
+    L = torch.randn(18, 18, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).div(4).requires_grad_()
+    assert torch.autograd.gradcheck(UnitTriangularInverse.apply, L)
+    assert torch.autograd.gradgradcheck(UnitTriangularInverse.apply, L)
 
 
 def test_trap_9_l2norm_is_x_times_rsqrt_of_the_sum_of_squares_plus_eps():

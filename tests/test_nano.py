@@ -745,6 +745,18 @@ def test_beside_the_model_the_teacher_shows_unnamed_colours_in_half_of_its_pictu
     assert shares == [0, 0, 0.5, 0.5, 0.5]
 
 
+def test_a_step_reads_every_sample_once_in_batches_of_a_like_length(qwen):
+    encode = train.Encoder(qwen.tokenizer.fast, qwen.processor)
+    samples = phase_samples(Random(0), Recipe().phases[-1], Recipe(), 48)
+    encode.batch = lambda rows: [(row.kind, row.ids) for row in rows]
+    batches = encode.batches(samples, area=2048)
+    assert sorted(sum(batches, [])) == sorted((row.kind, row.ids) for row in map(encode, samples))
+    lengths = [[len(ids) for _, ids in batch] for batch in batches]
+    areas = [max(T) * len(T) for T in lengths]
+    assert max(areas) <= 2048 and max(area - sum(T) for area, T in zip(areas, lengths)) <= train.MOST_PADS
+    assert len(batches) < len(samples) / 4
+
+
 def test_a_kind_of_few_tokens_does_not_drown_the_others(monkeypatch):
     """Four learnt tokens pull with 4 / enough of their kind's weight, ten times as many as enough with all of it."""
     recipe = Recipe(enough=512, mtp_weight=0.25)

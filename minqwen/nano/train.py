@@ -36,6 +36,7 @@ from .tokenizer import save_tokenizer
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 4096
+MOST_PADS = 250                                          # in a batch: computing them takes as long as one batch more
 
 
 def nano_config(tokenizer) -> Config:
@@ -118,13 +119,18 @@ class Encoder:
         return Batch([row.kind for row in rows], input_ids, targets, media)
 
     def batches(self, samples: list[Sample], area: int) -> list[Batch]:
-        """Samples of a like length together, whatever their kinds, in batches of about `area` tokens."""
-        batches, rows = [], []
+        """Samples of a like length together, whatever their kinds, in batches of up to `area` tokens, pads included.
+
+        A batch is shorter where longer ones behind it would cost it more pads than one batch more is worth.
+        """
+        batches, rows, tokens = [], [], 0
         for row in sorted(map(self, samples), key=lambda row: len(row.ids)):
-            if rows and len(row.ids) * (len(rows) + 1) > area:
+            T = len(row.ids)
+            if rows and (T * (len(rows) + 1) > area or T * len(rows) - tokens > MOST_PADS):
                 batches.append(self.batch(rows))
-                rows = []
+                rows, tokens = [], 0
             rows.append(row)
+            tokens += T
         return [*batches, self.batch(rows)]
 
 
