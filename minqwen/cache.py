@@ -187,7 +187,7 @@ def sequence_of_tokens(cu_seqlens: Tensor, T: int) -> Tensor:
 
 def may_look(B: int, T: int, valid: Tensor | None, cache: Cache | None = None, cu_seqlens: Tensor | None = None,
              device: torch.device | None = None) -> Tensor | None:
-    """(B or 1, 1, T, S), True where a query may look; None where plain causality says it all.
+    """(B or 1, 1, T, S), True where a query may look; None where it may at all of the past, and attention knows how.
 
     valid: (B, T) from `real_tokens`; cache: as it stood before these tokens; cu_seqlens: (N + 1,) of packed sequences.
     """
@@ -195,7 +195,8 @@ def may_look(B: int, T: int, valid: Tensor | None, cache: Cache | None = None, c
         sequence = sequence_of_tokens(cu_seqlens, T)
         return (sequence[:, None] == sequence).tril()[None, None]
     before, padded = (0, False) if cache is None else (cache.length, cache.padded)
-    if valid is None and not padded and (before == 0 or T == 1):
+    on_cpu = device is not None and device.type == "cpu"
+    if valid is None and not padded and (before == 0 or T == 1 or on_cpu):
         return None
     causal = torch.ones(T, before + T, dtype=torch.bool, device=device).tril(before)
     if valid is None and not padded:

@@ -230,11 +230,26 @@ class GatedAttention(nn.Module):
         if q.shape[2] == 1:  # decoding: the query heads of one key head are the rows of one product, k and v uncopied
             o = F.scaled_dot_product_attention(q.unflatten(1, (k.shape[1], -1)).squeeze(3), k, v, attn_mask=mask)
             return o.flatten(1, 2).unsqueeze(2)
+        if mask is None and q.shape[2] < k.shape[2]:
+            return attend_from_the_end(q, k, v)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
 
     def gated(self, o: Tensor, gate: Tensor) -> Tensor:
         """Each dimension of each head's answer is let through or held back. o, gate: (B, T, Hq, D)."""
         return o * torch.sigmoid(gate)
+
+
+def attend_from_the_end(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`GatedAttention.attend` for the last T of S tokens, with a mask of S + T numbers instead of T S.
+
+    A prompt that is read in pieces needs little memory, then, however long it is. From the last query to the first,
+    each may look at one key fewer: so all of their masks are one row, which each reads one place further on.
+    """
+    T, S = q.shape[2], k.shape[2]
+    row = q.new_zeros(S + T - 1)
+    row[S:] = -torch.inf
+    mask = row.as_strided((T, S), (1, 1))                                                   # [i, j] is row[i + j]
+    return F.scaled_dot_product_attention(q.flip(2), k, v, attn_mask=mask, enable_gqa=True).flip(2)
 
 
 # ----------------------------------------------------------------------------------------------- Gated DeltaNet
