@@ -6,6 +6,7 @@
     Edit("beta", token=20)                      # from token 20 on no memory is written
     Edit("alpha", layer=[0, 1])                 # in layers 0 and 1 nothing ever fades
     Edit("gate", layer=3, head=0)               # nothing of that attention head's answer gets through
+    Edit("forget", layer=3, token=20)           # from token 20 on that attention layer looks back no further than there
 
 An edit stands between a layer and its kernel, as a trace does, and `model.py` knows nothing of it. At the end of the
 `with` the model is as it was, whatever happened inside. To look at the edited memories, open the trace first:
@@ -29,7 +30,7 @@ __all__ = ["Edit", "edited"]
 
 KINDS = {                                       # what: the kind of layer that has it, and the value if none is given
     "clear": ("linear_attention", 0.0), "alpha": ("linear_attention", 1.0), "beta": ("linear_attention", 0.0),
-    "gate": ("full_attention", 0.0),
+    "gate": ("full_attention", 0.0), "forget": ("full_attention", 0.0),
 }  # fmt: skip
 EMPTY = -104.0                                  # exp of it is 0 in float32; much less would blur the sums of log decays
 
@@ -44,7 +45,8 @@ class Edit:
               "alpha"   the gate, the share of the memory that stays at each token, is `value`; 1, nothing fades, if
                         none is given;
               "beta"    the writing strength is `value`; 0, nothing is erased and nothing written, if none is given;
-              "gate"    an attention layer's output gate is `value`; 0, closed, if none is given.
+              "gate"    an attention layer's output gate is `value`; 0, closed, if none is given;
+              "forget"  an attention layer's keys and values from before `token` are gone when it comes, for all heads.
         layer: the number of a layer in the model, or several.
         head: a value head of Gated DeltaNet, a query head of attention, or several.
         token: the first token for which it holds. Tokens are counted from 0 in each row, pads left out, those that a
@@ -64,8 +66,10 @@ class Edit:
     def __post_init__(self):
         if self.what not in KINDS:
             raise QwenError(f"There is no edit {self.what!r}; there are {', '.join(KINDS)}.")
-        if self.what == "clear" and self.value is not None:
+        if self.what in ("clear", "forget") and self.value is not None:
             raise QwenError("A memory is cleared or it is not: leave out `value`.")
+        if self.what == "forget" and self.head is not None:
+            raise QwenError("An attention layer forgets for all of its heads: leave out `head`.")
         if self.value is not None and not 0 <= self.value <= 1:
             raise QwenError(f"The value of an edit is from 0 to 1, not {self.value}.")
         if self.token < 0:
@@ -130,7 +134,8 @@ def edited(qwen, *edits: Edit) -> Iterator[None]:
             if ours and layer.layer_type == "linear_attention":
                 _edit_delta_rule(stack, layer.linear_attn, ours, places)
             elif ours:
-                _edit_gate(stack, layer.self_attn, ours, places)
+                _edit_gate(stack, layer.self_attn, [edit for edit in ours if edit.what == "gate"], places)
+                _edit_past(stack, layer.self_attn, [edit for edit in ours if edit.what == "forget"], places)
         yield
 
 
@@ -139,6 +144,7 @@ class _Places:
 
     in_order: Tensor                            # (B, T), every token where it came in
     packed: Tensor                              # (B, T), the real ones first, as Gated DeltaNet layers have them
+    so_far: Tensor                              # (B, S), in order, those that a cache has read before included
 
 
 def _follow(stack, model) -> _Places:
@@ -150,10 +156,11 @@ def _follow(stack, model) -> _Places:
         ids, mask, cache = given["input_ids"], given.get("attention_mask"), given.get("cache")
         if given.get("cu_seqlens") is not None:
             raise QwenError("Edits follow one sequence in each row; run packed sequences (cu_seqlens) one by one.")
-        (B, T), before = ids.shape, 0
-        if cache is not None:
-            before = cache.valid[:, : cache.length].sum(-1, keepdim=True).to(ids.device)    # (B, 1)
+        B, T = ids.shape
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask[:, -T:].bool()
+        past = real[:, :0] if cache is None else cache.valid[:, : cache.length]
+        before, so_far = past.sum(-1, keepdim=True), torch.cat((past, real), dim=1)         # (B, 1), (B, S)
+        places.so_far = (so_far.cumsum(-1) - 1).masked_fill(~so_far, -1)
         order = torch.arange(T, device=ids.device).expand(B, T)
         places.in_order = (real.cumsum(-1) - 1 + before).masked_fill(~real, -1)
         places.packed = (order + before).masked_fill(order >= real.sum(-1, keepdim=True), -1)
@@ -190,6 +197,20 @@ def _edit_gate(stack, mixer, edits, places):
         return through
 
     replace(stack, mixer, "gated", edited_gate)
+
+
+def _edit_past(stack, mixer, edits, places):
+    attend = mixer.attend
+
+    def edited_attend(q, k, v, mask):           # (B or 1, 1, T, S), or None: all of the past
+        T, S = q.shape[2], k.shape[2]
+        mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if mask is None else mask
+        for edit in edits:
+            looks, gone = places.in_order >= edit.token, places.so_far < edit.token         # (B, T), (B, S)
+            mask = mask & ~(looks[:, None, :, None] & gone[:, None, None, :])
+        return attend(q, k, v, mask)
+
+    replace(stack, mixer, "attend", edited_attend)
 
 
 def _several(numbers) -> Sequence[int]:

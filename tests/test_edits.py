@@ -12,6 +12,7 @@ T = 40                                          # longer than a chunk
 DELTA = [Edit("clear", layer=1, head=4, token=33), Edit("clear", token=7), Edit("alpha", layer=[0, 2], token=5),
          Edit("alpha", head=[1, 5], value=0.3), Edit("alpha", layer=2, token=3, value=0.0), Edit("beta", token=20),
          Edit("beta", layer=0, head=2, token=36, value=0.9)]
+FORGET = [Edit("forget", token=17), Edit("forget", layer=3, token=38)]
 GATE = [Edit("gate"), Edit("gate", layer=3, head=1, token=11), Edit("gate", head=[0, 2], token=4, value=0.5)]
 
 
@@ -85,7 +86,28 @@ def test_a_gate_closed_by_hand(model, edit):
     assert error(ours, expected) < 1e-6 and error(ours, model(ids)) > 1e-3
 
 
-@pytest.mark.parametrize("edit", [*DELTA, *GATE], ids=str)
+@pytest.mark.parametrize("edit", FORGET, ids=str)
+def test_a_past_forgotten_by_hand(model, edit):
+    ids, mixer = tokens(2, T), model.model.language_model.layers[3].self_attn
+
+    def by_hand(q, k, v, mask):
+        scores = torch.einsum("bhtd,bhsd->bhts", q, k.repeat_interleave(q.shape[1] // k.shape[1], dim=1))
+        scores = scores / q.shape[-1] ** 0.5
+        for t in range(T):
+            scores[:, :, t, t + 1 :] = -torch.inf
+            if t >= edit.token:
+                scores[:, :, t, : edit.token] = -torch.inf
+        return scores.softmax(-1) @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+
+    mixer.attend = by_hand
+    expected = model(ids)
+    del mixer.attend
+    with edited(model, edit):
+        ours = model(ids)
+    assert error(ours, expected) < 1e-5 and error(ours, model(ids)) > 1e-3
+
+
+@pytest.mark.parametrize("edit", [*DELTA, *GATE, *FORGET], ids=str)
 def test_piece_by_piece_with_a_cache(model, edit):
     """A token's number counts what the cache has read before."""
     ids = tokens(2, T)
@@ -95,7 +117,7 @@ def test_piece_by_piece_with_a_cache(model, edit):
     assert error(torch.cat(pieces, dim=1), whole) < 1e-4
 
 
-@pytest.mark.parametrize("edit", [*DELTA, *GATE], ids=str)
+@pytest.mark.parametrize("edit", [*DELTA, *GATE, *FORGET], ids=str)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_pads_are_not_counted(model, edit, side):
     ids, mask = tokens(2, T + 6), torch.ones(2, T + 6, dtype=torch.long)
@@ -136,20 +158,29 @@ def test_a_trace_around_it_sees_the_edited_memories(model):
     assert not t.layers[1].beta[:, 20:].any() and t.layers[1].beta[:, :20].all() and t.layers[0].beta.all()
 
 
+def test_a_trace_around_it_sees_who_may_still_look(model):
+    with minqwen.trace(model) as t, edited(model, Edit("forget", token=12)):
+        model(tokens(1, T))
+    attention = t.layers[3].attention[0]
+    assert not attention[:, 12:, :12].any() and attention[:, :12, :12].any()
+
+
 def test_the_model_is_itself_again(model):
     """Also after an error inside."""
     ids, before = tokens(1, T), model(tokens(1, T))
-    with pytest.raises(ZeroDivisionError), edited(model, *DELTA, *GATE):
+    with pytest.raises(ZeroDivisionError), edited(model, *DELTA, *GATE, *FORGET):
         assert error(model(ids), before) > 1e-3
         raise ZeroDivisionError
     assert model(ids).equal(before)
     assert not any(name in vars(module) for module in model.modules()
-                   for name in ("delta_rule", "gated", "hidden_states"))
+                   for name in ("delta_rule", "gated", "attend", "hidden_states"))
 
 
 @pytest.mark.parametrize("make, said", [
-    (lambda: Edit("gamma"), "no edit 'gamma'; there are clear, alpha, beta, gate"),
+    (lambda: Edit("gamma"), "no edit 'gamma'; there are clear, alpha, beta, gate, forget"),
     (lambda: Edit("clear", value=0.5), "cleared or it is not"),
+    (lambda: Edit("forget", value=0.5), "cleared or it is not"),
+    (lambda: Edit("forget", head=1), "forgets for all of its heads"),
     (lambda: Edit("alpha", value=1.5), "from 0 to 1, not 1.5"),
     (lambda: Edit("beta", token=-1), "counted from 0, so an edit cannot begin at -1"),
 ])

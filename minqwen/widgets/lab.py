@@ -82,8 +82,8 @@ class MemoryLab(Explorer):
             "tokens": told(self._inputs.ids), "answer": told(self.reply.ids), "row": ROW, "rows": ROWS, "wide": WIDE,
             "bars": BARS, "colours": {"light": colours(), "dark": colours(dark=True)},
             "layers": {what: Edit(what).layers(config) for what in NAMES},
-            "heads": {what: config.num_attention_heads if kind == "full_attention" else config.linear_num_value_heads
-                      for what, (kind, _) in KINDS.items()},
+            "heads": {what: config.num_attention_heads if KINDS[what][0] == "full_attention" else
+                      config.linear_num_value_heads for what in NAMES},
         })
         self.token = len(self._inputs.ids) // 2
         for edit in edits:
