@@ -17,7 +17,7 @@ NBVAL  := --nbval-current-env --nbval-cell-timeout=300
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint wheel bench notebooks site gpu nano mutants lessons-with-checkpoint pins clean
+.PHONY: help setup lab test lint wheel bench notebooks site gpu long nano mutants lessons-with-checkpoint pins clean
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
@@ -49,6 +49,9 @@ site: $(READY) $(NODE) ## the lessons and their explorers as static pages, in bu
 
 gpu: $(READY)     ## the delta rule's kernels and a whole model on this machine's GPU: right, and how fast; figures in build/gpu
 	$(PY) -m minqwen.gpu --out build/gpu
+
+long: $(READY)    ## what a long text costs on this machine: memory and work, up to 131,072 tokens; into data/long_context.json
+	$(PY) -m minqwen.long_context
 
 nano: $(READY)    ## train the small model of data/nano again, from scratch
 	$(PY) -m minqwen.nano.train
