@@ -229,7 +229,7 @@ class UnitTriangularInverse(torch.autograd.Function):
         return -(M.mT @ dM @ M.mT).tril(-1)
 
 
-BLOCK = 16                                               # on a CPU two of these and two products take a third as long
+BLOCK = 16                                               # MKL shares larger systems out among threads: 4 times slower
 
 
 def _inverse_by_halves(L):
