@@ -1,22 +1,28 @@
 """What a model remembers of the tokens it has read, and which of them are real.
 
 An attention layer keeps the keys and values of every token; a Gated DeltaNet layer keeps one matrix for each head and
-the last few inputs of its convolution, however long the text. One can go back to where a snapshot was taken.
+the last few inputs of its convolution, however long the text. One can go back to where a snapshot was taken; and tokens
+may be read on trial, to keep as many of them as will do.
 
 Rows of a batch differ in length, and several texts may lie packed in one row: then a token must not be mixed with a
 pad, nor with another text. Symbols are those of `model.py`.
 """
 
+import signal
+import threading
 import weakref
+from collections.abc import Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .config import TextConfig
+from .kernels import delta_rule_by
 
-__all__ = ["AttentionCache", "Cache", "DeltaCache", "Padding", "Snapshot", "may_look", "real_tokens",
-           "sequence_of_tokens"]
+__all__ = ["AttentionCache", "Cache", "DeltaCache", "Padding", "Snapshot", "Trial", "interrupts_held_back", "may_look",
+           "real_tokens", "sequence_of_tokens"]
 
 # ------------------------------------------------------------------------------------------------------- caches
 
@@ -35,6 +41,12 @@ class AttentionCache:
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def move(self, slots: Tensor, to: Tensor) -> None:
+        """What lies in these slots of each row, (B, n), lies in those from now on."""
+        row = torch.arange(len(slots), device=slots.device)[:, None]
+        for x in (self.keys, self.values):
+            x[row, :, to] = x[row, :, slots]
+
     def snapshot(self):
         return self.length
 
@@ -43,7 +55,12 @@ class AttentionCache:
 
 
 class DeltaCache:
-    """A Gated DeltaNet layer's past, of constant size: the memory, and the convolution's last inputs."""
+    """A Gated DeltaNet layer's past, of constant size: the memory, and the convolution's last inputs.
+
+    before: on a `Trial`, the `conv_state` of before it; else None. noted: what it takes to have read fewer tokens.
+    """
+
+    before = noted = None
 
     def __init__(self, config: TextConfig, batch_size, max_length, dtype, device):
         Hv, Dk, Dv = config.linear_num_value_heads, config.linear_key_head_dim, config.linear_value_head_dim
@@ -51,6 +68,24 @@ class DeltaCache:
         self.recurrent_state = torch.zeros(batch_size, Hv, Dk, Dv, device=device)           # float32 whatever the dtype
         before = config.linear_conv_kernel_dim - 1
         self.conv_state = torch.zeros(batch_size, before, channels, dtype=dtype, device=device)
+
+    def note(self, x: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> None:
+        """What the memory is about to read, and x, (B, T, channels), what the convolution has read."""
+        if self.before is not None:
+            state = self.recurrent_state                 # a single token will be written into it, several to a new one
+            self.noted = state.clone() if x.shape[1] == 1 else state, x, k, v, g, beta
+
+    def keep(self, counts: Tensor) -> None:
+        """Of the tokens noted each row has read its first `counts`, (B,), and no others.
+
+        Only the rule is run again, with the others as no-ops: that needs none of the layer's matrices.
+        """
+        state, x, k, v, g, beta = self.noted
+        read = (torch.arange(x.shape[1], device=x.device) < counts[:, None])[..., None]         # (B, T, 1)
+        _, self.recurrent_state = delta_rule_by("auto", k, k, v, g * read, beta * read, state.clone())
+        window = torch.cat((self.before.to(x.dtype), x), dim=1)
+        last = counts[:, None] + torch.arange(self.before.shape[1], device=x.device)            # (B, K - 1)
+        self.conv_state = window.gather(1, last[..., None].expand(-1, -1, x.shape[-1]))
 
     def snapshot(self):
         return self.recurrent_state.clone(), self.conv_state.clone()
@@ -64,8 +99,56 @@ class Snapshot:
 
     def __init__(self, cache: "Cache"):
         self.length, self.padded, self.positions = cache.length, cache.padded, cache.positions.clone()
+        self.valid = cache.valid[:, : cache.length].clone()
         self.layers = [layer.snapshot() for layer in cache.layers]
+        self.mtp = cache.mtp, None if cache.mtp is None else cache.mtp.snapshot()
         self.overwritten = False
+
+
+class Trial:
+    """Tokens of one forward pass, none of them a pad, that are read on trial: `Cache.trial` says how.
+
+    Rows may keep different numbers of them. Keys and values are moved, then, so that a row's tokens lie side by side,
+    and what is behind the last one of a shorter row counts as padding.
+    """
+
+    def __init__(self, cache: "Cache"):
+        self.cache, self.tokens = cache, None            # how many were read: known once they are
+        self.length, self.positions = cache.length, cache.positions.clone()
+        slots = torch.arange(1, cache.length + 1, device=cache.valid.device)
+        none = cache.positions.new_zeros(cache.batch_size, 1)
+        self.ends = torch.cat((none, cache.valid[:, : cache.length] * slots), dim=1).amax(-1)   # (B,), of the rows
+        self._attention = [layer for layer in cache.layers if isinstance(layer, AttentionCache)]
+        self._memories = [layer for layer in cache.layers if isinstance(layer, DeltaCache)]
+
+    def __enter__(self) -> "Trial":
+        for layer in self._memories:
+            layer.before = layer.conv_state
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for layer in self._memories:
+            layer.before = layer.noted = None
+
+    def keep(self, counts: Sequence[int]) -> None:
+        """Row r has read its first counts[r] tokens and no others. May be said again, with fewer."""
+        cache, start, kept = self.cache, self.length, torch.tensor(counts, device=self.ends.device)  # (B,)
+        if self.tokens is None:
+            self.tokens = cache.length - start
+            if (self.ends < start).any():
+                place = torch.arange(self.tokens, device=kept.device)
+                for layer in self._attention:
+                    layer.move((start + place).expand(len(kept), -1), to=self.ends[:, None] + place)
+        cache.length, cache.positions = int((self.ends + kept).max()), self.positions + kept
+        new = torch.arange(start + self.tokens, device=kept.device) - self.ends[:, None]         # (B, slots), from 0 on
+        valid = cache.valid[:, : start + self.tokens]
+        valid[:] = torch.where(new < 0, valid, new < kept[:, None])
+        cache.padded = not valid[:, : cache.length].all()
+        for layer in self._attention:
+            layer.length = cache.length
+        for layer in self._memories:
+            if min(counts) < self.tokens:
+                layer.keep(kept)
 
 
 class Cache:
@@ -76,6 +159,8 @@ class Cache:
                 whose tokens lie side by side.
     valid:      (B, max_length) which slots hold a real token.
     midway:     a forward pass is on its way, or broke off: some layers have read its tokens and others have not.
+    mtp:        the multi-token head's own cache, where it drafts (see `drafts.py`); None elsewhere.
+    top:        where it drafts, (B, T, hidden_size): what stood at the top of the model for the tokens read last.
     """
 
     def __init__(self, config: TextConfig, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device):
@@ -85,6 +170,7 @@ class Cache:
         self.length, self.padded, self.midway = 0, False, False
         self.positions = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.valid = torch.ones(batch_size, max_length, dtype=torch.bool, device=device)
+        self.mtp, self.top = None, None
         self._snapshots = weakref.WeakSet()
 
     def check_room(self, batch_size: int, tokens: int) -> None:
@@ -130,9 +216,42 @@ class Cache:
             raise ValueError("This snapshot cannot be restored: after going back to an earlier one, new tokens were "
                              "written over its keys and values.")
         self.length, self.padded, self.positions = snapshot.length, snapshot.padded, snapshot.positions.clone()
-        self.midway = False
+        self.valid[:, : self.length], self.midway = snapshot.valid, False
         for layer, saved in zip(self.layers, snapshot.layers, strict=True):
             layer.restore(saved)
+        self.mtp, saved = snapshot.mtp
+        if self.mtp is not None:
+            self.mtp.restore(saved)
+
+    def trial(self) -> Trial:
+        """Read tokens on trial: they may be given back, row by row, as if they had never been read.
+
+            with cache.trial() as trial:
+                logits = model(ids, cache=cache)         # (B, T)
+                trial.keep([3, 1])                       # of row 0 three tokens, of row 1 one
+        """
+        return Trial(self)
+
+
+@contextmanager
+def interrupts_held_back():
+    """Ctrl-C during this block is heard at its end.
+
+    A forward pass moves the cache on layer by layer and in place: broken off midway, it would leave the layers at
+    different tokens. Signals reach the main thread only, so in another one there is nothing to do.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:     # None: not Python's to put back
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 # ------------------------------------------------------------------------- which tokens are real, and who sees whom

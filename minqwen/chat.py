@@ -27,6 +27,7 @@ from torch import Tensor
 from . import generate as generation
 from .cache import Cache, Snapshot
 from .checkpoint import load_model, resolve
+from .drafts import Drafter
 from .errors import QwenError, read_json
 from .files import SHIPPED
 from .kernels import check_kernel
@@ -45,6 +46,7 @@ OPTIONS = {                                             # of `chat`, and what th
     "max_new_tokens": 1024, "prefill_chunk": None,      # a prompt in pieces, so that Ctrl-C works while it is read
     "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
     "presence_penalty": 0.0, "repetition_penalty": 1.0, "seed": None, "thinking_budget": None,
+    "draft_tokens": 0,
 }  # fmt: skip
 
 
@@ -132,7 +134,7 @@ class Assistant:
             max_tool_rounds: how often calls are run before the answer must come.
             stream: give the text in pieces as it comes.
             options: max_new_tokens (1024; in each round), temperature, top_k, top_p, min_p, presence_penalty,
-                repetition_penalty, seed, thinking_budget, prefill_chunk: see `minqwen.stream`.
+                repetition_penalty, seed, thinking_budget, prefill_chunk, draft_tokens: see `minqwen.stream`.
 
         Returns:
             The answer as a str that has `.thinking`, `.tool_calls` and more: see `Reply`. With `stream`, an iterator of
@@ -418,6 +420,8 @@ class Conversation:
             cache.restore(last.snapshot)
         else:
             known, cache = [], model.new_cache(1, min(2 * room, context))
+        if options["draft_tokens"]:
+            Drafter(model, cache)                       # from here on it reads along
         if may_reuse and ids[: len(stem)] == stem and len(known) < len(stem) < len(ids):
             piece = torch.tensor([stem[len(known):]], device=model.head_weight.device)
             generation.prefill(model, piece, cache, prefill_chunk=options["prefill_chunk"], **media)

@@ -74,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(f"--{kind}", action="append", default=[], metavar="PATH",
                          help="which stands before your first question; may be given several times")
     for name, kind in (("temperature", float), ("top-k", int), ("top-p", float), ("min-p", float),
-                       ("presence-penalty", float), ("max-new-tokens", int), ("thinking-budget", int), ("seed", int)):
+                       ("presence-penalty", float), ("max-new-tokens", int), ("thinking-budget", int),
+                       ("draft-tokens", int), ("seed", int)):
         sub.add_argument(f"--{name}", type=kind, metavar="N")
     sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
     sub.add_argument("--device", default="cpu")
@@ -200,7 +201,8 @@ def chat(arguments) -> None:
     from .chat import load
 
     qwen = load(arguments.checkpoint, dtype=arguments.dtype, device=arguments.device, revision=arguments.revision)
-    names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "max_new_tokens", "thinking_budget", "seed")
+    names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "max_new_tokens", "thinking_budget",
+             "draft_tokens", "seed")
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     talk = qwen.conversation(system=arguments.system, thinking=arguments.thinking, **options)
     media = {kind: paths for kind, paths in (("images", arguments.image), ("videos", arguments.video)) if paths}

@@ -4,8 +4,10 @@ A model only ever says how likely each token is to come next. The rest is a loop
 
     prefill             reads the prompt, many tokens at once, into the cache
     penalize, warp      bend the last logits: against repetition, towards the likely
-    sample              draws the next token
+    sample              draws the next token (for these see `sampling.py`)
     decode_one_token    reads that one, and so on
+
+Or the multi-token head drafts a few tokens, and the model reads them all at once: see `drafts.py`.
 
 `stream` runs the loop and gives every step's tokens as they come; `generate` collects them. A row's last token is
 given but not read: to go on with the same cache, begin the next `input_ids` with it.
@@ -15,19 +17,18 @@ Symbols: B rows of the batch, T tokens of the prompt (pads included), V tokens o
 
 import inspect
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from .cache import Cache
+from .cache import Cache, interrupts_held_back
+from .drafts import Drafter, Pass, Speculation, check_drafts
 from .errors import QwenError
 from .graph import Decoder, fits_a_graph, lent_cache, on_gpu
 from .model import Qwen
+from .sampling import Choice, ThinkingBudget, no_numbers, penalize, sample, warp
 
 __all__ = ["decode_one_token", "generate", "left_pad", "penalize", "prefill", "sample", "stream", "warp"]
 
@@ -68,6 +69,8 @@ def stream(
     think_ids: tuple[int, int] | None = None,
     end_think_ids: Sequence[int] = (),
     prefill_chunk: int | None = None,
+    draft_tokens: int = 0,
+    passes: list[Pass] | None = None,
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
@@ -76,8 +79,9 @@ def stream(
     """Generate step by step: at each the new token of every row, None for a row that has stopped.
 
     A row stops by itself: at a stop id (which is given), after `max_new_tokens`, or where the context is full. The
-    others do not notice. Ctrl-C waits for the end of the step under way, so that the cache stays usable:
-    `cache.length` says how many tokens were read.
+    others do not notice. With drafts several steps come of one forward pass, and None also stands for a row to which
+    fewer tokens came of it than to others. Ctrl-C waits for the end of the pass under way, so that the cache stays
+    usable: `cache.length` says how many tokens were read.
 
     Args:
         input_ids: (B, T), or a list of B lists of ids, which may differ in length.
@@ -91,6 +95,11 @@ def stream(
         think_ids: the ids of `<think>` and `</think>`.
         prefill_chunk: read the prompt in pieces of so many tokens: less memory, and Ctrl-C works between them; None: of
             512 on a CPU, and of 8,192 on a GPU, where a piece of 512 is over before the next one is launched.
+        draft_tokens: so many tokens are drafted for each forward pass by the multi-token head. The likeliest tokens
+            are the same as without, in float32 at least: in bfloat16 the logits of one token and of several round
+            differently, and where two are nearly equal the other may come. Drawn tokens are distributed as without,
+            but a seed draws others. In a batch a cache needs room for draft_tokens + 1 tokens more.
+        passes: a list, to which a `Pass` of each row is added for each forward pass; with draft_tokens only.
         pixel_values, image_grid_thw: the prompt's pictures, those of the first row first; see `Qwen.embed`.
         pixel_values_videos, video_grid_thw: its clips, likewise.
 
@@ -105,6 +114,10 @@ def stream(
     presence_penalty = number("presence_penalty", presence_penalty)
     repetition_penalty = number("repetition_penalty", repetition_penalty)
     seed, prefill_chunk = number("seed", seed), number("prefill_chunk", prefill_chunk)
+    if draft_tokens := number("draft_tokens", draft_tokens):
+        check_drafts(model)
+    elif passes is not None:
+        raise QwenError("Only passes with drafts are recorded: give draft_tokens, too, or leave passes out.")
     budget, stops = number("thinking_budget", thinking_budget), set(_ids("stop_ids", stop_ids))
     end_think_ids, think_ids = _ids("end_think_ids", end_think_ids), tuple(_ids("think_ids", think_ids or ()))
     if budget is not None and len(think_ids) != 2:
@@ -132,45 +145,38 @@ def stream(
     if lengths.max() > context:
         raise QwenError(f"The prompt has {lengths.max()} tokens, but the model's context holds {context}: shorten it.")
     limits = [min(max_new_tokens, context - length) for length in lengths.tolist()]
-    if cache is not None and cache.length + T + max(limits) - 1 > cache.max_length:
+    # with drafts rows come to their ends apart, and one may go on where the longest has ended
+    room = T + max(limits) + (draft_tokens + 1 if draft_tokens and B > 1 else 0)
+    if cache is not None and cache.length + room - 1 > cache.max_length:
         raise QwenError(f"The cache holds {cache.length} of {cache.max_length} tokens; {T} of the prompt and "
-                        f"{max(limits)} new ones do not fit: make it longer with model.new_cache(max_length=...).")
+                        f"{room - T} new ones do not fit: make it longer with model.new_cache(max_length=...).")
     budgets = None
     if budget is not None:
         prompts = [row[real].tolist() for row, real in zip(input_ids, mask.bool(), strict=True)]
         budgets = [ThinkingBudget(budget, think_ids, end_think_ids or think_ids[1:], prompt) for prompt in prompts]
 
-    def run(cache):
-        generator = torch.Generator(device)
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(seed)
-        running = [limit > 0 for limit in limits]
-        logits = prefill(model, input_ids, cache, mask, prefill_chunk, **pictures)                  # (B, V)
-        read = reader(model, cache)
-        penalties = presence_penalty != 0 or repetition_penalty != 1
-        if penalties:
-            in_prompt = seen(input_ids, mask, logits.shape[-1])                                     # (B, V)
-            in_output = torch.zeros_like(in_prompt)
+    choice = Choice(input_ids, mask, model.config.text_config.vocab_size,
+                    {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p},
+                    {"presence_penalty": presence_penalty, "repetition_penalty": repetition_penalty}, seed, budgets)
 
+    def run(cache):
+        drafter = Drafter(model, cache) if draft_tokens else None
+        logits = prefill(model, input_ids, cache, mask, prefill_chunk, **pictures)                  # (B, V)
+        if drafter is not None:
+            yield from Speculation(drafter, choice, limits, stops, passes).steps(logits, draft_tokens)
+            return
+        running = [limit > 0 for limit in limits]
+        read = reader(model, cache)
         for step in range(1, max(limits) + 1):
             broken = ~logits.amax(-1).isfinite()                                                    # (B,)
-            if penalties:
-                logits = penalize(logits, in_prompt, in_output, presence_penalty, repetition_penalty)
-            next_ids = sample(logits, temperature, top_k, top_p, min_p, generator)                  # (B,)
-            if budgets is not None:
-                chosen = [choose(id) for choose, id in zip(budgets, next_ids.tolist(), strict=True)]
-                next_ids = next_ids.new_tensor(chosen)
-            if penalties:
-                in_output.scatter_(1, next_ids[:, None], True)
+            next_ids = choice(logits)                                                               # (B,)
             ids = told(next_ids.masked_fill(broken, BROKEN))
             ahead = goes_ahead and step < max(limits)
             if ahead:                                    # the GPU has its next step before we know of this one
                 logits = read(next_ids)
             ids = ids()
             if BROKEN in ids:
-                raise _broken(model)
+                raise no_numbers(model.head_weight.dtype)
             given = [id if runs else None for id, runs in zip(ids, running, strict=True)]
             running = [runs and id not in stops and step < limit
                        for id, runs, limit in zip(ids, running, limits, strict=True)]
@@ -188,7 +194,7 @@ def stream(
         return run(cache)
 
     def run_and_give_back():
-        with lent_cache(model, B, T + max(limits)) as cache:
+        with lent_cache(model, B, room) as cache:
             yield from run(cache)
 
     return run_and_give_back()
@@ -203,11 +209,12 @@ def prefill(model: Qwen, input_ids: Tensor, cache: Cache, attention_mask: Tensor
     """Read a prompt, (B, T), into the cache, piece by piece -> the logits of the token after it, (B, V).
 
     prefill_chunk, pictures: as in `stream`. Pictures are looked at first, all at once: a piece may end in the middle of
-    one.
+    one. Where a `Drafter` belongs to the cache, it reads along.
     """
     T, x, positions = input_ids.shape[1], None, None
     prefill_chunk = prefill_chunk or (8192 if on_gpu(model) else 512)
-    if pictures:
+    drafter = None if cache.mtp is None else Drafter(model, cache)
+    if pictures or drafter is not None:
         grids = pictures.get("image_grid_thw"), pictures.get("video_grid_thw")
         positions = model.positions(input_ids, attention_mask, *grids, cache)                  # (3, B, T)
         x = model.embed(input_ids, **pictures)                                                 # (B, T, hidden_size)
@@ -218,6 +225,8 @@ def prefill(model: Qwen, input_ids: Tensor, cache: Cache, attention_mask: Tensor
                            attention_mask=None if attention_mask is None else attention_mask[:, piece],
                            position_ids=None if positions is None else positions[..., piece],
                            inputs_embeds=None if x is None else x[:, piece])
+            if drafter is not None:
+                drafter.read_along(start, x, positions, attention_mask)
     return logits[:, -1]
 
 
@@ -261,120 +270,12 @@ def told(ids: Tensor) -> Callable[[], list[int]]:
     return wait
 
 
-def sample(logits: Tensor, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
-           generator: torch.Generator | None = None) -> Tensor:
-    """Draw one token of each row from its logits: (B, V) -> (B,). Temperature 0 draws the likeliest."""
-    if temperature == 0:
-        return logits.float().argmax(-1)                 # in bfloat16 the same, only slower
-    scores, ids = _candidates(logits, temperature, top_k, top_p, min_p)
-    p = scores.softmax(-1)
-    # of exponential waiting times with rates p the shortest: what torch.multinomial does, and then waits for the GPU
-    drawn = (p / torch.empty_like(p).exponential_(generator=generator)).argmax(-1, keepdim=True)
-    return (drawn if ids is None else ids.gather(1, drawn))[:, 0]
-
-
-def warp(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Tensor:
-    """Sharpen the logits and put the unlikely tokens out of reach: (B, V) -> (B, V), -inf at those.
-
-    Args:
-        temperature: below 1 the likely become likelier, above 1 less so.
-        top_k: only the k likeliest stay, of equals as many as have room; 0 keeps all.
-        top_p: of these, only the fewest that make up this probability. Holtzman et al. 2020 (arXiv 1904.09751).
-        min_p: and only those at least this fraction as likely as the likeliest. Nguyen et al. 2024 (arXiv 2407.01082).
-    """
-    scores, ids = _candidates(logits, temperature, top_k, top_p, min_p)
-    return scores if ids is None else scores.new_full(logits.shape, -torch.inf).scatter(1, ids, scores)
-
-
-def _candidates(logits, temperature, top_k, top_p, min_p):
-    """The warped scores of the top_k likeliest tokens, from the likeliest down, and which these are, both (B, top_k);
-    or the scores of all, (B, V), in their own order, and None. Drawing from 20 is quicker than from 248,320."""
-    scores = logits.float() / temperature
-    if not top_k and top_p == 1 and min_p == 0:
-        return scores, None
-    V = scores.shape[-1]
-    best, ids = scores.topk(min(top_k or V, V))
-    p = best.softmax(-1)
-    out = p < min_p * p[:, :1]
-    if top_p < 1:
-        out |= p.cumsum(-1) - p >= top_p                                                    # the likelier ones suffice
-    return best.masked_fill(out, -torch.inf), ids
-
-
-def penalize(logits: Tensor, in_prompt: Tensor, in_output: Tensor, presence_penalty: float = 0.0,
-             repetition_penalty: float = 1.0) -> Tensor:
-    """Make tokens that were seen before less likely. All (B, V); in_prompt and in_output are bool.
-
-    Args:
-        repetition_penalty: divides the logit of a token in prompt or output (multiplies it where negative).
-            Keskar et al. 2019 (arXiv 1909.05858).
-        presence_penalty: is subtracted, once, from the logit of a token in the output, as in OpenAI's API and in vLLM.
-    """
-    logits = logits.float()
-    if repetition_penalty != 1:
-        repeated = torch.where(logits < 0, logits * repetition_penalty, logits / repetition_penalty)
-        logits = torch.where(in_prompt | in_output, repeated, logits)
-    return logits - presence_penalty * in_output
-
-
-def seen(input_ids: Tensor, mask: Tensor, vocab_size: int) -> Tensor:
-    """Which tokens of the vocabulary a row holds, pads aside: (B, T) -> (B, V) bool."""
-    ids = input_ids.masked_fill(mask == 0, vocab_size)                                      # pads fall off the end
-    return ids.new_zeros(len(ids), vocab_size + 1, dtype=torch.bool).scatter(1, ids, True)[:, :-1]
-
-
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """Lists of ids as one batch that ends flush: input_ids and attention_mask, both (B, T)."""
     T = max(map(len, rows), default=0)
     ids = torch.tensor([[pad_id] * (T - len(row)) + list(row) for row in rows], dtype=torch.long)
     mask = torch.tensor([[0] * (T - len(row)) + [1] * len(row) for row in rows], dtype=torch.long)
     return ids, mask
-
-
-class ThinkingBudget:
-    """Watches one row's think block, and closes it when the budget is spent.
-
-    Called with each token that the row would write, it says which one to write instead: mostly the same.
-    """
-
-    def __init__(self, budget: int, think_ids: tuple[int, int], end_think_ids: Sequence[int], prompt: Sequence[int]):
-        self.budget, (self.opener, self.closer), self.end = budget, think_ids, end_think_ids
-        self.open = next((id for id in reversed(prompt) if id in think_ids), self.closer) == self.opener
-        self.spent, self.pending = 0, []
-
-    def __call__(self, id: int) -> int:
-        if self.open and self.spent >= self.budget and id != self.closer:
-            self.open, self.pending = False, list(self.end)
-        if self.pending:
-            return self.pending.pop(0)
-        if id == self.opener:
-            self.open, self.spent = True, 0
-        elif id == self.closer:
-            self.open = False
-        else:
-            self.spent += self.open
-        return id
-
-
-@contextmanager
-def interrupts_held_back():
-    """Ctrl-C during this block is heard at its end.
-
-    A forward pass moves the cache on layer by layer and in place: broken off midway, it would leave the layers at
-    different tokens. Signals reach the main thread only, so in another one there is nothing to do.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:     # None: not Python's to put back
-        yield
-        return
-    came = []
-    signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
 
 
 NUMBERS = {  # the numbers that `stream` takes: whole or not, which are allowed, and that in words
@@ -386,6 +287,7 @@ NUMBERS = {  # the numbers that `stream` takes: whole or not, which are allowed,
     "presence_penalty": (float, lambda x: True, "any number"),
     "repetition_penalty": (float, lambda x: x > 0, "above 0, and is 1 for none"),
     "seed": (int | None, lambda n: -2**63 <= n < 2**64, "from -2**63 to 2**64 - 1"),
+    "draft_tokens": (int, lambda n: n >= 0, "1 or more, or 0 for none"),
     "thinking_budget": (int | None, lambda n: n >= 0, "0 or more"),
     "prefill_chunk": (int | None, lambda n: n >= 1, "1 or more"),
 }  # fmt: skip
@@ -414,12 +316,6 @@ def _ids(name: str, ids) -> list[int]:
     if not all(isinstance(id, Integral) for id in ids):
         raise QwenError(f"This cannot be generated: {name} must be a list of token ids (whole numbers).")
     return list(map(int, ids))
-
-
-def _broken(model: Qwen) -> QwenError:
-    why = ("float16 holds nothing beyond 65504, and this model needs more: load it with dtype='bfloat16' or 'float32'"
-           if model.head_weight.dtype == torch.float16 else "its weights are damaged, or an edit of them goes too far")
-    return QwenError(f"What the model computes is not a number any more: {why}.")
 
 
 def _check_prompt(model: Qwen, input_ids: Tensor, mask: Tensor) -> None:

@@ -288,8 +288,8 @@ class GatedDeltaNet(nn.Module):
         padding = step.padding
         if padding is not None:                          # nothing of a padded token may reach the memory:
             x = padding.pack(x)                          # real tokens first, pads - as zeros - behind them
-        qkv = self.convolve(self.in_proj_qkv(x), step, cache)
-        q, k, v = qkv.split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
+        mixed = self.in_proj_qkv(x)                                                         # (B, T, channels)
+        q, k, v = self.convolve(mixed, step, cache).split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
         q = l2norm(full_precision(q).unflatten(-1, (self.num_k_heads, -1)))                 # (B, T, Hk, Dk), float32,
         k = l2norm(full_precision(k).unflatten(-1, (self.num_k_heads, -1)))                 # unrounded into the rule
         v = v.unflatten(-1, (self.num_v_heads, -1))                                         # (B, T, Hv, Dv)
@@ -301,6 +301,8 @@ class GatedDeltaNet(nn.Module):
             beta, g = beta * padding.packed[..., None], g * padding.packed[..., None]
 
         state = None if cache is None else cache.recurrent_state
+        if cache is not None:
+            cache.note(mixed, k, v, g, beta)
         o, state = self.delta_rule(q, k, v, g, beta, state, step.cu_seqlens)
         if cache is not None:
             cache.recurrent_state = state
@@ -597,7 +599,7 @@ class Qwen(nn.Module):
             return self.model.language_model(x, step)
         cache.advance(position_ids, valid)
         x = self.model.language_model(x, step, cache)
-        cache.midway = False
+        cache.midway, cache.top = False, None if cache.mtp is None else x
         return x
 
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None = None, image_grid_thw: Tensor | None = None,

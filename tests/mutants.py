@@ -123,8 +123,12 @@ def moe(name, old, new, file=MODEL):
     return Mutant(name, file, old, new, tests=("tests/test_moe.py",))
 
 
-def loop(name, old, new, within=""):
-    return Mutant(name, "minqwen/generate.py", old, new, within, ("tests/test_generate.py",), (GENERATION,))
+def loop(name, old, new, file="minqwen/generate.py"):
+    return Mutant(name, file, old, new, tests=("tests/test_generate.py",), lessons=(GENERATION,))
+
+
+def choice(name, old, new):
+    return loop(name, old, new, "minqwen/sampling.py")
 
 
 def text(name, old, new, within=""):
@@ -410,7 +414,7 @@ N = -L.tril(-1)
            tests=("tests/test_generate.py",)),
     Mutant("only the first row must be numbers", "minqwen/generate.py", "if BROKEN in ids:", "if ids[0] == BROKEN:",
            tests=("tests/test_generate.py",)),
-    Mutant("a second think block has what is left of the first's budget", "minqwen/generate.py",
+    Mutant("a second think block has what is left of the first's budget", "minqwen/sampling.py",
            "self.open, self.spent = True, 0", "self.open = True", tests=("tests/test_generate.py",)),
     Mutant("sampling without top_k is from all tokens", "minqwen/chat.py", '"top_k": 50', '"top_k": 0',
            tests=("tests/test_chat.py",)),
@@ -473,12 +477,12 @@ N = -L.tril(-1)
          "real = None if True else"),
     Mutant("pads of a kept cache fill the context", "minqwen/generate.py",
            "cache.valid[:, : cache.length].sum(-1).to(device)", "cache.length", tests=("tests/test_generate.py",)),
-    loop("temperature multiplied", "scores = logits.float() / temperature", "scores = logits.float() * temperature"),
-    loop("cut before the temperature", "p = best.softmax(-1)", "p = (best * temperature).softmax(-1)"),
-    loop("top-p drops the token that crosses the mark", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),
-    loop("min-p held against 1", "p < min_p * p[:, :1]", "p < min_p"),
-    loop("the prompt is penalized too", "presence_penalty * in_output", "presence_penalty * (in_prompt | in_output)"),
-    loop("the seed is not heard", "generator.manual_seed(seed)", "generator.seed()"),
+    choice("temperature multiplied", "scores = logits.float() / temperature", "scores = logits.float() * temperature"),
+    choice("cut before the temperature", "p = best.softmax(-1)", "p = (best * temperature).softmax(-1)"),
+    choice("top-p drops the token that crosses the mark", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),
+    choice("min-p held against 1", "p < min_p * p[:, :1]", "p < min_p"),
+    choice("the prompt is penalized too", "presence_penalty * in_output", "presence_penalty * (in_prompt | in_output)"),
+    choice("the seed is not heard", "generator.manual_seed(seed)", "generator.seed()"),
 
     # ---- pictures and clips
     media("[20] sizes rounded half up", "(round(side / factor) * factor for", "(int(side / factor + 0.5) * factor for",

@@ -206,12 +206,12 @@ def test_tools_and_pictures_go_together(qwen, twin, monkeypatch):
         """The colour."""
         return "red"
 
-    image, sample, calls = picture(32, 24, 3), minqwen.generate.sample, iter(())
+    image, sample, calls = picture(32, 24, 3), minqwen.sampling.sample, iter(())
 
     def scripted(logits, *options):
         return next(calls, None) or sample(logits, *options)
 
-    monkeypatch.setattr(minqwen.generate, "sample", scripted)
+    monkeypatch.setattr(minqwen.sampling, "sample", scripted)
     for talk in (None, qwen.conversation(tools=[colour], max_new_tokens=200, prefill_chunk=50)):
         ids = qwen.tokenizer.encode(f"{written('colour')}<|im_end|>")
         calls = (torch.tensor([id]) for id in ids)

@@ -123,13 +123,13 @@ lab
 """
 CHAT = """
 script = tokenizer.encode("So.\\n</think>\\n\\nHello!<|im_end|>" + "One, two. " * 100)
-sample = minqwen.generate.sample
+sample = minqwen.sampling.sample
 def speak(logits, *options):                                # the panel's words; the lab goes on as ever
     if threading.current_thread() is not panel._thread:
         return sample(logits, *options)
     time.sleep(0.05)
     return torch.tensor([script.pop(0)])
-minqwen.generate.sample = speak
+minqwen.sampling.sample = speak
 panel = minqwen.ChatPanel(qwen, thinking=True)
 panel
 """
