@@ -127,7 +127,7 @@ def loop(name, old, new, file="minqwen/generate.py"):
     return Mutant(name, file, old, new, tests=("tests/test_generate.py",), lessons=(GENERATION,))
 
 
-def choice(name, old, new):
+def sampled(name, old, new):
     return loop(name, old, new, "minqwen/sampling.py")
 
 
@@ -477,12 +477,13 @@ N = -L.tril(-1)
          "real = None if True else"),
     Mutant("pads of a kept cache fill the context", "minqwen/generate.py",
            "cache.valid[:, : cache.length].sum(-1).to(device)", "cache.length", tests=("tests/test_generate.py",)),
-    choice("temperature multiplied", "scores = logits.float() / temperature", "scores = logits.float() * temperature"),
-    choice("cut before the temperature", "p = best.softmax(-1)", "p = (best * temperature).softmax(-1)"),
-    choice("top-p drops the token that crosses the mark", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),
-    choice("min-p held against 1", "p < min_p * p[:, :1]", "p < min_p"),
-    choice("the prompt is penalized too", "presence_penalty * in_output", "presence_penalty * (in_prompt | in_output)"),
-    choice("the seed is not heard", "generator.manual_seed(seed)", "generator.seed()"),
+    sampled("temperature multiplied", "scores = logits.float() / temperature", "scores = logits.float() * temperature"),
+    sampled("cut before the temperature", "p = best.softmax(-1)", "p = (best * temperature).softmax(-1)"),
+    sampled("top-p drops the token that crosses the mark", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),
+    sampled("min-p held against 1", "p < min_p * p[:, :1]", "p < min_p"),
+    sampled("the prompt is penalized too", "presence_penalty * in_output",
+            "presence_penalty * (in_prompt | in_output)"),
+    sampled("the seed is not heard", "generator.manual_seed(seed)", "generator.seed()"),
 
     # ---- pictures and clips
     media("[20] sizes rounded half up", "(round(side / factor) * factor for", "(int(side / factor + 0.5) * factor for",

@@ -41,7 +41,7 @@ def says(qwen, monkeypatch):
     def script(text, forever=False):
         ids = qwen.tokenizer.encode(text)
         chosen = (torch.tensor([ids[i % len(ids)]]) for i in range(10_000 if forever else len(ids)))
-        monkeypatch.setattr(minqwen.generate, "sample", lambda *_: next(chosen))
+        monkeypatch.setattr(minqwen.sampling, "sample", lambda *_, **__: next(chosen))
 
     return script
 

@@ -208,8 +208,8 @@ def test_tools_and_pictures_go_together(qwen, twin, monkeypatch):
 
     image, sample, calls = picture(32, 24, 3), minqwen.sampling.sample, iter(())
 
-    def scripted(logits, *options):
-        return next(calls, None) or sample(logits, *options)
+    def scripted(logits, **options):
+        return next(calls, None) or sample(logits, **options)
 
     monkeypatch.setattr(minqwen.sampling, "sample", scripted)
     for talk in (None, qwen.conversation(tools=[colour], max_new_tokens=200, prefill_chunk=50)):

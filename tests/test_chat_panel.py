@@ -33,12 +33,12 @@ def says(qwen, monkeypatch):
     def script(text, held=None):
         ids = iter(qwen.tokenizer.encode(text))
 
-        def sample(*_):
+        def sample(*_, **__):
             if held is not None:
                 held.acquire()
             return torch.tensor([next(ids)])
 
-        monkeypatch.setattr(minqwen.generate, "sample", sample)
+        monkeypatch.setattr(minqwen.sampling, "sample", sample)
 
     return script
 

@@ -2,22 +2,18 @@
 
 import random
 from importlib import import_module
-from itertools import product
 from math import ceil
 
 import pytest
 import torch
-from chat_support import byte_tokenizer
-from support import IMAGE, error, prompt, random_qwen, seeing_config, small_config, tokens
+from support import error, prompt, random_qwen, seeing_config, tokens
 
 import minqwen
 from minqwen.cache import AttentionCache
 from minqwen.chat import _joined
-from minqwen.drafts import Drafter, accept
-from minqwen.errors import QwenError
-from minqwen.generate import generate, prefill, stream
+from minqwen.drafts import Drafter
+from minqwen.generate import generate
 from minqwen.nano.pictures import Scene
-from minqwen.sampling import warp
 
 PROMPTS = [tokens(1, length, seed=length)[0].tolist() for length in (5, 37, 70, 1)]
 module = import_module("minqwen.generate")
@@ -60,7 +56,7 @@ def foresee(monkeypatch):
     return told
 
 
-# --------------------------------------------------------------------------------------- what is read on trial goes back
+# -------------------------------------------------------------------------------------- what is read on trial goes back
 
 
 def equal_caches(cache, other, layers=None):
@@ -139,7 +135,7 @@ def test_a_snapshot_knows_the_gaps(qwen):
     assert torch.equal(qwen(end, cache=cache), right)
 
 
-# ----------------------------------------------------------------------------------------------- the same tokens, sooner
+# ---------------------------------------------------------------------------------------------- the same tokens, sooner
 
 
 STOPS = {"stop_ids": {11, 23, 150, 77, 201, 260, 99}}
@@ -205,13 +201,14 @@ def test_a_cache_goes_on_across_turns(qwen, foresee):
 def test_a_drafter_that_is_always_right(qwen, foresee):
     """k + 1 tokens of each pass, and one that never is costs nothing but time."""
     plain = generate(qwen, PROMPTS, max_new_tokens=21)
+    sizes = []
+    watch = qwen.register_forward_hook(lambda model, args, logits: sizes.append(tuple(args[0].shape)))
     for k, right, tokens_per_pass in ((3, 1.0, 4), (4, 1.0, 5), (3, 0.0, 1)):
         foresee(plain, right)
-        sizes = []
-        watch = qwen.register_forward_hook(lambda model, args, logits: sizes.append(tuple(args[0].shape)))
         assert generate(qwen, PROMPTS, max_new_tokens=21, draft_tokens=k) == plain
-        watch.remove()
         assert len(sizes) == 1 + ceil(20 / tokens_per_pass) and sizes[1] == (4, k + 1)
+        sizes.clear()
+    watch.remove()
 
 
 def test_the_context_ends_within_a_draft(foresee):

@@ -124,9 +124,9 @@ lab
 CHAT = """
 script = tokenizer.encode("So.\\n</think>\\n\\nHello!<|im_end|>" + "One, two. " * 100)
 sample = minqwen.sampling.sample
-def speak(logits, *options):                                # the panel's words; the lab goes on as ever
+def speak(logits, **options):                               # the panel's words; the lab goes on as ever
     if threading.current_thread() is not panel._thread:
-        return sample(logits, *options)
+        return sample(logits, **options)
     time.sleep(0.05)
     return torch.tensor([script.pop(0)])
 minqwen.sampling.sample = speak
