@@ -11,7 +11,7 @@ import numpy as np
 
 from minqwen import plots
 from minqwen.trace import ask, delta_step
-from minqwen.widgets import attention, cost, gates, lab, vision
+from minqwen.widgets import attention, cost, experts, gates, lab, vision
 from minqwen.widgets.state import PARTS
 
 
@@ -213,7 +213,12 @@ def gate_panel(explorer, token=None, layer=None, head=None, panel=0, dark=False)
     token, layer, head = place_of(explorer, ("token", "layer", "head"), (token, layer, head))
     told, (across, down) = described(explorer, layer)["panels"][panel], described(explorer, layer)["cell"]
     shares = gates.places(told["name"], explorer.values(told["name"], layer), told["limit"]).astype(np.float64)
-    (T, H), GAP, BAR, ACROSS = shares.shape, gates.GAP, gates.BAR, gates.ACROSS
+    return panel_of(shares, token, head, across, down, gates, dark)
+
+
+def panel_of(shares, token, head, across, down, sizes, dark) -> np.ndarray:
+    """shares: (T, H), places on the scale from 0 to 1; sizes: the module that has GAP, BAR and ACROSS."""
+    (T, H), GAP, BAR, ACROSS = shares.shape, sizes.GAP, sizes.BAR, sizes.ACROSS
     wide, high, colours = T * across, H * down, opaque(plots.sequential(dark))
     canvas = np.zeros((high + GAP + BAR, wide + GAP + ACROSS, 4), dtype=np.uint8)
     shade = np.floor(shares * 255 + 0.5).astype(int).T[::-1]                                # (H, T)
@@ -238,6 +243,31 @@ def gate_dimensions(explorer, layer=None, head=None, dark=False) -> np.ndarray:
     else:
         colours = plots.sequential(dark)[np.clip(np.floor(factors / limit * 255 + 0.5), 0, 255).astype(int)]
     return enlarged(opaque(colours), down, across)
+
+
+# ------------------------------------------------------------------------------------------------ the expert explorer
+
+
+def expert_panel(explorer, token=None, layer=None, head=None, dark=False) -> np.ndarray:
+    """What all experts of a layer count for all tokens, and the two profiles."""
+    token, layer, head = place_of(explorer, ("token", "layer", "head"), (token, layer, head))
+    told = described(explorer, layer)
+    shares = (explorer.values("weights", layer).astype(np.float64) / told["limit"]).astype(np.float32)
+    return panel_of(shares.astype(np.float64), token, head, *told["cell"], experts, dark)
+
+
+def expert_shared(explorer, token=None, layer=None, dark=False) -> np.ndarray:
+    """How loud the shared expert is: one row."""
+    token, layer = place_of(explorer, ("token", "layer"), (token, layer))
+    shares = explorer.values("shared", layer).astype(np.float64)
+    return panel_of(shares, token, 0, *explorer.story["shared"], experts, dark)
+
+
+def expert_loads(explorer, dark=False) -> np.ndarray:
+    """Layers side by side, the first expert at the bottom."""
+    shade = np.floor(explorer.loads() / explorer.story["most"] * 255 + 0.5).astype(int).T[::-1]
+    across, down = explorer.story["load"]
+    return enlarged(opaque(plots.sequential(dark))[shade], down, across)
 
 
 # ------------------------------------------------------------------------------------------------ the vision explorer

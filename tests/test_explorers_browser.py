@@ -9,6 +9,7 @@ import pytest
 from browser_support import watched
 from PIL import Image
 from support import random_qwen, shape_of_0_8b, tokens
+from test_experts_widget import mixture, shape_of_35b
 
 import minqwen
 from conftest import REPOSITORY
@@ -109,6 +110,7 @@ def explorers():
         "attention": minqwen.AttentionExplorer(qwen, STORY, token=9, layer=3, head=1),
         "map": minqwen.AttentionExplorer(qwen, STORY, token=9, layer=3, head=1, opened=True),
         "gates": minqwen.GateExplorer(qwen, STORY, token=9, layer=4, head=1),
+        "experts": minqwen.ExpertExplorer(random_qwen(mixture()), tokens(1, 40), token=9, layer=2, head=1),
         "vision": minqwen.VisionExplorer(qwen, media("image", "three_shapes.png", "what is there?"), head=1),
         "clip": minqwen.VisionExplorer(qwen, media("video", "moving.webp", "which way does it move?"), head=1),
         "cost": minqwen.ContextCost(context=2 ** 20),
@@ -118,6 +120,7 @@ def explorers():
         "attention of 0.8B": minqwen.AttentionExplorer(large, tokens(1, 60)),
         "map of 0.8B": minqwen.AttentionExplorer(large, tokens(1, 60), opened=True),
         "gates of 0.8B": minqwen.GateExplorer(large, tokens(1, 60)),
+        "experts of 35B": minqwen.ExpertExplorer(random_qwen(shape_of_35b()), tokens(1, 60)),
     }
 
 
@@ -155,7 +158,7 @@ def apart(*pictures):
 
 def test_all_on_one_page_are_as_each_alone(page, explorers, tmp_path):
     """Boxes, colours and pixels; whichever came last."""
-    some = [explorers[name] for name in ("chat", "state", "map", "gates", "clip", "cost", "lab")]
+    some = [explorers[name] for name in ("chat", "state", "map", "gates", "experts", "clip", "cost", "lab")]
     for order in (some, some[::-1]):
         together = [(root.evaluate(BOXES), root.screenshot()) for root in opened(page, tmp_path, *order)]
         assert page.locator("#minqwen-explorers").count() == 1, "one sheet is shared, and stands on the page once"
@@ -219,7 +222,7 @@ def where(root):
 
 
 def test_keys_mean_the_same_in_all(page, explorers, tmp_path):
-    names = ("state", "two texts", "attention", "map", "gates", "vision", "clip", "lab")
+    names = ("state", "two texts", "attention", "map", "gates", "experts", "vision", "clip", "lab")
     for name, root in zip(names, opened(page, tmp_path, *(explorers[name] for name in names)), strict=True):
         stage = root.locator(".stage")
         for slider, up, down in (("token", "ArrowRight", "ArrowLeft"), ("head", "ArrowUp", "ArrowDown"),
@@ -235,7 +238,7 @@ def test_keys_mean_the_same_in_all(page, explorers, tmp_path):
         assert where(root)["token"] == last, name
         stage.press("Home")
         assert where(root)["token"] == 0, name
-        told = root.locator(".help").inner_text()
+        told = root.locator(".help").inner_text().replace("expert", "head")
         for keys in ("← → token", "↑ ↓ head", "PgUp PgDn layer"):
             assert keys.replace(" ", "") in told.replace(" ", "").replace("\n", ""), (name, told)
 
@@ -284,7 +287,7 @@ def test_all_can_be_read(page, explorers, tmp_path, scheme, lab):
 
 def test_labels_come_when_an_explorer_gets_its_size(page, explorers, tmp_path):
     """JupyterLab draws an explorer before it gives it a place: it has no width yet."""
-    for name in ("gates", "map"):
+    for name in ("gates", "map", "experts"):
         [root] = opened(page, tmp_path, explorers[name], away=True)
         root.wait_for(state="attached")
         page.wait_for_function("() => document.querySelector('section').dataset.drawn")
@@ -295,7 +298,7 @@ def test_labels_come_when_an_explorer_gets_its_size(page, explorers, tmp_path):
 
 
 def test_the_chosen_token_is_in_sight_when_an_explorer_gets_its_size(page, explorers, tmp_path):
-    for name in ("map of 0.8B", "state of 0.8B", "clip"):
+    for name in ("map of 0.8B", "state of 0.8B", "experts of 35B", "clip"):
         [root] = opened(page, tmp_path, explorers[name], away=True, width=500)
         page.wait_for_function("() => document.querySelector('section').dataset.drawn")
         page.evaluate("() => document.querySelector('main').className = ''")

@@ -3,12 +3,13 @@
 from .attention import AttentionExplorer
 from .chat import ChatPanel
 from .cost import ContextCost
+from .experts import ExpertExplorer
 from .gates import GateExplorer
 from .lab import MemoryLab
 from .state import StateExplorer
 from .vision import VisionExplorer, pictures_of
 
 __all__ = [
-    "AttentionExplorer", "ChatPanel", "ContextCost", "GateExplorer", "MemoryLab", "StateExplorer", "VisionExplorer",
-    "pictures_of",
+    "AttentionExplorer", "ChatPanel", "ContextCost", "ExpertExplorer", "GateExplorer", "MemoryLab", "StateExplorer",
+    "VisionExplorer", "pictures_of",
 ]

@@ -197,10 +197,11 @@ class Explorer(anywidget.AnyWidget):
 class LayerExplorer(Explorer):
     """What is shown of all layers of a text: a story whose "layers" have each an "index" and a number of "heads".
 
-    A subclass says for how many tokens there is room (`longest`), and validates its traits by `_checked`.
+    A subclass says for how many tokens there is room (`longest`), what it has in place of heads (`rows`), and validates
+    its traits by `_checked`.
     """
 
-    longest = 0
+    longest, rows = 0, "head"
 
     layer, head, token = (traitlets.Int().tag(sync=True) for _ in range(3))
 
@@ -251,6 +252,6 @@ class LayerExplorer(Explorer):
         else:
             there = range(len(self.story["tokens"]))
         if value not in there:
-            what = name if name in ("layer", "head") else "token"
+            what = {"layer": "layer", "head": self.rows}.get(name, "token")
             raise QwenError(f"There is no {what} {value} to explore; the last is {there[-1]}.")
         return value

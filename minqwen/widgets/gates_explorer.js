@@ -1,41 +1,13 @@
 // The gate explorer, in the browser: what the gates of a layer do, token by token and head by head.
 
 import { LayerExplorer, MOVING, keyLine, make, openPalettes, shareOf } from "./explorer.js";
-import { cssOf, endOf, kilobytes, percent, readable, signed } from "./numbers.js";
-import { openFactors, openLayer, paintDimensions, paintPanel } from "./gates_panels.js";
+import { endOf, kilobytes, percent, readable, signed } from "./numbers.js";
+import { BELOW, CAPTION, LABELS, gradient, labelled, paintPanel, panelOf, put, resize } from "./panels.js";
+import { openFactors, openLayer, paintDimensions } from "./gates_panels.js";
 
 const HINT = "Point at a cell for its number; click to go there.";
-const CAPTION = 26, BELOW = 6, LABELS = 60;                // pixels: a panel's heading, the room below and beside it
 
 const kindOf = ({ kind }) => (kind === "delta" ? "Gated DeltaNet" : "gated attention");
-
-function resize(canvas, width, height) {
-  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
-}
-
-function put(band, left, top, width, height) {
-  Object.assign(band.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
-}
-
-// A panel: its heading, the rows' labels, the picture and what marks a place.
-function panelOf(kind) {
-  const ramp = make("span", { class: "ramp" }, make("i"), make("span")), caption = make("span", { class: "name" });
-  const side = make("div", { class: "side" }), canvas = make("canvas", { class: kind });
-  const [row, column] = [1, 2].map(() => make("i", { class: "band" }));
-  const heading = make("div", { class: "heading" }, caption, ramp);
-  heading.style.height = `${CAPTION}px`;
-  const all = make("div", { class: "panel" }, heading, side, make("div", { class: "picture" }, canvas, row, column));
-  all.style.marginBottom = `${BELOW}px`;
-  return { caption, ramp, side, canvas, row, column, all };
-}
-
-function gradient({ ramp }, palette, first, marks) {       // a scale, with its marks in equal steps
-  const stops = Array.from({ length: 9 }, (_, i) => cssOf(palette, Math.round(first + (i / 8) * (255 - first))));
-  ramp.firstChild.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
-  ramp.lastChild.replaceChildren(...marks.map((mark) => make("span", {}, mark)));
-  ramp.classList.toggle("many", marks.length > 3);
-}
 
 class GateExplorer extends LayerExplorer {
   constructor(context) {
@@ -169,13 +141,7 @@ class GateExplorer extends LayerExplorer {
     resize(panel.canvas, this.T * wide + gap + bars[1], heads * high + gap + bars[0]);
     put(panel.row, 0, (heads - 1 - head) * high, this.T * wide, high);
     put(panel.column, token * wide, 0, wide, heads * high);
-    const every = Math.ceil(12 / high), apart = (h) => h % every === 0 && Math.abs(h - head) * high >= 12;
-    const labelled = Array.from({ length: heads }, (_, h) => h).filter((h) => h === head || apart(h));
-    panel.side.replaceChildren(...labelled.map((h) => {
-      const label = make("span", h === head ? { class: "here" } : {}, h === head ? `head ${h}` : `${h}`);
-      label.style.top = `${(heads - h - 0.5) * high}px`;
-      return label;
-    }));
+    panel.side.replaceChildren(...labelled("head", heads, head, high));
   }
 
   // ---- saying it

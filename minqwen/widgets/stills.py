@@ -127,6 +127,44 @@ def gate_maps(panels: dict, factors, limit: float, signed: bool, tokens: list[st
     return figure
 
 
+def expert_maps(weights, shared, loads, layers: list[int], tokens: list[str], token: int, layer: int,
+                expert: int) -> Figure:
+    """The expert explorer, standing still: one layer's experts over the tokens, and the loads of all layers' experts.
+
+    Args:
+        weights: (T, E), 0 where an expert does not read the token; shared: (T,), from 0 to 1.
+        loads: (layers, E), shares of the tokens; layers: the layers' numbers in the model.
+        token, layer, expert: what is marked.
+    """
+    (T, E), high = weights.shape, min(3.2, 0.5 + 0.2 * weights.shape[1])
+    wide = max(4.5, min(9, 1.4 + 0.17 * T))
+    figure = Figure(figsize=(wide + 2.2, high + 1.7), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(high, 0.25), width_ratios=(wide, 1.6))
+    above, beside, below = (figure.add_subplot(place) for place in (grid[0, 0], grid[0, 1], grid[1, 0]))
+    options = {"cmap": SEQUENTIAL, "vmin": 0, "aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+    image = above.imshow(weights.T, **options)
+    colour_bar(figure, image, [above])
+    above.set_title(f"what each expert of layer {layer} counts", fontsize=9, color=INK, loc="left")
+    above.set_xticks([])
+    below.imshow(shared[None], vmax=1, **options)
+    below.set_title("the shared expert, from 0 to 1", fontsize=9, color=INK, loc="left")
+    below.set_yticks([])
+    colour_bar(figure, beside.imshow(loads.T, **options), [beside])
+    beside.set_title("share of tokens read", fontsize=9, color=INK, loc="left")
+    beside.set_xticks(range(0, len(layers), -(-len(layers) // 8)), layers[:: -(-len(layers) // 8)])
+    beside.set_xlabel("layer", fontsize=8, color=INK)
+    for ax in (above, beside):
+        ax.set_yticks(range(0, E, -(-E // 8)))
+    above.set_ylabel("expert", fontsize=8, color=INK)
+    _mark(above, token, expert)
+    _mark(below, token, None)
+    _mark(beside, layers.index(layer), expert)
+    for ax in figure.axes:
+        plain_axes(ax)
+    tokens_on(below.xaxis, tokens, most=90)
+    return figure
+
+
 def _mark(ax, column, row):
     """A frame about a column of a map, and about a row of it."""
     for draw, place in ((ax.axvspan, column), (ax.axhspan, row)):
