@@ -25,8 +25,9 @@ HOME = {                                        # where each public name is defi
     "trace": "trace", "verify": "verify", "Edit": "edits", "edited": "edits",
     "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule",
     "effective_attention": "delta_rule",
-    "AttentionExplorer": "widgets", "ChatPanel": "widgets", "ContextCost": "widgets", "ExpertExplorer": "widgets",
-    "GateExplorer": "widgets", "MemoryLab": "widgets", "StateExplorer": "widgets", "VisionExplorer": "widgets",
+    "AttentionExplorer": "widgets", "ChatPanel": "widgets", "ContextCost": "widgets", "DraftExplorer": "widgets",
+    "ExpertExplorer": "widgets", "GateExplorer": "widgets", "MemoryLab": "widgets", "StateExplorer": "widgets",
+    "VisionExplorer": "widgets",
     "example": "files", "QwenError": "errors",
 }  # fmt: skip
 __all__ = list(HOME)

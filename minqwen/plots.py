@@ -34,7 +34,7 @@ PALETTE = (KEEPS, WRITES, RECALLS, "#258482", "#947000", "#b9568a", INK, "#5f6fc
 INKS = {None: INK, "light": "#2b313a", "dark": "#c9d0da"}  # of words, on a page that may be either, or is known
 RULE, GRID = "#8a8f9899", "#8a8f9840"                    # lines: the axes', and those behind curves
 ON_LIGHT, ON_DARK = "#171a1f", "#ffffff"                 # what is written on a figure's own grounds
-BLANKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}     # how they are shown
+BLANKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "⇤"}     # how they are shown
 
 
 # ------------------------------------------------------------------------------------------------- colours and tokens

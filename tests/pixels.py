@@ -11,7 +11,7 @@ import numpy as np
 
 from minqwen import plots
 from minqwen.trace import ask, delta_step
-from minqwen.widgets import attention, cost, experts, gates, lab, vision
+from minqwen.widgets import attention, cost, drafts, experts, gates, lab, vision
 from minqwen.widgets.state import PARTS
 
 
@@ -431,6 +431,33 @@ def cost_table(explorer, context=None, batch=None, dtype=None) -> list[dict]:
         rows.append({"size": name, **token["memory"], "next token": next_token,
                      "of it attention": token["work"]["attention"] / next_token, "prompt": total(prompt, "work")})
     return rows
+
+
+# ------------------------------------------------------------------------------------------------- the draft explorer
+
+
+def draft_bars(explorer, token=None, n=None, dark=False) -> np.ndarray:
+    """A pass: a bar of the head and one of the model for each draft, a coin's mark, and the model's own token."""
+    token, n = place_of(explorer, ("token", "drafts"), (token, n))
+    one, inks = explorer.runs[n][explorer.where(token, n)[0]], drafts.colours(dark)
+    row, wide = drafts.ROW, drafts.WIDE
+    picture = np.zeros((row * explorer.story["rows"], wide, 4), dtype=np.uint8)
+
+    def fill(who, i, left, top, bottom, right):
+        picture[row * i + top : row * i + bottom, left:right] = [*inks[who], 255]
+
+    def length(x):
+        return int(np.floor(x * wide + 0.5))
+
+    own = [(len(one.drafted), p) for p in one.p_given[one.taken :]]
+    for i, p in (*enumerate(one.p), *own):
+        fill("model", i, 0, *drafts.BARS[1], length(p))
+    for i, q in enumerate(one.q):
+        fill("head", i, 0, *drafts.BARS[0], length(q))
+    for i, coin in enumerate(one.coins):
+        left = min(wide - 2, length(coin * one.q[i]))
+        fill("coin", i, left, 1, row - 1, left + 2)
+    return picture
 
 
 # ------------------------------------------------------------------------------------------------------- the memory lab

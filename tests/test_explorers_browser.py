@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 from browser_support import watched
+from chat_support import byte_tokenizer
 from PIL import Image
-from support import random_qwen, shape_of_0_8b, tokens
+from support import random_qwen, shape_of_0_8b, small_config, tokens
 from test_experts_widget import mixture, shape_of_35b
 
 import minqwen
 from conftest import REPOSITORY
+from minqwen.chat import Assistant
 from minqwen.edits import Edit
 
 pytestmark = pytest.mark.browser
@@ -96,6 +98,15 @@ def media(kind, name, question):
     return [{"role": "user", "content": [part, {"type": "text", "text": question}]}]
 
 
+def drafting():
+    """As many drafts and tokens as there is room for, drawn by a random model that never ends, with coins."""
+    tokenizer = byte_tokenizer()
+    tokenizer.stop_ids = set()
+    config = small_config(vocab_size=tokenizer.vocab_size, mtp_num_hidden_layers=1)
+    return minqwen.DraftExplorer(Assistant(random_qwen(config), tokenizer), STORY, draft_tokens=8, most=8, token=150,
+                                 max_new_tokens=160, temperature=0.5)
+
+
 @pytest.fixture(scope="module")
 def explorers():
     """Every explorer on the shipped model, and those whose size goes with a model's on the shape of Qwen3.5-0.8B."""
@@ -114,6 +125,8 @@ def explorers():
         "vision": minqwen.VisionExplorer(qwen, media("image", "three_shapes.png", "what is there?"), head=1),
         "clip": minqwen.VisionExplorer(qwen, media("video", "moving.webp", "which way does it move?"), head=1),
         "cost": minqwen.ContextCost(context=2 ** 20),
+        "drafts": minqwen.DraftExplorer(qwen, STORY, token=2),
+        "many drafts": drafting(),
         "lab": minqwen.MemoryLab(qwen, STORY, edits=[Edit("beta", token=20)], thinking=False, max_new_tokens=12),
         "chat": chat,
         "state of 0.8B": minqwen.StateExplorer(large, tokens(1, 60)),
@@ -158,7 +171,7 @@ def apart(*pictures):
 
 def test_all_on_one_page_are_as_each_alone(page, explorers, tmp_path):
     """Boxes, colours and pixels; whichever came last."""
-    some = [explorers[name] for name in ("chat", "state", "map", "gates", "experts", "clip", "cost", "lab")]
+    some = [explorers[name] for name in ("chat", "state", "map", "gates", "experts", "clip", "cost", "drafts", "lab")]
     for order in (some, some[::-1]):
         together = [(root.evaluate(BOXES), root.screenshot()) for root in opened(page, tmp_path, *order)]
         assert page.locator("#minqwen-explorers").count() == 1, "one sheet is shared, and stands on the page once"

@@ -129,7 +129,7 @@ see = [{"role": "user", "content": [{"type": "image", "image": minqwen.example("
                                     {"type": "text", "text": "what is it?"}]}]
 for explorer in (minqwen.StateExplorer(t), minqwen.AttentionExplorer(t), minqwen.GateExplorer(t),
                  minqwen.VisionExplorer(qwen, see), minqwen.MemoryLab(qwen, "ann has a red cup."),
-                 minqwen.ContextCost(), minqwen.ChatPanel(qwen)):
+                 minqwen.DraftExplorer(qwen, "ann has a red cup."), minqwen.ContextCost(), minqwen.ChatPanel(qwen)):
     assert "export default" in explorer._esm and "{" in explorer._css
     assert page(explorer) > len(explorer._esm)
 """

@@ -3,6 +3,7 @@
 from .attention import AttentionExplorer
 from .chat import ChatPanel
 from .cost import ContextCost
+from .drafts import DraftExplorer
 from .experts import ExpertExplorer
 from .gates import GateExplorer
 from .lab import MemoryLab
@@ -10,6 +11,6 @@ from .state import StateExplorer
 from .vision import VisionExplorer, pictures_of
 
 __all__ = [
-    "AttentionExplorer", "ChatPanel", "ContextCost", "ExpertExplorer", "GateExplorer", "MemoryLab", "StateExplorer",
-    "VisionExplorer", "pictures_of",
+    "AttentionExplorer", "ChatPanel", "ContextCost", "DraftExplorer", "ExpertExplorer", "GateExplorer", "MemoryLab",
+    "StateExplorer", "VisionExplorer", "pictures_of",
 ]

@@ -1,9 +1,11 @@
 """The explorers, standing still: the picture that a page shows where nothing can move."""
 
 import textwrap
+from itertools import zip_longest
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..plots import (
     DIVERGING,
@@ -11,6 +13,7 @@ from ..plots import (
     INK,
     KEEPS,
     RECALLS,
+    RULE,
     SEQUENTIAL,
     WRITES,
     as_numpy,
@@ -259,6 +262,60 @@ def before_after(names: list[str], before, after, answers: list[str] = ()) -> Fi
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_title("\n".join(title).replace("$", r"\$"), fontsize=9, color=INK, loc="left")
     ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def drafts(passes: list[dict], number: int, title: str, columns: int = 104) -> Figure:
+    """The draft explorer, standing still: an answer, each token marked by how it came, above one pass of the model.
+
+    A thick line is under what was drafted and taken, a line through what was refused, and none at the model's own.
+
+    Args:
+        passes: of each "drafted" and "given", the tokens with their "text"; "q", "p" and "p_given", how likely they
+            are to the head and to the model; "taken", how many drafts were taken.
+        number: the pass that is shown.
+        columns: letters to a line.
+    """
+    cells = [cell for i, one in enumerate(passes) for cell in (
+        *((token["text"], KEEPS, i) for token in one["drafted"][: one["taken"]]),
+        *((token["text"], WRITES, i) for token in one["drafted"][one["taken"] : len(one["p"])]),
+        *((token["text"], None, i) for token in one["given"][one["taken"] :]))]
+    places, x, line = [], 0, 0
+    for text, _, _ in cells:
+        width = len(visible(text)) + 1
+        x, line = (x, line) if x + width <= columns else (0, line + 1)
+        places.append((x, line, width))
+        x += width
+    one = passes[number]
+    rows = [(token["text"], q, p) for token, q, p in zip_longest(one["drafted"], one["q"], one["p"])]
+    rows += [(token["text"], None, p) for token, p in
+             zip(one["given"][one["taken"] :], one["p_given"][one["taken"] :])]
+    above, below = 0.3 + 0.27 * (line + 1), 0.5 + 0.3 * len(rows)
+    written = ["monospace", "DejaVu Sans"]               # the first one lacks signs that the second has
+    figure, (ax, bars) = new_figure((2, 1), (9.2, above + below), gridspec_kw={"height_ratios": (above, below)})
+    for before, (text, colour, i), (x, line, width) in zip([(None, None, 0), *cells], cells, places):
+        ax.text(x, line, visible(text).replace("$", r"\$"), fontsize=8, family=written, va="center", color=INK)
+        if i == number:
+            ax.add_patch(Rectangle((x - 0.6, line - 0.4), width, 0.95, fill=False, edgecolor=INK, linewidth=0.8))
+        if colour:
+            y = line + (0.42 if colour == KEEPS else -0.08)
+            ax.plot((x - 0.1, x + width - 1.1), (y, y), color=colour, linewidth=2 if colour == KEEPS else 1.2)
+        if i != before[-1]:                              # a pass begins
+            ax.plot((x - 0.6,) * 2, (line - 0.4, line + 0.4), color=RULE, linewidth=1)
+    ax.set(xlim=(-0.6, columns), ylim=(line + 0.6, -0.6))
+    ax.axis("off")
+    ax.set_title(title, fontsize=10, color=INK, loc="left")
+    for i, (colour, label) in enumerate(((KEEPS, "to the head"), (INK, "to the model"))):
+        chances = [row[1 + i] or 0 for row in rows]
+        drawn = bars.barh(np.arange(len(rows)) + 0.4 * i - 0.2, chances, 0.36, color=colour, label=label)
+        bars.bar_label(drawn, [f"{row[1 + i]:.1%}" if row[1 + i] is not None else "" for row in rows], fontsize=7,
+                       padding=2, color=INK)
+    bars.set(xlim=(0, 1.4), xticks=[0, 0.5, 1])
+    bars.set_yticks(range(len(rows)), [visible(text).replace("$", r"\$") for text, _, _ in rows], family=written)
+    bars.invert_yaxis()
+    bars.spines[["top", "right"]].set_visible(False)
+    bars.legend(frameon=False, fontsize=8, loc="upper right", title=f"pass {number + 1}: how likely",
+                title_fontsize=8)
     return figure
 
 
