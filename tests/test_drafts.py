@@ -1,19 +1,26 @@
 """Speculative decoding: what is written must not depend on who drafts, only how soon it is there."""
 
+import os
 import random
+import signal
 from importlib import import_module
+from itertools import product
 from math import ceil
 
 import pytest
 import torch
-from support import error, prompt, random_qwen, seeing_config, tokens
+from support import error, one_by_one, prompt, random_qwen, seeing_config, small_config, tokens
 
 import minqwen
+from minqwen import graph
 from minqwen.cache import AttentionCache
 from minqwen.chat import _joined
-from minqwen.drafts import Drafter
-from minqwen.generate import generate
+from minqwen.drafts import Drafter, accept
+from minqwen.errors import QwenError
+from minqwen.generate import generate, stream
+from minqwen.model import Step
 from minqwen.nano.pictures import Scene
+from minqwen.sampling import warp
 
 PROMPTS = [tokens(1, length, seed=length)[0].tolist() for length in (5, 37, 70, 1)]
 module = import_module("minqwen.generate")
@@ -268,3 +275,255 @@ def test_300_prompts(nano, k, ask, options):
         assert generate(nano.model, ids, **media, **options | {"draft_tokens": k}, passes=passes) == plain
         taken += sum(one.taken for one in passes)
     assert taken > 40                                     # the head is right now and then, or this would show nothing
+
+
+def test_a_lent_cache_knows_no_drafts_of_before(qwen, foresee, monkeypatch):
+    """On a GPU a cache is lent again: the head begins anew in it, and plain decoding after drafts is as ever."""
+    prompts = PROMPTS[:2]
+    plain = generate(qwen, prompts, max_new_tokens=12)
+    for each in (graph, module):
+        monkeypatch.setattr(each, "on_gpu", lambda model: True)
+    for k in (3, 0, 2):
+        foresee(plain)
+        assert generate(qwen, prompts, max_new_tokens=12, draft_tokens=k) == plain
+    assert graph._IDLE[qwen][0].mtp.length <= 37 + 12
+
+
+# ------------------------------------------------------------------------------------------------------ what is drafted
+
+
+def by_hand(qwen, inputs, given, n):
+    """n drafts behind a prompt and what was given, without any cache: the head's own states stand for the model's."""
+    ids = inputs["input_ids"]
+    media = {name: x for name, x in inputs.items() if name not in ("input_ids", "attention_mask")}
+    positions = qwen.positions(ids, None, media.get("image_grid_thw"), media.get("video_grid_thw"))
+    positions = torch.cat((positions, positions[..., -1:] + torch.arange(1, len(given) + 1)), dim=-1)
+    x, given = qwen.embed(ids, **media), torch.tensor([given])
+    x, ids = torch.cat((x, qwen.embed(given)), dim=1), torch.cat((ids, given), dim=1)
+    hidden, drafts = qwen.hidden_states(ids, None, positions, inputs_embeds=x)[:, :-1], []
+    for _ in range(n):
+        step = Step.at(positions[..., :-1], qwen.config.text_config, x.dtype)
+        state = qwen.mtp(hidden, x[:, 1:], step)[:, -1:]
+        drafts.append(qwen.head(state).argmax(-1))
+        hidden = torch.cat((hidden, state), dim=1)
+        x = torch.cat((x, qwen.embed(drafts[-1])), dim=1)
+        positions = torch.cat((positions, positions[..., -1:] + 1), dim=-1)
+    return torch.cat(drafts, dim=1)[0].tolist()
+
+
+@pytest.mark.parametrize("rows", [
+    [[30], [3], [12]], [[3, (4, 6), 5], [9, (2, 8), (4, 4), 2], [2, (2, 2, 4), 4]],
+], ids=str)
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_drafts_are_those_of_a_head_that_has_heard_all_before(qwen, foresee, rows, chunk):
+    """Of prompts read in pieces, of pictures, and of rows that agree with different numbers of drafts."""
+    inputs, seen = prompt(*rows, side="left"), []
+    plain = generate(qwen, **inputs, max_new_tokens=9)
+    foresee(plain)
+    told = module.Drafter
+
+    class Watched(told):
+        def draft(self, n, choose):
+            seen.append((list(self.said), Drafter.draft(self, n, choose).tolist()))
+            return super().draft(n, choose)
+
+    module.Drafter = Watched
+    assert generate(qwen, **inputs, max_new_tokens=9, prefill_chunk=chunk, draft_tokens=3) == plain
+    apart = set()
+    for said, drafts in seen:
+        apart.add(len(set(said)))
+        for row, alone in one_by_one(inputs):
+            if said[row] < 9:
+                assert drafts[row] == by_hand(qwen, alone, plain[row][: said[row]], len(drafts[row]))
+    assert max(apart) > 1
+
+
+def test_drafts_are_chosen_as_the_models_own_tokens(qwen):
+    """With penalties a draft never repeats what the model would not: not in one pass, nor what was said before."""
+    passes = []
+    rows = generate(qwen, PROMPTS, max_new_tokens=30, presence_penalty=1e4, draft_tokens=4, passes=passes)
+    for row, ids in enumerate(rows):
+        mine = [one for one in passes if one.row == row]
+        for n, one in enumerate(mine):
+            before = [id for other in mine[:n] for id in other.given]
+            assert len({*before, *one.drafted}) == len(before) + len(one.drafted)
+        assert len(set(ids)) == 30
+
+
+def test_a_conversation_reads_along(nano):
+    """Its cache goes back to the end of the question, and the head's with it."""
+    plain, drafted = (nano.conversation(draft_tokens=k, max_new_tokens=20) for k in (0, 3))
+    for text in ("Ann has a red cup. What does Ann have?", "Bob has a hat. What does Ann have?", "What is 3 + 4?"):
+        assert plain(text) == drafted(text)
+        read = drafted._read[-1]
+        cache, snapshot = read.snapshot.mtp
+        assert cache is read.cache.mtp and snapshot.length >= len(read.ids) - len(drafted._read) - 3
+    assert nano.chat("What is 3 + 4?", draft_tokens=2) == nano.chat("What is 3 + 4?")
+    both = nano.chat_batch(["What is 3 + 4?", "Hello!"], draft_tokens=2)
+    assert both == nano.chat_batch(["What is 3 + 4?", "Hello!"])
+
+
+# -------------------------------------------------------------------------------------------------------- what is drawn
+
+
+@pytest.mark.parametrize("p, q", [((0.7, 0.3), (0.2, 0.8)), ((0.25, 0.75), (0.5, 0.5)), ((1.0, 0.0), (0.5, 0.5)),
+                                  ((0.5, 0.5), (0.5, 0.5)), ((0.0, 1.0), (1.0, 0.0))])
+def test_two_tokens_come_exactly_as_often_as_the_model_says(p, q):
+    """Every draft by its probability, and for each of them every coin there is."""
+    p, q, n = torch.tensor(p, dtype=torch.double), torch.tensor(q, dtype=torch.double), 4000
+    coins, out = (torch.arange(n, dtype=torch.double) + 0.5) / n, torch.zeros(2, dtype=torch.double)
+    for draft in range(2):
+        ids = accept(p.expand(n, 2), q.expand(n, 2), torch.full((n,), draft), coins)
+        out += q[draft] * ids.bincount(minlength=2) / n
+    torch.testing.assert_close(out, p, atol=1e-12, rtol=0)
+
+
+def test_as_many_drafts_are_taken_as_can_be():
+    """The share of what both have in common, sum min(p, q); and where one draws like the other, all."""
+    p, q = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)).softmax(-1).expand(2, 40_000, 8)
+    random = torch.Generator().manual_seed(0)
+    drafted, coins = q.multinomial(1, generator=random)[:, 0], torch.rand(40_000, generator=random)
+    ids = accept(p, q, drafted, coins, random)
+    assert abs((ids == drafted).float().mean() - torch.minimum(p, q)[0].sum()) < 0.01
+    torch.testing.assert_close(ids.bincount(minlength=8) / 40_000, p[0], atol=0.01, rtol=0)
+    assert torch.equal(accept(q, q, drafted, coins, random), drafted)
+
+
+def exact(qwen, prompt, length, presence_penalty=0.0, **sampling):
+    """The probability of every continuation, (V,) * length: as a model is defined, with nothing cached or drafted."""
+    V = qwen.config.text_config.vocab_size
+    p = torch.ones(1)
+    for n in range(length):
+        before = torch.tensor(list(product(range(V), repeat=n)), dtype=torch.long).view(V**n, n)
+        logits = qwen(torch.cat((torch.tensor([prompt]).expand(V**n, -1), before), dim=1))[:, -1]
+        said = torch.zeros(V**n, V, dtype=torch.bool).scatter(1, before, True)
+        p = (p[:, None] * warp(logits - presence_penalty * said, **sampling).softmax(-1)).flatten()
+    return p
+
+
+@pytest.mark.parametrize("options", [
+    {"temperature": 1.0}, {"temperature": 1.0, "top_k": 3}, {"temperature": 1.0, "top_p": 0.8},
+    {"temperature": 1.0, "min_p": 0.3}, {"temperature": 0.7, "top_k": 3, "top_p": 0.9, "presence_penalty": 1.0},
+], ids=str)
+def test_drawn_tokens_are_distributed_as_without_drafts(options):
+    """Four tokens of 2,500 rows against the probability of each of the 256 texts: by chi squared, drafted and plain."""
+    small, rows = random_qwen(small_config(vocab_size=4, mtp_num_hidden_layers=1, tie_word_embeddings=False)), 2500
+    small.lm_head.weight.mul_(0.5)
+    expected, options = exact(small, [1, 2, 3], 4, **options) * rows, {"max_new_tokens": 4, "seed": 5, **options}
+    for k in (0, 2):
+        ids = torch.tensor(generate(small, [[1, 2, 3]] * rows, draft_tokens=k, **options))
+        counts = (ids * torch.tensor([64, 16, 4, 1])).sum(-1).bincount(minlength=256)
+        assert not counts[expected == 0].any()
+        often = expected >= 5
+        cells = torch.cat((expected[often], expected[~often].sum()[None])).clamp(min=1e-9)
+        found = torch.cat((counts[often], counts[~often].sum()[None]))
+        chi2, free = ((found - cells) ** 2 / cells)[cells > 1].sum(), often.sum()
+        assert chi2 < free + 4 * (2 * free) ** 0.5
+    passes = []
+    generate(small, [[1, 2, 3]] * 100, draft_tokens=2, passes=passes, **options)
+    assert {0, 1, 2} == {one.taken for one in passes if len(one.drafted) == 2}
+
+
+def test_a_seed_repeats_the_tokens(qwen):
+    def draw(seed):
+        return generate(qwen, PROMPTS, max_new_tokens=12, temperature=1.0, draft_tokens=3, seed=seed)
+
+    before = torch.get_rng_state()
+    assert draw(7) == draw(7) != draw(8)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ----------------------------------------------------------------------------------------------------------- the record
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "top_k": 3, "seed": 1}], ids=str)
+def test_passes_tell_what_was_drafted_and_why_it_was_taken(nano, options):
+    ids = [nano.inputs(text).ids for text in ("What is 12 + 30?", "Ann has a cup. Bob has a hat. What does Ann have?")]
+    stops, passes = nano.tokenizer.stop_ids, []
+    rows = generate(nano.model, ids, draft_tokens=3, passes=passes, max_new_tokens=30, stop_ids=stops, **options)
+    for row, (prompt_ids, new) in enumerate(zip(ids, rows)):
+        mine = [one for one in passes if one.row == row]
+        assert sum((one.given for one in mine), []) == new
+        assert (mine[0].drafted, mine[0].taken, len(mine[0].given)) == ([], 0, 1)
+        logits = nano.model(torch.tensor([prompt_ids + new]))[0, len(prompt_ids) - 1 : -1]
+        p = (warp(logits, 1.0, 3) if options else logits).softmax(-1)
+        said = [x for one in mine for x in one.p_given]
+        torch.testing.assert_close(torch.tensor(said), p[range(len(new)), new], atol=1e-4, rtol=0)
+        for one in mine[1:]:
+            assert one.given[: one.taken] == one.drafted[: one.taken] and len(one.q) == len(one.drafted) <= 3
+            ended = one is mine[-1] and len(one.given) == one.taken
+            assert len(one.given) == one.taken + (not ended)
+            assert len(one.p) == min(len(one.given), len(one.drafted)) and len(one.coins) == len(one.p) * bool(options)
+            if options:
+                decided = [coin * q < p for coin, q, p in zip(one.coins, one.q, one.p)]
+                assert decided == [i < one.taken for i in range(len(one.p))]
+    assert len({one.taken for one in passes}) > 2
+
+
+# ---------------------------------------------------------------------------------------------- broken off, and refused
+
+
+def test_who_goes_away_midway_leaves_a_cache_that_has_read_what_he_got(qwen, foresee):
+    plain = generate(qwen, PROMPTS[1:2], max_new_tokens=16)
+    for steps in (1, 2, 3, 6, 9):
+        foresee(plain, 0.8)
+        cache, given = qwen.new_cache(1, 100), []
+        running = stream(qwen, PROMPTS[1:2], max_new_tokens=16, draft_tokens=4, cache=cache)
+        for _, (id,) in zip(range(steps), running):
+            given.append(id)
+        running.close()
+        assert cache.length == 37 + steps - 1
+        assert given + generate(qwen, [given[-1:]], max_new_tokens=16 - steps, cache=cache)[0] == plain[0]
+
+
+def test_ctrl_c_leaves_the_cache_usable(qwen, foresee):
+    plain, cache = generate(qwen, PROMPTS[1:2], max_new_tokens=16), qwen.new_cache(1, 100)
+    given, passes = [], iter(range(99))
+    foresee(plain, 0.8)
+
+    def interrupt(*_):
+        if next(passes) == 3:                            # some layers have read its tokens, and others have not
+            os.kill(os.getpid(), signal.SIGINT)
+
+    hook = qwen.model.language_model.layers[1].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        for (id,) in stream(qwen, PROMPTS[1:2], max_new_tokens=16, draft_tokens=4, cache=cache):
+            given.append(id)
+    hook.remove()
+    assert cache.length == 37 + len(given) - 1 and 2 < len(given) < 16
+    assert given + generate(qwen, [given[-1:]], max_new_tokens=16 - len(given), cache=cache)[0] == plain[0]
+
+
+def test_a_head_that_is_broken_is_told(qwen):
+    other = random_qwen(seeing_config(tie_word_embeddings=False))
+    other.mtp.norm.weight.fill_(torch.nan)
+    assert generate(other, PROMPTS, max_new_tokens=3)
+    with pytest.raises(QwenError, match="not a number any more"):
+        generate(other, PROMPTS, max_new_tokens=3, draft_tokens=2)
+
+
+def test_what_cannot_be_drafted_is_refused_in_one_sentence(qwen):
+    without, cache = random_qwen(small_config()), qwen.new_cache(4, 70 + 8)
+    assert len(generate(qwen, PROMPTS, max_new_tokens=9, cache=cache)[0]) == 9
+    for says, model, options in (
+        ("no head for multi-token prediction .*leave draft_tokens out", without, {"draft_tokens": 3}),
+        ("draft_tokens must be 1 or more, or 0 for none, not -1", qwen, {"draft_tokens": -1}),
+        ("draft_tokens must be a whole number, not 1.5", qwen, {"draft_tokens": 1.5}),
+        ("give draft_tokens, too, or leave passes out", qwen, {"passes": []}),
+        ("70 of the prompt and 13 new ones do not fit", qwen,
+         {"draft_tokens": 3, "max_new_tokens": 9, "cache": qwen.new_cache(4, 70 + 11)}),
+    ):
+        with pytest.raises(QwenError, match=f"^[^\n]*{says}[^\n]*[.]$"):
+            stream(model, PROMPTS, **options)
+    with minqwen.trace(qwen), pytest.raises(QwenError, match="put another in its place: leave draft_tokens out"):
+        stream(qwen, PROMPTS, draft_tokens=3)
+    with minqwen.edited(qwen, minqwen.Edit("beta", token=2)), pytest.raises(QwenError, match="put another in"):
+        stream(qwen, PROMPTS, draft_tokens=3)
+    assert generate(qwen, PROMPTS, draft_tokens=3, max_new_tokens=3) == generate(qwen, PROMPTS, max_new_tokens=3)
+
+
+def test_bfloat16_drafts(nano):
+    """A pass of several tokens rounds as it likes: the texts need not be the same, but most are."""
+    half, texts = minqwen.load(dtype="bfloat16"), list(questions(random.Random(1), 12))
+    plain, drafted = (half.chat_batch(texts, thinking=False, max_new_tokens=20, draft_tokens=k) for k in (0, 3))
+    assert sum(a == b for a, b in zip(plain, drafted)) >= 9
