@@ -12,6 +12,10 @@ Seconds say little on a machine that does other things as well. So both are time
 of theirs, and what counts is the median of the ratios of neighbours: whatever slows the machine down slows down both.
 How far to trust it say the quartiles of these ratios.
 
+Drafts by the multi-token head are held against our own plain decoding, which says the same: in tokens of each pass of
+the model, and in time. What the rest of it costs shows on a model that is bound by reading its weights, with a drafter
+made for that, who is always right.
+
 The delta rule has rows of its own. Ordinary and strong gates are apart there: where memories are wiped at once (log
 decays to -50), products underflow to denormal numbers, whose arithmetic is several times slower on a CPU.
 """
@@ -30,15 +34,20 @@ from time import perf_counter
 
 import torch
 
+from .cache import Cache
 from .checkpoint import KEPT_FLOAT32, usable_device
 from .config import Config
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from .drafts import Drafter, Speculation
 from .errors import QwenError
+from .generate import generate, prefill
 from .model import Qwen
+from .sampling import Choice
 from .verify import for_transformers, official_modules, official_twin, random_prompt
 
 LAYERS = 18                                              # Gated DeltaNet layers of the 0.8B
-UNITS = {"ms": lambda seconds: 1e3 * seconds, "tokens/s": lambda seconds: 1 / seconds, "GB": lambda n: n / 1e9}
+UNITS = {"ms": lambda seconds: 1e3 * seconds, "tokens/s": lambda seconds: 1 / seconds, "GB": lambda n: n / 1e9,
+         "tokens/pass": lambda passes: 1 / passes}
 SAMPLING = {"temperature": 1.0, "top_k": 20, "top_p": 0.95}                           # as the model card has it
 LENGTHS = [[12], [60], [19], [47], [26], [33], [40], [53]]                            # of the prompts in a batch
 
@@ -77,6 +86,7 @@ class Row:
 
 
 HEADINGS = ["", "ratio", "half of them", "at least", "minqwen", "transformers", ""]
+DRAFTED = ["", "ratio", "half of them", "at least", "drafted", "plain", ""]
 
 
 def _line(cells: list[str]) -> str:
@@ -84,9 +94,9 @@ def _line(cells: list[str]) -> str:
     return f"{what:<62}{ratio:>6}  {spread:>14}  {aim:>8}{ours:>12}{theirs:>14}  {unit}".rstrip()
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], headings: list[str] = HEADINGS) -> str:
     """The same for a README, in Markdown."""
-    cells = [HEADINGS, ["---", *["---:"] * 5, "---"], *(row.cells() for row in rows)]
+    cells = [headings, ["---", *["---:"] * 5, "---"], *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in cells)
 
 
@@ -180,8 +190,6 @@ class Ours:
 
     def answer(self, inputs: dict, new: int, **options) -> list[list[int]]:
         """The new tokens of each row: the likeliest ones, unless options say how to draw them."""
-        from .generate import generate
-
         return generate(self.model, **inputs, max_new_tokens=new, **options)
 
     def begin(self, inputs: dict, room: int) -> None:
@@ -297,6 +305,103 @@ def peak_memory(device: str = "cpu") -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+# ------------------------------------------------------------------------------------------------------------- drafts
+
+
+QUESTIONS = [f"{story} What does {name} have?" for name in ("Ann", "Bob", "Cid") for story in (
+    "Ann has a red cup. Bob has a blue hat. Cid has a gold key.",
+    "Cid has a green ball. Ann has a black book. Bob has a red lamp. Ann now has a blue key.")]
+QUESTIONS += [f"What is {a} + {b}?" for a, b in ((12, 30), (48, 37), (105, 9), (250, 250), (381, 446), (7, 8))]
+
+
+class Foresight(Drafter):
+    """Drafts what it was told beforehand, row by row, and is always right. It costs nothing."""
+
+    def __init__(self, model: Qwen, cache: Cache, told: list[list[int]]):
+        self.model, self.cache, self.told, self.said = model, cache, told, [0] * len(told)
+
+    def follow(self, given):
+        self.said = [said + len(ids) for said, ids in zip(self.said, given, strict=True)]
+
+    def draft(self, n, choose):
+        rows = [told[said : said + n] for told, said in zip(self.told, self.said, strict=True)]
+        return torch.tensor(rows, device=self.cache.positions.device)
+
+
+class Hindsight(Foresight):
+    """The same for the price of the model's own head, which hears and guesses - and is not listened to."""
+
+    def __init__(self, model, cache, told):
+        super().__init__(model, cache, told)
+        self.head = Drafter(model, cache)
+
+    def follow(self, given):
+        super().follow(given)
+        self.head.follow(given)
+
+    def draft(self, n, choose):
+        self.head.draft(n, choose)
+        return super().draft(n, choose)
+
+
+def of_nano(k: int, rounds: int | None = None) -> list[tuple]:
+    """Nano's answers, with thinking and without, one by one: what a token takes with k drafts, and plainly.
+
+    rounds: to take the seconds, prompts and all; None counts the passes of the model behind the prompt.
+    """
+    import minqwen
+
+    qwen, passes = minqwen.load(), []
+    prompts = [[qwen.inputs(question, thinking).ids] for question in QUESTIONS for thinking in (False, True)]
+    answer = partial(generate, qwen.model, max_new_tokens=200, stop_ids=qwen.tokenizer.stop_ids)
+    plain = [answer(ids)[0] for ids in prompts]
+    if [answer(ids, draft_tokens=k, passes=passes)[0] for ids in prompts] != plain:
+        raise QwenError("With drafts nano says something else than without: there is a mistake.")
+    if rounds is None:
+        behind = [len(one.given) for one in passes if one.drafted]
+        return [(len(behind) / sum(behind), 1.0)]
+
+    def all_answers(**options):
+        for ids in prompts:
+            answer(ids, **options)
+
+    tokens = sum(map(len, plain))
+    return [(a / tokens, b / tokens) for a, b in by_turns(partial(all_answers, draft_tokens=k), all_answers, rounds)]
+
+
+class Foreseen:
+    """A model of random weights, made when it is first needed, and what it says behind a prompt of 32 tokens."""
+
+    def __init__(self, config: Config, new: int = 24, device: str = "cpu"):
+        self.config, self.new, self.device = config, new, device
+
+    @cached_property
+    def model(self) -> Qwen:
+        dtype = getattr(torch, self.config.text_config.dtype)
+        return Qwen(self.config).requires_grad_(False).to(self.device, dtype)
+
+    @cached_property
+    def prompt(self) -> torch.Tensor:
+        return random_prompt(self.config, [32], random=torch.Generator().manual_seed(0))["input_ids"].to(self.device)
+
+    @cached_property
+    def told(self) -> list[list[int]]:
+        return generate(self.model, self.prompt, max_new_tokens=self.new)
+
+    def drafted(self, kind: type["Foresight"], k: int) -> list[int]:
+        """The same by drafts of k tokens."""
+        cache = self.model.new_cache(1, 32 + self.new)
+        drafter = kind(self.model, cache, self.told)
+        choice = Choice(self.prompt, torch.ones_like(self.prompt), self.config.text_config.vocab_size)
+        speculation = Speculation(drafter, choice, [self.new], set())
+        return [id for (id,) in speculation.steps(prefill(self.model, self.prompt, cache), k)]
+
+    def decoding(self, kind: type["Foresight"], k: int, rounds: int) -> list[tuple]:
+        """A token with drafts, and plainly; the prompt's pass is in both, once for all of them."""
+        plain = partial(generate, self.model, self.prompt, max_new_tokens=self.new)
+        return [(a / self.new, b / self.new) for a, b in by_turns(partial(self.drafted, kind, k), plain, rounds)]
+
+
 # ------------------------------------------------------------------------------------------------------------- the run
 
 
@@ -348,6 +453,22 @@ def all_rows(layers: int, rounds: int, folder: str | None = None, device: str = 
             yield from model_rows(Pair(shape(layers, dtype), Path(place), device), rounds)
 
 
+def draft_rows(layers: int, rounds: int, device: str = "cpu") -> Iterator[Row]:
+    """With drafts and without, both ours."""
+    for k in range(1, 5) if device == "cpu" else ():
+        yield Row(f"nano, {k} drafted", 2.5 if k == 3 else 1.0, "tokens/pass", partial(of_nano, k))
+        yield Row(f"nano, {k} drafted, in time", 1.0, "tokens/s", partial(of_nano, k, rounds))
+    for dtype in ("float32", "bfloat16"):
+        config = shape(layers, dtype)
+        config = replace(config, text_config=replace(config.text_config, mtp_num_hidden_layers=1))
+        model = Foreseen(config, device=device)
+        for kind, whose in ((Foresight, "for nothing"), (Hindsight, "at the price of a head")):
+            for k in range(1, 5):
+                aim = 1.8 if k == 3 and kind is Foresight else 1.0
+                yield Row(f"{dtype}, {k} drafted rightly {whose}", aim, "tokens/s",
+                          partial(model.decoding, kind, k, rounds))
+
+
 def machine(device: str = "cpu") -> str:
     """The processor, what it has for bfloat16, threads and versions: a ratio holds for these."""
     import transformers
@@ -386,17 +507,23 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    print(f"{machine(device)}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers\n\n{_line(HEADINGS)}", flush=True)
-    rows = []
-    for row in all_rows(layers, rounds, folder, device):
-        if wanted.search(row.what):
-            rows.append(row.measured())
-            print(rows[-1], flush=True)
-    if not rows:
+    print(f"{machine(device)}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers", flush=True)
+    tables = []
+    for headings, there_are in ((HEADINGS, all_rows(layers, rounds, folder, device)),
+                                (DRAFTED, draft_rows(layers, rounds, device))):
+        rows = []
+        for row in there_are:
+            if wanted.search(row.what):
+                if not rows:
+                    print(f"\n{_line(headings)}", flush=True)
+                rows.append(row.measured())
+                print(rows[-1], flush=True)
+        tables.append((rows, headings))
+    if not any(rows for rows, _ in tables):
         raise QwenError(f"No row's name has {only!r} in it.")
     if markdown:
-        print(f"\n{table(rows)}")
-    return rows
+        print(*(f"\n{table(rows, headings)}" for rows, headings in tables if rows), sep="\n")
+    return [row for rows, _ in tables for row in rows]
 
 
 if __name__ == "__main__":

@@ -78,10 +78,14 @@ class DeltaCache:
     def keep(self, counts: Tensor) -> None:
         """Of the tokens noted each row has read its first `counts`, (B,), and no others.
 
-        Only the rule is run again, with the others as no-ops: that needs none of the layer's matrices.
+        Only the rule is run again, over as many tokens as are kept: that needs none of the layer's matrices. On a CPU
+        it took 2 to 7 ms for all 18 layers of the 0.8B, where something was refused. To keep a state for each of four
+        tokens, in case, took 1 to 3 ms in every pass, and 75 MB a row; and layers could not read them in one go.
         """
-        state, x, k, v, g, beta = self.noted
-        read = (torch.arange(x.shape[1], device=x.device) < counts[:, None])[..., None]         # (B, T, 1)
+        state, x, *inputs = self.noted
+        longest = max(int(counts.max()), 1)
+        k, v, g, beta = (tensor[:, :longest] for tensor in inputs)
+        read = (torch.arange(longest, device=x.device) < counts[:, None])[..., None]            # (B, longest, 1)
         _, self.recurrent_state = delta_rule_by("auto", k, k, v, g * read, beta * read, state.clone())
         window = torch.cat((self.before.to(x.dtype), x), dim=1)
         last = counts[:, None] + torch.arange(self.before.shape[1], device=x.device)            # (B, K - 1)

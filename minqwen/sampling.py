@@ -19,6 +19,9 @@ from .errors import QwenError
 
 __all__ = ["Choice", "ThinkingBudget", "draw", "no_numbers", "penalize", "sample", "seen", "warp"]
 
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+NO_PENALTIES = {"presence_penalty": 0.0, "repetition_penalty": 1.0}
+
 
 class Choice:
     """How the next tokens of a batch are chosen: the options of `generate.stream`, and what was chosen so far.
@@ -30,15 +33,16 @@ class Choice:
         budgets: for each row its `ThinkingBudget`, or None.
     """
 
-    def __init__(self, input_ids: Tensor, mask: Tensor, vocab_size: int, sampling: dict[str, float],
-                 penalties: dict[str, float], seed: int | None = None, budgets: "list[ThinkingBudget] | None" = None):
+    def __init__(self, input_ids: Tensor, mask: Tensor, vocab_size: int, sampling: dict[str, float] = GREEDY,
+                 penalties: dict[str, float] = NO_PENALTIES, seed: int | None = None,
+                 budgets: "list[ThinkingBudget] | None" = None):
         self.sampling, self.penalties, self.budgets = sampling, penalties, budgets
         self.generator = torch.Generator(input_ids.device)
         if seed is None:
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
-        self.penalizes = penalties != {"presence_penalty": 0, "repetition_penalty": 1}
+        self.penalizes = penalties != NO_PENALTIES
         if self.penalizes:
             self.in_prompt = seen(input_ids, mask, vocab_size)                                      # (B, V)
             self.in_output = torch.zeros_like(self.in_prompt)

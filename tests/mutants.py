@@ -64,6 +64,8 @@ START, DELTA, VISION = "00_start_here", "03_delta_rule", "08_vision"
 TOKENS, ATTENTION = "01_tokens_and_chat", "05_gated_attention"
 MEMORY = "02_attention_as_memory"
 GENERATION = "07_generation"
+HEARD = "drafts_are_those_of_a_head_that_has_heard_all_before"
+GREEDY, TRIAL = "greedy_tokens_are_those_of_plain_decoding", "what_is_given_back_was_never_read"
 CHUNKS, KERNEL = "04_chunked_delta_rule", "15_gpu_kernel"
 DECODER = "06_hybrid_decoder"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
@@ -125,6 +127,10 @@ def moe(name, old, new, file=MODEL):
 
 def loop(name, old, new, file="minqwen/generate.py"):
     return Mutant(name, file, old, new, tests=("tests/test_generate.py",), lessons=(GENERATION,))
+
+
+def drafts(name, old, new, test, file="minqwen/drafts.py", within=""):
+    return Mutant(name, file, old, new, within, (f"tests/test_drafts.py::test_{test}",))
 
 
 def sampled(name, old, new):
@@ -477,6 +483,41 @@ N = -L.tril(-1)
          "real = None if True else"),
     Mutant("pads of a kept cache fill the context", "minqwen/generate.py",
            "cache.valid[:, : cache.length].sum(-1).to(device)", "cache.length", tests=("tests/test_generate.py",)),
+    drafts("every draft is taken", "taken = coins * q", "taken = 0 * q",
+           "two_tokens_come_exactly_as_often_as_the_model_says"),
+    drafts("a refused draft may come again", "rest = (p - q).clamp(min=0)", "rest = p",
+           "two_tokens_come_exactly_as_often_as_the_model_says"),
+    drafts("what is drawn anew may be nothing", "rest.sum(-1, keepdim=True) > 0", "rest.sum(-1, keepdim=True) > -1",
+           "as_many_drafts_are_taken_as_can_be"),
+    drafts("[21] drafts stand one too far", "self.cache.positions + i - 1", "self.cache.positions + i", HEARD),
+    drafts("[21] a draft hears the model's state again", "state = self.hear(state,", "_ = self.hear(state,", HEARD),
+    drafts("guesses stay in the head's cache", "        self.own.restore(here)\n", "", HEARD),
+    drafts("the head hears of what a longer row was given", "trial.keep(counts)", "trial.keep([longest] * len(counts))",
+           HEARD),
+    drafts("the head hears nothing of a prompt's first pieces", "if n := following.shape[1]:",
+           "if (n := following.shape[1]) and start + n + 1 == x.shape[1]:", HEARD),
+    drafts("a penalty forgets the guesses before", "self.choice.bend(logits, ahead)", "self.choice.bend(logits)",
+           "drafts_are_chosen_as_the_models_own_tokens"),
+    drafts("a stop among the drafts is not heard", "self.running[row] = id not in self.stops and self.left[row] > 0",
+           "self.running[row] = self.left[row] > 0", GREEDY),
+    drafts("drafts go on behind the last token", "agrees[row] = self.running[row] and place < n and",
+           "agrees[row] = place < n and", GREEDY),
+    drafts("who goes away midway is not heard", "if kept != (got :=", "if None is (got :=",
+           "who_goes_away_midway_leaves_a_cache_that_has_read_what_he_got"),
+    drafts("traced models draft", 'if any("delta_rule" in vars(module)', 'if any("rule" in vars(module)',
+           "what_cannot_be_drafted_is_refused_in_one_sentence"),
+    drafts("[5] the memory keeps what was refused", "if min(counts) < self.tokens:", "if False:", TRIAL, CACHE),
+    drafts("[5] the window keeps what was refused", "last = counts[:, None] +", "last = x.shape[1] +", TRIAL, CACHE),
+    drafts("[5] refused tokens decay the memory", "v, g * read,", "v, g,", TRIAL, CACHE),
+    drafts("[5] refused tokens are written", "beta * read, state", "beta, state", TRIAL, CACHE),
+    drafts("rows that are apart lie apart", "if (self.ends < start).any():", "if False:", TRIAL, CACHE),
+    drafts("positions count what was refused", "self.positions + kept", "self.positions + self.tokens", TRIAL, CACHE),
+    drafts("a single token cannot be given back", "state.clone() if x.shape[1] == 1 else state", "state",
+           "less_and_less_is_kept", CACHE),
+    drafts("a snapshot forgets the gaps", "self.valid[:, : self.length], self.midway = snapshot.valid, False",
+           "self.midway = False", "a_snapshot_knows_the_gaps", CACHE),
+    drafts("a snapshot forgets the head", "self.mtp, saved = snapshot.mtp", "self.mtp, saved = None, None",
+           "a_conversation_reads_along", CACHE),
     sampled("temperature multiplied", "scores = logits.float() / temperature", "scores = logits.float() * temperature"),
     sampled("cut before the temperature", "p = best.softmax(-1)", "p = (best * temperature).softmax(-1)"),
     sampled("top-p drops the token that crosses the mark", "p.cumsum(-1) - p >= top_p", "p.cumsum(-1) >= top_p"),

@@ -173,17 +173,50 @@ def test_the_shape_is_the_official_one():
     assert (config.hidden_size, config.vocab_size, config.layer_types.count("full_attention")) == (1024, 248320, 2)
 
 
+# -------------------------------------------------------------------------------------------------------------- drafts
+
+
+@pytest.mark.parametrize("kind", [bench.Foresight, bench.Hindsight])
+def test_a_drafter_that_is_always_right_says_the_same_in_fewer_passes(kind, results):
+    config = seeing_config(eos_token_id=None, tie_word_embeddings=False)
+    model, sizes = bench.Foreseen(config, new=13), []
+    told = model.told
+    watch = model.model.register_forward_hook(lambda model, args, logits: sizes.append(args[0].shape[1]))
+    pairs = model.decoding(kind, 3, 1)
+    watch.remove()
+    assert sizes == [32, 4, 4, 4] + [32] + [1] * 12 and pairs == [(1 / 13, 1 / 13)]
+    assert results == [(told[0], told)] and len(set(told[0])) > 1
+
+
+def test_drafts_of_nano_are_counted_by_pass(monkeypatch):
+    monkeypatch.setattr(bench, "QUESTIONS", bench.QUESTIONS[:2])
+    (one,), (two,) = bench.of_nano(1), bench.of_nano(2)
+    assert 1 > one[0] > two[0] > 1 / 3 and one[1] == 1
+    assert "2.00" in bench.Row("x", 1.5, "tokens/pass", pairs=[(0.5, 1.0)]).cells()[4]
+    (seconds,) = bench.of_nano(1, rounds=1)
+    assert all(0 < side < 1 for side in seconds)
+
+
+def test_every_row_of_drafts_can_fail():
+    rows = list(bench.draft_rows(4, 1))
+    assert len({row.what for row in rows}) == len(rows) == 2 * 4 + 2 * 2 * 4
+    for row in rows:
+        assert "✗" in str(replace(row, pairs=[(1.01, 1.0)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
+
+
 # -------------------------------------------------------------------------------------------------------------- the run
 
 
 def test_a_run(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "shape", lambda layers, dtype: small(dtype))
-    pattern = "first token after 64$|rule, 64 tokens, 16:16 heads, ord"
+    pattern = "first token after 64$|rule, 64 tokens, 16:16 heads, ord|float32, 2 drafted rightly for"
     assert cli.main(["bench", "--quick", "--only", pattern, "--folder", str(tmp_path), "--markdown"]) == 0
-    printed, names = capsys.readouterr().out, [row.what for row in bench.all_rows(8, 1) if re.search(pattern, row.what)]
-    assert len(names) == 5 and all(printed.count(f"{name}  ") == 1 for name in names)
+    printed, rows = capsys.readouterr().out, [*bench.all_rows(8, 1), *bench.draft_rows(8, 1)]
+    names = [row.what for row in rows if re.search(pattern, row.what)]
+    assert len(names) == 6 and all(printed.count(f"{name}  ") == 1 for name in names)
     assert torch.__version__ in printed and "8 layers" in printed
-    assert [line.split(" | ")[0][2:] for line in printed.splitlines() if line.startswith("| ")][2:] == names
+    lines = [line.split(" | ")[0][2:] for line in printed.splitlines() if line.startswith("| ")]
+    assert [line for line in lines if re.search(pattern, line)] == names
     assert not any(tmp_path.iterdir())                                                  # the folders are gone
 
 

@@ -387,6 +387,8 @@ def test_as_many_drafts_are_taken_as_can_be():
     assert abs((ids == drafted).float().mean() - torch.minimum(p, q)[0].sum()) < 0.01
     torch.testing.assert_close(ids.bincount(minlength=8) / 40_000, p[0], atol=0.01, rtol=0)
     assert torch.equal(accept(q, q, drafted, coins, random), drafted)
+    rounded, half = torch.tensor([0.5, 0.4999998]).expand(100, 2), torch.full((100, 2), 0.5)  # refused by rounding
+    assert {0, 1} == {*accept(rounded, half, torch.ones(100).long(), torch.full((100,), 0.9999999), random).tolist()}
 
 
 def exact(qwen, prompt, length, presence_penalty=0.0, **sampling):
