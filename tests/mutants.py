@@ -68,6 +68,7 @@ HEARD = "drafts_are_those_of_a_head_that_has_heard_all_before"
 GREEDY, TRIAL = "greedy_tokens_are_those_of_plain_decoding", "what_is_given_back_was_never_read"
 CHUNKS, KERNEL = "04_chunked_delta_rule", "15_gpu_kernel"
 DECODER = "06_hybrid_decoder"
+LONG = "09_long_context"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
 
 
@@ -103,6 +104,14 @@ def cache(name, old, new, within="", lessons=()):
 
 def sight(name, old, new, within="", file=TOWER, lessons=()):
     return Mutant(name, file, old, new, within, ("tests/test_vision.py",), lessons)
+
+
+def longer(name, file, old, new, lessons=()):
+    return Mutant(name, file, old, new, tests=("tests/test_long_context.py",), lessons=lessons)
+
+
+def edit(name, old, new, lessons=()):
+    return Mutant(name, "minqwen/edits.py", old, new, tests=("tests/test_edits.py",), lessons=lessons)
 
 
 def fused(name, old, new, within=""):
@@ -633,6 +642,33 @@ N = -L.tril(-1)
     sight("[1] pads move a picture",
           "real = torch.ones(b - a, dtype=torch.bool, device=kinds.device) if valid is None else valid[row, a:b]",
           "real = torch.ones(b - a, dtype=torch.bool, device=kinds.device)"),
+
+    # ---- long context
+    model("a piece looks as if it were the beginning", "return attend_from_the_end(q, k, v)",
+          "return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)", lessons=(LONG,)),
+    model("a token at the end of a piece sees the next one", "row[S:] = -torch.inf", "row[S + 1 :] = -torch.inf",
+          lessons=(LONG,)),
+    model("a piece is read from behind", "attn_mask=mask, enable_gqa=True).flip(2)", "attn_mask=mask, enable_gqa=True)",
+          lessons=(LONG,)),
+    longer("a piece has a mask of its own length by the text's", "minqwen/cache.py", "T == 1 or on_cpu)", "T == 1)"),
+    longer("info forgets that values are kept, too", "minqwen/info.py", "per_token = attention * 2 *",
+           "per_token = attention *", lessons=(LONG,)),
+    longer("info takes states for the model's dtype", "minqwen/info.py", "t.linear_key_head_dim * 4,",
+           "t.linear_key_head_dim * 2,", lessons=(LONG,)),
+    Mutant("[17] pairs that came round are slowed down, too", MODEL, "first, last = max(first, 0), min(last, dims - 1)",
+           "first, last = -2, -1", tests=("tests/test_yarn.py",), lessons=(LONG,)),
+    Mutant("[17] the ramp is not rounded", MODEL, "first, last = math.floor(first), math.ceil(last)", "pass",
+           tests=("tests/test_yarn.py",), lessons=(LONG,)),
+    Mutant("[17] softmax over a longer text is blurred", CONFIG, "return (1 + 0.1 * up *", "return (1 + 0 * up *",
+           tests=("tests/test_yarn.py",), lessons=(LONG,)),
+    Mutant("[17] the context is longer and positions are as they were", CONFIG,
+           '"factor": float(math.ceil(tokens / original)),', '"factor": 1.0,', tests=("tests/test_yarn.py",),
+           lessons=(LONG,)),
+    edit("a memory that is cleared is not empty", 'max(EMPTY, torch.tensor(edit.becomes).log().item())', "-0.1",
+         lessons=(LONG,)),
+    edit("what is forgotten can be looked at", "places.so_far < edit.token", "places.so_far < 0"),
+    edit("a cache's tokens are not counted as past", "torch.cat((past, real), dim=1)",
+         "torch.cat((past & False, real), dim=1)"),
 
     # ---- the fused step on a GPU
     fused("[6] a norm's weight not counted from one", "weight = 1 + tl.load(norm + d", "weight = tl.load(norm + d"),

@@ -56,6 +56,53 @@ def test_beside_theory():
     assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
 
 
+def test_costs():
+    work = {"contexts": [1024, 4096], **{phase: {"linear_attention": [1e-5, 1e-5], "full_attention": [1e-5, 4e-5]}
+                                         for phase in ("prefill", "decode")}}
+    now = {"contexts": [1024], **{phase: {"linear_attention": [2e-5], "full_attention": [3e-5]}
+                                  for phase in ("prefill", "decode")}}
+    figure = draw(figures.costs(work, now))
+    for ax in figure.axes:
+        delta, rings, attention, _ = ax.lines[:4]
+        assert list(delta.get_ydata()) == [1e-5, 1e-5] and list(attention.get_ydata()) == [1e-5, 4e-5]
+        assert list(rings.get_xdata()) == [1024] and rings.get_color() == delta.get_color() != attention.get_color()
+    assert {"1k", "4k"} <= {label.get_text() for label in figure.axes[0].get_xticklabels()}
+    assert "10 µs" in {label.get_text() for label in figure.axes[0].get_yticklabels()}
+
+
+def test_recall():
+    panels = {"by age": ("age", ["near", "far"], {"short": [1.0, 0.5], "long": [0.9, float("nan")]}),
+              "by load": ("people", [2, 4, 8], {"all": [1, 0.75, 0.5]})}
+    figure = draw(figures.recall(panels))
+    for ax, (title, (label, places, lines)) in zip(figure.axes, panels.items()):
+        assert (ax.get_title(), ax.get_xlabel()) == (title, label)
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(place) for place in places]
+        for line, shares in zip(ax.lines, lines.values()):
+            np.testing.assert_allclose(line.get_ydata(), shares)
+        assert bool(ax.get_legend()) == (len(lines) > 1)
+
+
+def test_worn():
+    figure = draw(figures.worn({"random": {1: 0.9, 2: 0.8}, "few": {64: 0.7}}, {"random": {1: 0.95, 2: 0.85}}))
+    random, theory, few, _ = figure.axes[0].lines
+    assert list(random.get_ydata()) == [0.9, 0.8] and list(theory.get_ydata()) == [0.95, 0.85]
+    assert theory.get_color() == random.get_color() != few.get_color() and list(few.get_xdata()) == [64]
+
+
+def test_heads_of_layers():
+    rows = {"layer 0": {"a": torch.tensor([3.0, 20.0]), "b": torch.tensor([4.0])},
+            "layer 2": {"a": torch.tensor([900.0])}}
+    figure = draw(figures.heads_of_layers(rows, "tokens", log=True, marks={"this text": 50}))
+    ax = figure.axes[0]
+    dots = [line for line in ax.lines if line.get_marker() != "None"]
+    assert [list(line.get_xdata()) for line in dots] == [[3, 20], [900], [4], []]
+    assert [round(line.get_ydata().mean()) for line in dots[:3]] == [0, 1, 0]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(rows) and ax.get_xscale() == "log"
+    assert ax.texts[0].get_text() == "this text " and ax.get_legend() is not None
+    one = draw(figures.heads_of_layers({"layer 0": {"a": [1, 2]}}, "directions"))
+    assert one.axes[0].get_legend() is None and one.axes[0].get_xscale() == "linear"
+
+
 def test_patches():
     pixels = picture(0, 16, 24)
     figure = draw(figures.patches(pixels, patch=4, merge=2, title="$16$"))

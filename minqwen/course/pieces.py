@@ -46,6 +46,7 @@ PIECES = {                                              # lesson: its functions,
     "06": ("my_mlp", "my_convolution", "my_decay", "my_gated_norm", "my_gated_delta_net", "my_layer", "my_model"),
     "07": ("my_convolution_step", "my_generate", "my_cache_numbers", "my_sample"),
     "08": ("my_patches", "my_smart_resize", "my_stretch", "my_positions"),
+    "09": ("my_piece_mask", "my_half_life", "my_effective_rank", "my_yarn"),
     "15": ("my_decode_kernel", "my_intensity", "my_block_inverse", "my_chunk_index"),
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
