@@ -21,7 +21,7 @@ HOME = {                                        # where each public name is defi
     "from_transformers": "adopt",
     "load_config": "checkpoint", "load_model": "checkpoint", "save_model": "checkpoint",
     "Tokenizer": "tokenizer", "official_tokenizer": "official",
-    "generate": "generate", "stream": "generate",
+    "generate": "generate", "stream": "generate", "quantize": "quantize",
     "trace": "trace", "verify": "verify", "Edit": "edits", "edited": "edits",
     "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule",
     "effective_attention": "delta_rule",

@@ -34,6 +34,7 @@ from .kernels import check_kernel
 from .media import Processor
 from .messages import as_messages, media_of
 from .model import GatedDeltaNet, Qwen
+from .quantized import quantized_bits
 from .speech import Piece, Reply, Speech
 from .tokenizer import Tokenizer
 from .tools import call, describe_all
@@ -51,7 +52,8 @@ OPTIONS = {                                             # of `chat`, and what th
 
 
 def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None = None, device: str = "cpu",
-         revision: str | None = None, kernel: str = "auto", context: int | None = None) -> "Assistant":
+         revision: str | None = None, kernel: str = "auto", context: int | None = None, bits: int | None = None,
+         group_size: int | None = None, embeddings: int = 8) -> "Assistant":
     """A checkpoint, ready to talk.
 
     Args:
@@ -65,9 +67,11 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
             one, to compare.
         context: tokens that it must be able to read, such as 1_010_000. Where that is more than it was trained on, its
             positions are stretched by YaRN, which short texts pay for a little: see `Config.with_context`.
+        bits: 8 or 4 quantize the weights while they are loaded, so that memory never holds them whole.
+        group_size, embeddings: how; see `minqwen.quantize`.
 
     Raises:
-        QwenError: no such checkpoint or a damaged one, no such kernel, or not here, or no such context.
+        QwenError: no such checkpoint or a damaged one, no such kernel, or not here, no such context, no such bits.
     """
     check_kernel(kernel, device)
     if path_or_name is None:
@@ -76,7 +80,8 @@ def load(path_or_name: str | Path | None = None, dtype: torch.dtype | str | None
             raise QwenError(f"The small trained model should be in {NANO}, and is not: install minqwen again, or name "
                             "a checkpoint such as 'Qwen/Qwen3.5-0.8B'.")
     folder = resolve(path_or_name, revision)
-    model = load_model(folder, dtype, device, context=context)
+    model = load_model(folder, dtype, device, context=context, bits=bits, group_size=group_size,
+                       embeddings=embeddings)
     for module in model.modules():
         if isinstance(module, GatedDeltaNet):
             module.kernel = kernel
@@ -262,6 +267,8 @@ class Assistant:
             side = tower.patch_size * tower.spatial_merge_size
             vision = f"  vision     {tower.depth} layers, a token for every {side} x {side} pixels\n"
         linear, dtype = text.layer_types.count("linear_attention"), str(weight.dtype).removeprefix("torch.")
+        if bits := quantized_bits(self.model):
+            dtype = f"{bits} beside {dtype}"
         return (f"{self._name}: {parameters:,} parameters, {dtype} on {weight.device}\n"
                 f"  layers     {linear} Gated DeltaNet, {text.num_hidden_layers - linear} gated attention, "
                 f"{text.hidden_size} wide\n"

@@ -28,7 +28,10 @@ from tqdm import tqdm
 
 from .config import Config
 from .errors import QwenError, read_json, remark, short
+from .layouts import Packed, gathered, layout_of, written
 from .model import Qwen
+from .quantize import EMBEDDING, HEAD, plan, rounded_parts
+from .quantized import QuantizedTensor, for_cpu, quantized_bits
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -41,9 +44,9 @@ COMPANIONS = (  # files that may lie beside config and weights and belong to the
     "processor_config.json",
 )  # fmt: skip
 
-EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: float32 among bfloat16
+AT_A_TIME = 2 ** 20                                          # numbers that are read together, to be rounded
 
 # ------------------------------------------------------------------------------------------------------ loading
 
@@ -65,7 +68,8 @@ def load_config(path_or_name, revision=None):
         raise QwenError(f"{folder / CONFIG} is not laid out like an official one ({error}).") from None
 
 
-def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True, context=None):
+def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True, context=None, bits=None,
+               group_size=None, embeddings=8):
     """A checkpoint as a model that is ready to run: in eval mode, without gradients (to train it, let it have them
     again: `model.requires_grad_(True)`).
 
@@ -82,6 +86,9 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
         revision: branch, tag or commit of a checkpoint fetched by name.
         progress: show a progress bar, unless all is done within a second (or TQDM_DISABLE is set).
         context: tokens that it must be able to read; more than it can so far takes YaRN, see `Config.with_context`.
+        bits, group_size, embeddings: quantize the weights as they come, as `quantize` does: of those in 16 bits there
+            is never more in memory than a part of one. None leaves them as they are; a checkpoint that is quantized
+            already, in one of `layouts.LAYOUTS`, stays so.
 
     Raises:
         QwenError: what is missing, damaged or misshapen, by name; or why the checkpoint cannot be fetched.
@@ -91,46 +98,96 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     dtype, device = _dtype(dtype), usable_device(device)
     folder = resolve(path_or_name, revision, progress)
     config, stored = load_config(folder), _find_tensors(folder)
-    _refuse_quantized(folder, stored)
-    stored = _fused(stored, folder)
+    stored = _fused(gathered(stored, layout_of(read_json(folder / CONFIG), folder), folder), folder)
+    _refuse_codes(folder, stored)
     _fit(config, stored, folder)
     if context is not None:
         config = config.with_context(context)
     try:
-        model = without_memory(config)
+        model = without_memory(config).requires_grad_(False)
     except RuntimeError as error:                            # sizes that are possible alone, and not together
         raise QwenError(f"{folder / CONFIG}: no model can be built of these sizes ({_first_line(error)}).") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check_tensors(folder, expected, stored, tied=config.tie_word_embeddings)
+    rounding = {} if bits is None else plan(expected, bits, group_size, embeddings)
+    if bits is not None and any(stored[name].dtype is None for name in expected):
+        raise QwenError(f"{folder} is quantized already: load it without bits={bits!r}, or load another in bfloat16.")
     dtype = dtype or _one_dtype(config, {name: stored[name] for name in expected}, folder)
 
-    tensors, opened = {}, {}
-
-    def read(where):
-        """A tensor as it is stored; experts that are stored one by one are put together here, in place."""
-        if isinstance(where, Split):
-            fused = torch.empty(len(where.parts), *where.parts[0].shape, dtype=PLAIN[where.dtype])
-            for matrix, part in zip(fused, where.parts, strict=True):
-                matrix.copy_(read(part))
-            return fused.view(where.shape)
-        if where.path not in opened:
-            opened[where.path] = safe_open(where.path, framework="pt")
-        return opened[where.path].get_tensor(where.name)
-
+    tensors, reader = {}, Reader()
     bar = {"desc": "loading", "unit": " tensors", "leave": False, "delay": 1} if progress else {"disable": True}
     for name in tqdm(expected, **bar):
-        path, tensor = stored[name].path, read(stored[name])
+        where, as_stored = stored[name], dtype is None
+        if name in rounding and where.dtype in PLAIN:
+            tensors[name] = for_cpu(rounded_parts(reader.parts(where), expected[name], dtype or PLAIN[where.dtype],
+                                                  *rounding[name])).to(device)
+            continue
+        tensor = reader.read(where)
+        if isinstance(tensor, QuantizedTensor):              # of which the scales may be of another dtype than the rest
+            tensors[name] = for_cpu(tensor.to(device, dtype or getattr(torch, config.text_config.dtype)))
+            continue
         if not tensor.is_floating_point():
-            raise QwenError(f"The tensor {name} in {path} is stored as {tensor.dtype}, which is no dtype of weights.")
-        as_stored = dtype is None or (name.endswith(KEPT_FLOAT32) and tensor.dtype == torch.float32)
+            raise QwenError(f"The tensor {name} in {where.path} is stored as {tensor.dtype}, which is no dtype of "
+                            f"weights.")
+        as_stored |= name.endswith(KEPT_FLOAT32) and tensor.dtype == torch.float32
         tensors[name] = tensor.to(device, tensor.dtype if as_stored else dtype)
-        if tensors[name] is not tensor or isinstance(stored[name], Split):
-            del opened[path]  # a copy: map the file anew, so that the pages read so far are let go
+        if rounding and tensors[name] is tensor:             # a small one, for which its whole file would stay mapped
+            tensors[name] = tensor.clone()
+        if tensors[name] is not tensor or isinstance(where, Split):
+            reader.let_go(where)
     # glibc hands freed memory back at once until a block of this size was freed, and prefill would fetch it anew layer
     # by layer, which took it a sixth of its time
     torch.empty(31 << 20, dtype=torch.uint8)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
+
+
+class Reader:
+    """Reads tensors out of a checkpoint's files, which are mapped into memory when they are first asked for."""
+
+    def __init__(self):
+        self.opened = {}
+
+    def read(self, where):
+        """A tensor as it is stored; experts that are stored one by one are put together here, in place."""
+        if isinstance(where, Packed):
+            weight = where.layout.read({part: self.read(lies) for part, lies in where.parts.items()}, where.name)
+            self.let_go(where)
+            scales = tuple(-(-n // of) for n, of in zip(weight.shape, weight.block))
+            if weight.scale.shape != scales:
+                raise QwenError(f"The scales of {where.name} in {where.path} have the shape "
+                                f"{tuple(weight.scale.shape)}, but its codes ask for {scales}.")
+            return weight
+        if isinstance(where, Split) and where.dtype is None:
+            return QuantizedTensor.stacked([self.read(part) for part in where.parts], where.shape)
+        if isinstance(where, Split):
+            fused = torch.empty(len(where.parts), *where.parts[0].shape, dtype=PLAIN[where.dtype])
+            for matrix, part in zip(fused, where.parts, strict=True):
+                matrix.copy_(self.read(part))
+            return fused.view(where.shape)
+        return self.file(where).get_tensor(where.name)
+
+    def parts(self, where):
+        """The rows of a tensor some after the other, (n, K), all mapped anew: never all of them are in memory."""
+        if isinstance(where, Split):
+            for part in where.parts:
+                yield self.read(part)
+                self.let_go(part)
+            return
+        *lead, K = where.shape
+        rows = max(AT_A_TIME // (K * (lead[1] if len(lead) > 1 else 1)), 1)
+        for start in range(0, lead[0], rows):
+            yield self.file(where).get_slice(where.name)[start : start + rows].flatten(0, -2)
+            self.let_go(where)
+
+    def file(self, where):
+        if where.path not in self.opened:
+            self.opened[where.path] = safe_open(where.path, framework="pt")
+        return self.opened[where.path]
+
+    def let_go(self, where):
+        """What was read of its file was copied: map it anew, so that the pages read so far are let go."""
+        self.opened.pop(where.path, None)
 
 
 def without_memory(config):
@@ -185,7 +242,7 @@ def _fused(stored, folder):
             here = [parts[name] for name in names if name in parts]
             if f"{experts}.{fused}" in stored or not here:   # the fused one counts, and what is missing is told later
                 continue
-            odd = [name for name in names if name not in parts or parts[name][2:] != here[0][2:]]
+            odd = [name for name in names if name not in parts or parts[name][2:4] != here[0][2:4]]
             if odd:
                 number, one = odd[0]
                 raise QwenError(f"{folder} lacks the tensor {experts}.{number}.{one}_proj.weight, or it is not of the "
@@ -243,17 +300,13 @@ def _weight_files(folder):
     return sorted(set(weight_map.values()))
 
 
-def _refuse_quantized(folder, stored):
-    """Raises for weights that are numbers only together with their scales."""
-    config = read_json(folder / CONFIG)
-    settings = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
-    odd = [name for name, where in stored.items()
-           if where.dtype not in PLAIN and re.search("weight|bias|A_log|_proj$", name.rpartition(".")[2])]
-    if settings or odd:
-        method = settings.get("quant_method") if isinstance(settings, dict) else None
-        how = f"stores {_some(odd)} as {stored[odd[0]].dtype}" if odd else f"says so in {CONFIG}"
-        raise QwenError(f"{folder} is quantized{f' ({method})' if method else ''}: it {how}. Quantized weights cannot "
-                        f"be loaded yet; take the checkpoint in bfloat16.")
+def _refuse_codes(folder, stored):
+    """Raises for weights that are numbers only together with scales, where nothing says which those are."""
+    odd = [name for name, where in stored.items() if where.dtype not in (None, *PLAIN)
+           and re.search("weight|bias|A_log|_proj$", name.rpartition(".")[2])]
+    if odd:
+        raise QwenError(f"{folder} is quantized: it stores {_some(odd)} as {stored[odd[0]].dtype}, and {CONFIG} does "
+                        f"not say how that is meant (quantization_config); take the checkpoint in bfloat16.")
 
 
 def _fit(config, stored, folder):
@@ -263,7 +316,9 @@ def _fit(config, stored, folder):
         text.mtp_num_hidden_layers = 0
     if text.tie_word_embeddings and HEAD in stored:
         head, embedding = stored[HEAD], stored.setdefault(EMBEDDING, stored[HEAD])
-        if head.shape != embedding.shape or not torch.equal(head.read(), embedding.read().to(PLAIN[head.dtype])):
+        if None in (head.dtype, embedding.dtype):            # codes: the file's word is taken
+            pass
+        elif head.shape != embedding.shape or not torch.equal(head.read(), embedding.read().to(PLAIN[head.dtype])):
             text.tie_word_embeddings = False
             remark(f"{CONFIG} of {folder} says that the embedding is the head, but a head of its own is stored beside "
                    f"it: that one is used (tie_word_embeddings is false).")
@@ -278,7 +333,7 @@ def _one_dtype(config, stored, folder):
     parts = {}
     for name, where in stored.items():
         tower = name.startswith("model.visual.")
-        if tower or len(where.shape) > 1 or name.endswith("_proj.bias"):
+        if where.dtype is not None and (tower or len(where.shape) > 1 or name.endswith("_proj.bias")):
             parts.setdefault(tower, {}).setdefault(where.dtype, []).append(name)
     for found in parts.values():
         if len(found) > 1:
@@ -446,7 +501,7 @@ def _first_line(error):
 # ------------------------------------------------------------------------------------------------------- saving
 
 
-def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokenizer_from=None):
+def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokenizer_from=None, layout=None):
     """Writes `config.json` and the weights, so that `load_model` and `transformers` read them.
 
     All is written aside first and put in place at the end; a save that is interrupted or fails leaves what was
@@ -459,10 +514,13 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
         overwrite: replace the checkpoint that is in the folder.
         tokenizer_from: a checkpoint, by folder or name, whose tokenizer, chat template and settings of
             generation and of the processor are put beside the weights.
+        layout: how others are to read a quantized model: "compressed-tensors", "gptq", "awq" or "fp8". They know of no
+            codes for an embedding, which is written as the numbers it stands for. None: everything as it is, to be
+            loaded here.
 
     Raises:
         QwenError: there is a checkpoint and it may not be overwritten, or cannot be (Windows does not let a file go
-            that a loaded model lies in); there is no tokenizer to take along.
+            that a loaded model lies in); there is no tokenizer to take along; a layout that cannot hold this model.
     """
     if not isinstance(model, Qwen):
         raise QwenError(f"save_model takes the model itself, such as qwen.model, and not the {type(model).__name__}.")
@@ -471,6 +529,12 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
         raise QwenError(f"{folder} is a file; name a folder to save to.")
     if folder.exists() and ((folder / CONFIG).exists() or _weights_in(folder)) and not overwrite:
         raise QwenError(f"{folder} holds a checkpoint already; pass overwrite=True to replace it.")
+    if layout is not None and not quantized_bits(model):
+        raise QwenError(f"layout={layout!r} is for quantized models, and this one is not: call minqwen.quantize first.")
+    state, quantization = _as_published(model.state_dict()), {}
+    if quantized_bits(model):
+        state, settings = written(state, model, layout)
+        quantization = {"quantization_config": settings}
     companions = []
     if tokenizer_from is not None:
         source = resolve(tokenizer_from, files=COMPANIONS)
@@ -484,9 +548,9 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
         shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:
-        _write_weights(_as_published(model.state_dict()), aside, max_shard_size)
+        _write_weights(state, aside, max_shard_size)
         config = replace(model.config.text_config, dtype=str(model.head_weight.dtype).removeprefix("torch."))
-        official = replace(model.config, text_config=config).to_dict()
+        official = replace(model.config, text_config=config).to_dict() | quantization
         (aside / CONFIG).write_text(json.dumps(official, indent=2) + "\n", encoding="utf-8")
         for path in companions:
             shutil.copy(path, aside)
@@ -497,15 +561,18 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
 
 
 def _as_published(state):
-    """The same with the experts of `mtp.*` one by one, as the official checkpoints hold them; nothing is copied."""
+    """The same with the experts of `mtp.*`, and quantized ones, one by one, as the official checkpoints hold them;
+    nothing is copied."""
     published = {}
     for name, tensor in state.items():
         experts, _, fused = name.rpartition(".")
-        if not (name.startswith("mtp.") and experts.endswith(".mlp.experts")):
+        alone = name.startswith("mtp.") or isinstance(tensor, QuantizedTensor)
+        if not (alone and experts.endswith(".mlp.experts")):
             published[name] = tensor
             continue
         which = fused.removesuffix("_proj").split("_")       # gate and up, or down
-        for number, matrices in enumerate(tensor):
+        for number in range(len(tensor)):
+            matrices = tensor[number]
             for one, matrix in zip(which, matrices.chunk(len(which)), strict=True):
                 published[f"{experts}.{number}.{one}_proj.weight"] = matrix
     return published

@@ -38,6 +38,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .cache import AttentionCache, Cache, DeltaCache, Padding, may_look, real_tokens, sequence_of_tokens
 from .config import Config, TextConfig
@@ -425,8 +426,11 @@ class Experts(nn.Module):
 def by_groups(x: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
     """x W^T with a matrix of its own for each group of rows; group i ends before row ends[i].
 
-    x: (rows, d), matrices: (groups, n, d), ends: (groups,) int32 -> (rows, n). By one call, where torch (2.10) has it.
+    x: (rows, d), matrices: (groups, n, d), ends: (groups,) int32 -> (rows, n). By one call, where torch (2.10) has it;
+    matrices of another kind, such as quantized ones, may bring a way of their own.
     """
+    if has_torch_function_unary(matrices):
+        return handle_torch_function(by_groups, (matrices,), x, matrices, ends)
     whole_lines = all(size * x.element_size() % 16 == 0 for size in matrices.shape[1:])     # as that call wants them
     if hasattr(F, "grouped_mm") and x.dtype == matrices.dtype != torch.float64 and whole_lines:
         return F.grouped_mm(x, matrices.mT, offs=ends)

@@ -33,6 +33,7 @@ from minqwen.config import Config
 from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
 from minqwen.errors import QwenError
 from minqwen.model import MixtureOfExperts, Qwen, Step
+from minqwen.quantized import quantized_bits
 
 KERNEL = {"float64": 1e-12, "float32": 1e-5, "gates to -50": 2e-4}
 GRADIENTS = {-3.0: 2e-5, -50.0: 2e-4}                     # log decays down to this: what is allowed in float32
@@ -134,6 +135,8 @@ def verify(qwen, seed: int = 0) -> Report:
     official = _official()
     weight, text = model.head_weight, model.config.text_config
     dtype = str(weight.dtype).removeprefix("torch.")
+    if bits := quantized_bits(model):                     # the twin has the very same codes, which multiply as ours do
+        dtype = f"{bits} beside {dtype}"
     report = Report(f"{name or 'The model'}: {model.config!r}, {dtype} on {weight.device}, beside transformers "
                     f"{official.__version__} and torch {torch.__version__}")
     random = torch.Generator().manual_seed(seed)
@@ -193,7 +196,7 @@ def official_twin(qwen: Qwen, pictures: bool = False) -> nn.Module:
         kind, config = official("ForCausalLM"), official("TextConfig")(**numbers["text_config"])
         ours = {name.replace("language_model.", ""): x for name, x in ours.items() if ".visual." not in name}
     with torch.device("meta"):
-        twin = kind(config)
+        twin = kind(config).requires_grad_(False)
     if qwen.config.text_config.num_experts:               # expert by expert: in any shape and dtype, and not our kernel
         twin.set_experts_implementation("eager")
     twin.load_state_dict(ours, assign=True)
@@ -635,7 +638,7 @@ def official_mtp_logits(qwen: Qwen, twin: nn.Module, inputs: dict[str, Tensor], 
         "num_hidden_layers": len(head.layers), "layer_types": ["full_attention"] * len(head.layers)}
     config = official("TextConfig")(**numbers)
     with torch.device("meta"):
-        layers = official("TextModel")(config)
+        layers = official("TextModel")(config).requires_grad_(False)
         norms = [official("RMSNorm")(config.hidden_size, eps=config.rms_norm_eps) for _ in range(2)]
     if qwen.config.text_config.num_experts:
         layers.set_experts_implementation("eager")
