@@ -302,11 +302,11 @@ def _weight_files(folder):
 
 def _refuse_codes(folder, stored):
     """Raises for weights that are numbers only together with scales, where nothing says which those are."""
-    odd = [name for name, where in stored.items() if where.dtype not in (None, *PLAIN)
-           and re.search("weight|bias|A_log|_proj$", name.rpartition(".")[2])]
-    if odd:
-        raise QwenError(f"{folder} is quantized: it stores {_some(odd)} as {stored[odd[0]].dtype}, and {CONFIG} does "
-                        f"not say how that is meant (quantization_config); take the checkpoint in bfloat16.")
+    codes = [name for name, where in stored.items() if where.dtype not in (None, *PLAIN)
+             and re.search("weight|bias|A_log|_proj$", name.rpartition(".")[2])]
+    if codes:
+        raise QwenError(f"{folder} is quantized: it stores {_some(codes)} as {stored[codes[0]].dtype}, and {CONFIG} "
+                        f"does not say how that is meant (quantization_config); take the checkpoint in bfloat16.")
 
 
 def _fit(config, stored, folder):
