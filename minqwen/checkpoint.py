@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from .config import Config
 from .errors import QwenError, read_json, remark, short
-from .layouts import Packed, gathered, layout_of, written
+from .layouts import Packed, gathered, layout_of, settings_in, written
 from .model import Qwen
 from .quantize import EMBEDDING, HEAD, plan, rounded_parts
 from .quantized import QuantizedTensor, for_cpu, quantized_bits
@@ -66,6 +66,13 @@ def load_config(path_or_name, revision=None):
         raise QwenError(f"{folder / CONFIG}: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise QwenError(f"{folder / CONFIG} is not laid out like an official one ({error}).") from None
+
+
+def quantized_by(path_or_name, revision=None):
+    """The method by which a checkpoint says that its weights are quantized; None if it does not. Fetches no weights."""
+    folder = resolve(path_or_name, revision, progress=False, files=(CONFIG,))
+    settings = settings_in(read_json(folder / CONFIG))
+    return short(settings.get("quant_method")) if isinstance(settings, dict) else None
 
 
 def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=True, context=None, bits=None,

@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
                                             f"or modelscope:Qwen/Qwen3.5-0.8B{otherwise}", **options)
         sub.add_argument("--revision", help="branch, tag or commit of a checkpoint fetched by name")
 
+    def quantized(sub):
+        sub.add_argument("--bits", type=int, metavar="N", help="quantize the weights: 8 or 4 (as stored)")
+        sub.add_argument("--embeddings", type=int, metavar="N", default=8, help="bits of embedding and head then (8)")
+
     sub = command(lab, "open the lessons in JupyterLab")
     sub.add_argument("notebook", nargs="?", default="00", help="a lesson by the beginning of its name (00)")
     sub.add_argument("--folder", help="copy the lessons there, unless they are, and open them there; what you changed "
@@ -79,17 +83,21 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(f"--{name}", type=kind, metavar="N")
     sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
     sub.add_argument("--device", default="cpu")
+    quantized(sub)
 
     sub = command(verify, "compare a checkpoint piece by piece with transformers")
     checkpoint_of(sub, nargs="?")
     sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
     sub.add_argument("--device", default="cpu")
+    quantized(sub)
 
     sub = command(info, "what a model costs: parameters, bytes, cache")
     checkpoint_of(sub)
     sub.add_argument("--context", type=int, metavar="TOKENS",
                      help="tokens that the cache holds (as many as can be; beyond that, by YaRN)")
     sub.add_argument("--dtype", choices=DTYPES, help="of weights, keys and values (as the configuration has it)")
+    quantized(sub)
+    sub.add_argument("--group-size", type=int, metavar="N", help="numbers that share a scale (128; at 8 bits a row)")
 
     sub = command(download, "fetch a checkpoint and say where it is")
     checkpoint_of(sub)
@@ -200,7 +208,8 @@ def chat(arguments) -> None:
     """Talk to a checkpoint. Ctrl-C stops the answer, Ctrl-D (or an empty line) the program."""
     from .chat import load
 
-    qwen = load(arguments.checkpoint, dtype=arguments.dtype, device=arguments.device, revision=arguments.revision)
+    qwen = load(arguments.checkpoint, dtype=arguments.dtype, device=arguments.device, revision=arguments.revision,
+                bits=arguments.bits, embeddings=arguments.embeddings)
     names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "max_new_tokens", "thinking_budget",
              "draft_tokens", "seed")
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -245,24 +254,28 @@ def verify(arguments) -> int:
     from .chat import load
     from .verify import verify
 
-    report = verify(load(arguments.checkpoint, arguments.dtype, arguments.device, arguments.revision))
+    report = verify(load(arguments.checkpoint, arguments.dtype, arguments.device, arguments.revision,
+                         bits=arguments.bits, embeddings=arguments.embeddings))
     print(report)
     return 0 if report.ok else 1
 
 
 def info(arguments) -> None:
     """Layers, parameters, bytes of weights, and the cache at a context. Names such as Qwen3.5-4B need no download."""
-    from .checkpoint import load_config
+    from .checkpoint import load_config, quantized_by
     from .config import OFFICIAL_SIZES, SAME_AS, Config
     from .info import describe
 
-    name = arguments.checkpoint
+    name, stored = arguments.checkpoint, ""
     short = name.removeprefix("Qwen/").removesuffix("-Base")
     known = not Path(name).exists() and (short in OFFICIAL_SIZES | SAME_AS or "/" not in name)
     config = Config.named(name) if known else load_config(name, arguments.revision)
     if arguments.context is not None and arguments.context < 1:
         raise QwenError(f"--context is {arguments.context}, and must be at least one token.")
-    print(f"{name}\n\n{describe(config, arguments.context, arguments.dtype)}")
+    if not known and (method := quantized_by(name, arguments.revision)):
+        stored = f"\nstored        as codes and scales, by {method}: in less than its weights are said to take"
+    options = arguments.bits, arguments.group_size, arguments.embeddings
+    print(f"{name}\n\n{describe(config, arguments.context, arguments.dtype, *options)}{stored}")
 
 
 def download(arguments) -> None:

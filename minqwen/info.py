@@ -1,17 +1,23 @@
 """What a model costs, from its configuration alone: parameters, bytes of weights, and memory over a context.
 
     print(describe(Config.named("Qwen3.5-4B"), context=32_768))
+    print(describe(Config.named("Qwen3.5-9B"), bits=4))
 
 Attention keeps every key and value, so its cache grows with the context; a Gated DeltaNet keeps one matrix per head,
 and nothing grows. One layer in four attends: that is what the hybrid saves.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from .checkpoint import without_memory
 from .config import Config
 from .errors import QwenError
+from .quantize import EMBEDDING, HEAD, TOWER, plan
+from .quantized import bytes_held, products
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -46,6 +52,21 @@ class Memory:
     convolutions: int                                    # their last inputs
 
 
+def weight_bytes(config: Config, dtype: str = "bfloat16", bits: int | None = None, group_size: int | None = None,
+                 embeddings: int = 8) -> dict[str, int]:
+    """Bytes of the weights in memory: of the decoder's "layers", and of the "embedding", the "head", the "vision" tower
+    and what is for prediction, "mtp", as far as there are such. bits and so on: quantized, see `minqwen.quantize`."""
+    shapes = {name: p.shape for name, p in without_memory(config).named_parameters()}
+    chosen = {} if bits is None else plan(shapes, bits, group_size, embeddings)
+    parts = {TOWER: "vision", "mtp.": "mtp", EMBEDDING: "embedding", HEAD: "head", "": "layers"}
+    sizes = dict.fromkeys(["layers", "embedding", "head", "vision", "mtp"], 0)
+    for name, shape in shapes.items():
+        part = next(part for start, part in parts.items() if name.startswith(start))
+        size = math.prod(shape) * BYTES[dtype]
+        sizes[part] += bytes_held(shape, *chosen[name], getattr(torch, dtype)) if name in chosen else size
+    return {part: size for part, size in sizes.items() if size}
+
+
 def memory(config: Config, context: int, dtype: str = "bfloat16") -> Memory:
     """What `context` tokens take in the cache, with keys and values in `dtype`."""
     if dtype not in BYTES:
@@ -59,10 +80,12 @@ def memory(config: Config, context: int, dtype: str = "bfloat16") -> Memory:
                   linear * (t.linear_conv_kernel_dim - 1) * channels * size)
 
 
-def describe(config: Config, context: int | None = None, dtype: str | None = None) -> str:
+def describe(config: Config, context: int | None = None, dtype: str | None = None, bits: int | None = None,
+             group_size: int | None = None, embeddings: int = 8) -> str:
     """A page on a model: layers, parameters, bytes of weights, the cache at `context` tokens (None: the longest).
 
-    A context that is longer than the model's is one by YaRN: see `Config.with_context`, which says what cannot be.
+    With bits, group_size and embeddings, which are those of `minqwen.quantize`, the weights are quantized. A context
+    that is longer than the model's is one by YaRN: see `Config.with_context`, which says what cannot be.
     """
     if context is not None:
         config = config.with_context(context)
@@ -71,7 +94,10 @@ def describe(config: Config, context: int | None = None, dtype: str | None = Non
     kept, total = memory(config, context, dtype), sum(counts.values())
     attention, linear = (t.layer_types.count(kind) for kind in ("full_attention", "linear_attention"))
     parts = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-    weights, of_text = readable(total * BYTES[dtype]), readable(counts["text"] * BYTES[dtype])
+    weights = (f"weights       {readable(total * BYTES[dtype])} in {dtype}, of which the text model "
+               f"{readable(counts['text'] * BYTES[dtype])}")
+    if bits is not None:
+        weights = _quantized(config, dtype, bits, group_size, embeddings)
     besides, v = "", config.vision_config
     if v is not None:
         side = v.patch_size * v.spatial_merge_size
@@ -97,11 +123,23 @@ memories of {t.linear_key_head_dim} x {t.linear_value_head_dim}
 context       {t.max_position_embeddings:,} tokens at most{stretched}
 
 parameters    {total:,}: {parts}
-weights       {weights} in {dtype}, of which the text model {of_text}
+{weights}
 
 cache of one row at {context:,} tokens
   attention   {readable(kept.keys_and_values)} in {dtype}, {readable(kept.per_token)} more with each token
   DeltaNet    {readable(kept.states + kept.convolutions)}, always; its states in float32"""
+
+
+def _quantized(config, dtype, bits, group_size, embeddings) -> str:
+    sizes = weight_bytes(config, dtype, bits, group_size, embeddings)
+    lines = (f"weights       {readable(sum(sizes.values()))}: "
+             + ", ".join(f"{part} {readable(size)}" for part, size in sizes.items()))
+    lines += f"\n              codes of {bits if bits == 'fp8' else f'{bits} bits'}, the rest in {dtype}"
+    if bits in (3, 4) and embeddings == 8:
+        least = sum(weight_bytes(config, dtype, bits, group_size, bits).values())
+        lines += (f"; embedding and head are of 8 bits,\n              with those of {bits} bits, too, it is "
+                  f"{readable(least)} (embeddings={bits})")
+    return f"{lines}\nproducts      {products(bits, dtype)}"
 
 
 def in_thousands(number: float, units: Sequence[str]) -> str:

@@ -262,13 +262,18 @@ class Packed(NamedTuple):
     layout: Layout
 
 
+def settings_in(config: dict) -> dict | None:
+    """What a config.json says of quantized weights, at either of the places where it is said."""
+    return config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+
+
 def layout_of(config: dict, folder: Path) -> Layout | None:
     """By which layout the checkpoint of this config.json is quantized; None: it is not.
 
     Raises:
         QwenError: by one that is not known, or that has settings that are not.
     """
-    settings = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    settings = settings_in(config)
     if not settings:
         return None
     if not isinstance(settings, dict):

@@ -7,7 +7,8 @@ it sees the numbers it stands for. It cannot be written to, so it cannot be trai
 `quantize.py` makes them; `layouts.py` knows how others store them.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -258,16 +259,38 @@ def groups_by_product(x: Tensor, matrices: QuantizedTensor, ends: Tensor) -> Ten
 OWN = {F.linear: product, F.embedding: look_up, by_groups: groups_by_product}
 
 
+def products(bits: int | str, dtype: str) -> str:
+    """By which way weights of so many bits are multiplied on this machine's CPU, in words."""
+    if dtype == "bfloat16" and (bits == 8 or (bits == 4 and packs_as_we_know())):
+        return (f"on this CPU by torch's product for {bits}-bit codes, where no more than {FEW} tokens are read;\n"
+                f"              for more, numbers are made of the codes first")
+    return f"on this CPU numbers are made of the codes each time: no product of torch takes {bits} with {dtype} here"
+
+
+def packable(shape: Sequence[int], bits: int, block: tuple[int, int], dtype: torch.dtype) -> bool:
+    """Has torch a product on this CPU for a weight like this, whose codes lie in an order of their own?"""
+    N, K = shape[-2:]
+    return (bits == 4 and dtype == torch.bfloat16 and block[0] == 1 and block[1] in (32, 64, 128, 256)
+            and K % block[1] == 0 and N % 64 == 0 and packs_as_we_know())
+
+
+def bytes_held(shape: Sequence[int], bits: int | str, group: int, dtype: torch.dtype) -> int:
+    """What a quantized weight of this shape takes in memory."""
+    if bits == "fp8":
+        blocks = math.prod(-(-n // of) for n, of in zip(shape[-2:], FP8_BLOCK)) * math.prod(shape[:-2])
+        return math.prod(shape) + blocks * dtype.itemsize
+    beside = 2 if packable(shape, bits, (1, group), dtype) else 1                           # see `for_cpu`
+    return math.prod(shape) // (8 // bits) + math.prod(shape) // group * dtype.itemsize * beside
+
+
 def for_cpu(weight: QuantizedTensor) -> QuantizedTensor:
     """The same as torch's product of 4 bits on a CPU wants it, if it can: codes in an order of its own, and beside each
     scale what is added. The codes change places where they are: memory never holds them twice. `unpack_for_cpu` is the
     way back."""
-    N, K = weight.shape[-2:]
-    columns = weight.block[1]
-    if not (weight.bits == 4 and weight.zero is None and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
-            and weight.block[0] == 1 and columns in (32, 64, 128, 256) and K % columns == 0 and N % 64 == 0
-            and packs_as_we_know()):
+    if (not packable(weight.shape, weight.bits, weight.block, weight.dtype) or weight.zero is not None
+            or weight.device.type != "cpu"):
         return weight
+    K = weight.shape[-1]
     codes = weight.codes.view(-1, K // 2)                                                   # experts, one on another
     for part in codes.split(max(2 ** 18 // K // 64, 1) * 64):
         part.copy_(aten._convert_weight_to_int4pack_for_cpu(unpack(part, 4).int(), 1))

@@ -15,8 +15,10 @@ from minqwen import cli
 from minqwen.checkpoint import load_model, save_model
 from minqwen.config import Config
 from minqwen.errors import QwenError
-from minqwen.info import describe, memory, parameter_counts, readable
+from minqwen.info import describe, memory, parameter_counts, readable, weight_bytes
 from minqwen.model import AttentionCache
+from minqwen.quantize import quantize
+from minqwen.quantized import QuantizedTensor, packs_as_we_know
 
 PUBLISHED = json.loads(Path(__file__).with_name("official_sizes.json").read_text())
 
@@ -81,6 +83,39 @@ def test_info_at_a_context_beyond_the_longest_is_that_of_the_model_loaded_for_it
     assert "YaRN" not in describe(small_config(), 262_144)
 
 
+@pytest.mark.parametrize("options", [{"bits": 8}, {"bits": 4, "group_size": 16}, {"bits": "fp8"},
+                                     {"bits": 4, "group_size": 32, "embeddings": 4}, {"bits": 3, "group_size": 16}])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_bytes_of_weights_are_those_that_a_quantized_model_takes(options, dtype):
+    for changes in ({}, {"tie_word_embeddings": False}, {"num_experts": 3, "moe_intermediate_size": 128}):
+        config = seeing_config(hidden_size=64, intermediate_size=96, linear_value_head_dim=16, **changes)
+        small = quantize(random_qwen(config).to(getattr(torch, dtype)), **options)
+        held = sum(p.bytes() if isinstance(p, QuantizedTensor) else p.nbytes for p in small.parameters())
+        sizes = weight_bytes(config, dtype, **options)
+        assert sum(sizes.values()) == held and ("head" in sizes) == ("tie_word_embeddings" in changes)
+        assert sizes["mtp"] == sum(p.bytes() if isinstance(p, QuantizedTensor) else p.nbytes
+                                   for p in small.mtp.parameters())
+
+
+def test_info_in_few_bits(capsys):
+    assert cli.main(["info", "Qwen3.5-9B", "--bits", "4"]) == 0
+    page = capsys.readouterr().out
+    for fact in ("weights       6.31 GB: layers 3.69 GB, embedding 1.02 GB, head 1.02 GB, vision 461 MB, mtp 129 MB",
+                 "codes of 4 bits, the rest in bfloat16", "with those of 4 bits, too, it is 5.36 GB (embeddings=4)"):
+        assert fact in page or not packs_as_we_know(), fact
+    assert ("by torch's product for 4-bit codes" in page) == packs_as_we_know()
+    assert cli.main(["info", "Qwen3.5-9B", "--bits", "4", "--embeddings", "4"]) == 0
+    assert "weights       5.36 GB" in capsys.readouterr().out or not packs_as_we_know()
+    assert cli.main(["info", "Qwen3.5-0.8B", "--bits", "8", "--dtype", "float32"]) == 0
+    assert "numbers are made of the codes each time" in capsys.readouterr().out
+
+
+def test_info_of_a_quantized_folder_says_how_it_is_stored(tmp_path, capsys):
+    save_model(quantize(random_qwen(), 8), tmp_path, layout="gptq")
+    assert cli.main(["info", str(tmp_path)]) == 0
+    assert "stored        as codes and scales, by gptq" in capsys.readouterr().out
+
+
 def test_info_of_a_folder(folder, capsys):
     assert cli.main(["info", str(folder), "--dtype", "float32"]) == 0
     page = capsys.readouterr().out
@@ -121,7 +156,8 @@ def test_describe_takes_the_longest_context_by_default():
 
 
 @pytest.mark.parametrize("argv", [
-    ["info", "Qwen3.5-1T"], ["info", "Qwen3.5-4B", "--context", "0"],
+    ["info", "Qwen3.5-1T"], ["info", "Qwen3.5-4B", "--bits", "5"],
+    ["info", "Qwen3.5-4B", "--bits", "4", "--group-size", "96"], ["info", "Qwen3.5-4B", "--context", "0"],
     ["info", "Qwen3.5-4B", "--context", "9999999999"], ["verify", "nowhere"], ["chat", "nowhere"],
     ["download", "nowhere"], ["lab", "99_no_such_lesson"],
 ], ids=" ".join)
