@@ -102,6 +102,7 @@ def test_what_is_given_back_was_never_read(qwen, kept, padded):
 
 
 @pytest.mark.parametrize("T", [1, 4])
+@torch.no_grad()
 def test_less_and_less_is_kept(qwen, T):
     """Also of a single token, which a layer's memory reads in place."""
     x, ids, end = tokens(2, 20), tokens(2, T, seed=5), tokens(2, 3, seed=7)
