@@ -76,7 +76,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     parts = rearrange(weight, "(cores n) d -> cores n d", cores=cores)
     rows = x.reshape(tokens, -1).expand(cores, -1, -1)                                      # (cores, tokens, d)
-    y = torch.bmm(parts, rows.mT).mT if tokens <= 4 else torch.bmm(rows, parts.mT)          # (cores, tokens, n)
+    few = tokens < 4 or tokens == 4 and len(weight) >= weight.shape[1]   # of a wide matrix 4 tokens are many already
+    y = torch.bmm(parts, rows.mT).mT if few else torch.bmm(rows, parts.mT)                  # (cores, tokens, n)
     y = rearrange(y, "cores t n -> t (cores n)").view(*x.shape[:-1], -1)
     return y if bias is None else y + bias
 
