@@ -66,6 +66,7 @@ MEMORY = "02_attention_as_memory"
 GENERATION = "07_generation"
 HEARD = "drafts_are_those_of_a_head_that_has_heard_all_before"
 GREEDY, TRIAL = "greedy_tokens_are_those_of_plain_decoding", "what_is_given_back_was_never_read"
+DRAFTS = "10_multi_token_prediction"
 CHUNKS, KERNEL = "04_chunked_delta_rule", "15_gpu_kernel"
 DECODER = "06_hybrid_decoder"
 LONG = "09_long_context"
@@ -122,8 +123,8 @@ def graph(name, old, new, within="", file="minqwen/graph.py"):
     return Mutant(name, file, old, new, within, ("tests/test_graph.py",))
 
 
-def mtp(name, old, new, within=""):
-    return Mutant(name, MODEL, old, new, within, ("tests/test_mtp.py",))
+def mtp(name, old, new, within="", lessons=()):
+    return Mutant(name, MODEL, old, new, within, ("tests/test_mtp.py",), lessons)
 
 
 def balance(name, old, new, lessons=()):
@@ -138,8 +139,8 @@ def loop(name, old, new, file="minqwen/generate.py"):
     return Mutant(name, file, old, new, tests=("tests/test_generate.py",), lessons=(GENERATION,))
 
 
-def drafts(name, old, new, test, file="minqwen/drafts.py", within=""):
-    return Mutant(name, file, old, new, within, (f"tests/test_drafts.py::test_{test}",))
+def drafts(name, old, new, test, file="minqwen/drafts.py", within="", lessons=()):
+    return Mutant(name, file, old, new, within, (f"tests/test_drafts.py::test_{test}",), lessons)
 
 
 def sampled(name, old, new):
@@ -498,13 +499,14 @@ N = -L.tril(-1)
     Mutant("pads of a kept cache fill the context", "minqwen/generate.py",
            "cache.valid[:, : cache.length].sum(-1).to(device)", "cache.length", tests=("tests/test_generate.py",)),
     drafts("every draft is taken", "taken = coins * q", "taken = 0 * q",
-           "two_tokens_come_exactly_as_often_as_the_model_says"),
+           "two_tokens_come_exactly_as_often_as_the_model_says", lessons=(DRAFTS,)),
     drafts("a refused draft may come again", "rest = (p - q).clamp(min=0)", "rest = p",
-           "two_tokens_come_exactly_as_often_as_the_model_says"),
+           "two_tokens_come_exactly_as_often_as_the_model_says", lessons=(DRAFTS,)),
     drafts("what is drawn anew may be nothing", "rest.sum(-1, keepdim=True) > 0", "rest.sum(-1, keepdim=True) > -1",
            "as_many_drafts_are_taken_as_can_be"),
     drafts("[21] drafts stand one too far", "self.cache.positions + i - 1", "self.cache.positions + i", HEARD),
-    drafts("[21] a draft hears the model's state again", "state = self.hear(state,", "_ = self.hear(state,", HEARD),
+    drafts("[21] a draft hears the model's state again", "state = self.hear(state,", "_ = self.hear(state,", HEARD,
+           lessons=(DRAFTS,)),
     drafts("guesses stay in the head's cache", "        self.own.restore(here)\n", "", HEARD),
     drafts("the head hears of what a longer row was given", "trial.keep(counts)", "trial.keep([longest] * len(counts))",
            HEARD),
@@ -520,8 +522,10 @@ N = -L.tril(-1)
            "who_goes_away_midway_leaves_a_cache_that_has_read_what_he_got"),
     drafts("traced models draft", 'if any("delta_rule" in vars(module)', 'if any("rule" in vars(module)',
            "what_cannot_be_drafted_is_refused_in_one_sentence"),
-    drafts("[5] the memory keeps what was refused", "if min(counts) < self.tokens:", "if False:", TRIAL, CACHE),
-    drafts("[5] the window keeps what was refused", "last = counts[:, None] +", "last = x.shape[1] +", TRIAL, CACHE),
+    drafts("[5] the memory keeps what was refused", "if min(counts) < self.tokens:", "if False:", TRIAL, CACHE,
+           lessons=(DRAFTS,)),
+    drafts("[5] the window keeps what was refused", "last = counts[:, None] +", "last = x.shape[1] +", TRIAL, CACHE,
+           lessons=(DRAFTS,)),
     drafts("[5] refused tokens decay the memory", "v, g * read,", "v, g,", TRIAL, CACHE),
     drafts("[5] refused tokens are written", "beta * read, state", "beta, state", TRIAL, CACHE),
     drafts("rows that are apart lie apart", "if (self.ends < start).any():", "if False:", TRIAL, CACHE),
@@ -717,7 +721,7 @@ N = -L.tril(-1)
 
     # ---- multi-token prediction
     mtp("[21] the halves swapped", "self.pre_fc_norm_embedding(next_embeddings), self.pre_fc_norm_hidden(hidden)",
-        "self.pre_fc_norm_hidden(hidden), self.pre_fc_norm_embedding(next_embeddings)"),
+        "self.pre_fc_norm_hidden(hidden), self.pre_fc_norm_embedding(next_embeddings)", lessons=(DRAFTS,)),
     mtp("[21] the hidden state before the last norm", """\
         hidden = self.hidden_states(input_ids, attention_mask, position_ids, inputs_embeds=x)
 """, """\
@@ -726,11 +730,13 @@ N = -L.tril(-1)
         self.hidden_states(input_ids, attention_mask, position_ids, inputs_embeds=x)
         hook.remove()
         hidden = seen[0]
-"""),
-    mtp("[21] drafts feed back what is not normed", "return self.norm(x)", "return x", "class MultiTokenPrediction"),
-    mtp("one norm for both halves", "self.pre_fc_norm_hidden(hidden)", "self.pre_fc_norm_embedding(hidden)"),
+""", lessons=(DRAFTS,)),
+    mtp("[21] drafts feed back what is not normed", "return self.norm(x)", "return x", "class MultiTokenPrediction",
+        lessons=(DRAFTS,)),
+    mtp("one norm for both halves", "self.pre_fc_norm_hidden(hidden)", "self.pre_fc_norm_embedding(hidden)",
+        lessons=(DRAFTS,)),
     mtp("the token itself is heard and not the next", "self.mtp(hidden[:, :-1], x[:, 1:]",
-        "self.mtp(hidden[:, :-1], x[:, :-1]"),
+        "self.mtp(hidden[:, :-1], x[:, :-1]", lessons=(DRAFTS,)),
     mtp("the head stands one further", "position_ids.expand(3, B, T)[..., :-1], self",
         "position_ids.expand(3, B, T)[..., 1:], self"),
     mtp("the head sees no pictures", "x = self.embed(input_ids, **pictures)", "x = self.embed(input_ids)"),

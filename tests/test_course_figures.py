@@ -347,3 +347,22 @@ def test_durations():
     assert [bar.get_width() for bar in ax.patches] == [66.78, 0.356]
     assert [text.get_text().strip() for text in ax.texts] == ["66.8 ms", "0.356 ms"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["slow", "fast"] and ax.yaxis_inverted()
+
+
+def test_drafting():
+    """A box for each token and for each guess; the head stands once below each of its guesses, and on what it read."""
+    figure = draw(figures.drafting(["a", "b", "$c$"], ["d", "e"]))
+    ax, = figure.axes
+    said = [text.get_text() for text in ax.texts]
+    assert [said.count(word) for word in ("a", "b", r"\$c\$", "d", "e")] == [1, 1, 1, 2, 2]
+    assert said.count("model") == 2 and said.count("head") == 3
+    boxes = [box for box in ax.patches if isinstance(box, Rectangle)]
+    assert len(boxes) == 5 + 2 + 3 + 2
+
+
+def test_overlap():
+    p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.4, 0.2, 0.4])
+    ax, = draw(figures.overlap(p, q, ["key", "$", "hat"])).axes
+    both, refused, instead = np.array([bar.get_height() for bar in ax.patches]).reshape(3, 3)
+    assert np.allclose(both + refused, q) and np.allclose(both + instead, p)
+    assert np.allclose(np.minimum(refused, instead), 0)

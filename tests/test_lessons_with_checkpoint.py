@@ -5,14 +5,16 @@ the head counts are 0.8B's, it has a vision tower, bfloat16 weights, another voc
 lessons must run on it, every check included. What is not rehearsed: sensible answers, and the official weights' scale.
 """
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from notebooks_support import lessons
+from notebooks_support import NOTEBOOKS, lessons
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SPECIAL = ("<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> "
@@ -120,6 +122,30 @@ def test_it_is_the_official_layout(checkpoint):
     assert kinds[layer + "A_log"] == kinds[layer + "norm.weight"] == "F32"
     assert kinds[layer + "in_proj_qkv.weight"] == kinds["model.language_model.embed_tokens.weight"] == "BF16"
     assert any(name.startswith("model.visual.") for name in kinds) and "lm_head.weight" not in kinds
+
+
+@pytest.fixture(scope="module")
+def with_a_head(checkpoint, tmp_path_factory):
+    """The same with a head for multi-token prediction, as the official ones have it, and `transformers` saves none."""
+    from safetensors.torch import load_file, save_file
+    folder = tmp_path_factory.mktemp("with_a_head")
+    shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    tensors, random = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
+    layer = {name: x for name, x in tensors.items() if name.startswith("model.language_model.layers.3.")}
+    head = {name.replace("model.language_model.layers.3.", "mtp.layers.0."): x.clone() for name, x in layer.items()}
+    head["mtp.fc.weight"] = 0.06 * torch.randn(128, 256, generator=random)
+    for norm in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+        head[f"mtp.{norm}.weight"] = 0.3 * torch.randn(128, generator=random)
+    save_file(tensors | {name: x.bfloat16() for name, x in head.items()}, folder / "model.safetensors",
+              metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["mtp_num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_the_lesson_on_drafts_with_a_head(with_a_head, repository):
+    test_lesson(NOTEBOOKS / "10_multi_token_prediction.ipynb", with_a_head, repository)
 
 
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda path: path.stem)
