@@ -388,18 +388,24 @@ class Foreseen:
     def told(self) -> list[list[int]]:
         return generate(self.model, self.prompt, max_new_tokens=self.new)
 
-    def drafted(self, kind: type["Foresight"], k: int) -> list[int]:
-        """The same by drafts of k tokens."""
-        cache = self.model.new_cache(1, 32 + self.new)
-        drafter = kind(self.model, cache, self.told)
-        choice = Choice(self.prompt, torch.ones_like(self.prompt), self.config.text_config.vocab_size)
-        speculation = Speculation(drafter, choice, [self.new], set())
-        return [id for (id,) in speculation.steps(prefill(self.model, self.prompt, cache), k)]
+    def decoding(self, kind: type[Foresight], k: int, rounds: int) -> list[tuple]:
+        """A token with k drafts for each pass, and plainly. The prompt is read before, all but its last token."""
+        model, last, cache, told = self.model, self.prompt[:, -1:], self.model.new_cache(1, 32 + self.new), self.told
+        prefill(model, self.prompt[:, :-1], cache)
+        behind_the_prompt = cache.snapshot()
 
-    def decoding(self, kind: type["Foresight"], k: int, rounds: int) -> list[tuple]:
-        """A token with drafts, and plainly; the prompt's pass is in both, once for all of them."""
-        plain = partial(generate, self.model, self.prompt, max_new_tokens=self.new)
-        return [(a / self.new, b / self.new) for a, b in by_turns(partial(self.drafted, kind, k), plain, rounds)]
+        def drafted():
+            cache.restore(behind_the_prompt)
+            drafter = kind(model, cache, told)
+            choice = Choice(last, torch.ones_like(last), self.config.text_config.vocab_size)
+            steps = Speculation(drafter, choice, [self.new], set()).steps(prefill(model, last, cache), k)
+            return [id for (id,) in steps]
+
+        def plain():
+            cache.restore(behind_the_prompt)
+            return generate(model, last, cache=cache, max_new_tokens=self.new)[0]
+
+        return [(a / self.new, b / self.new) for a, b in by_turns(drafted, plain, rounds)]
 
 
 # ------------------------------------------------------------------------------------------------------------- the run
