@@ -286,10 +286,11 @@ def test_chat_goes_on_after_an_interrupted_answer(monkeypatch, capsys):
     qwen, said = Talk(), iter(["hi", "stop", "again"])
     monkeypatch.setattr("minqwen.chat.load", lambda *args, **kwargs: qwen)
     monkeypatch.setattr("builtins.input", lambda prompt: next(said, None) or (_ for _ in ()).throw(EOFError))
-    assert cli.main(["chat", "--no-thinking", "--top-k", "5", "--system", "Be brief."]) == 0
+    options = ["--no-thinking", "--top-k", "5", "--draft-tokens", "3", "--system", "Be brief."]
+    assert cli.main(["chat", *options]) == 0
     out = capsys.readouterr().out
     assert "you said hi!" in out and "you said stop ..." in out and "you said again!" in out
-    assert qwen.options == {"system": "Be brief.", "thinking": False, "top_k": 5}
+    assert qwen.options == {"system": "Be brief.", "thinking": False, "top_k": 5, "draft_tokens": 3}
 
 
 def test_chat_goes_on_after_a_line_that_is_not_utf_8(monkeypatch, capsys):
