@@ -87,6 +87,7 @@ class Row:
 
 HEADINGS = ["", "ratio", "half of them", "at least", "minqwen", "transformers", ""]
 DRAFTED = ["", "ratio", "half of them", "at least", "drafted", "plain", ""]
+QUANTIZED = ["", "ratio", "half of them", "at least", "few bits", "bfloat16", ""]
 
 
 def _line(cells: list[str]) -> str:
@@ -183,10 +184,10 @@ def make_folder(config: Config, folder: Path) -> Path:
 class Ours:
     """A folder and what a user of this package calls with it."""
 
-    def __init__(self, folder: Path, device: str = "cpu"):
+    def __init__(self, folder: Path, device: str = "cpu", bits: int | None = None):
         import minqwen
 
-        self.model = minqwen.load(folder, device=device).model
+        self.model = minqwen.load(folder, device=device, bits=bits).model
 
     def answer(self, inputs: dict, new: int, **options) -> list[list[int]]:
         """The new tokens of each row: the likeliest ones, unless options say how to draw them."""
@@ -459,6 +460,34 @@ def all_rows(layers: int, rounds: int, folder: str | None = None, device: str = 
             yield from model_rows(Pair(shape(layers, dtype), Path(place), device), rounds)
 
 
+class InFewBits(Pair):
+    """The folder of another pair, by us in so many bits, and beside it one of that pair's sides, in bfloat16."""
+
+    def __init__(self, pair: Pair, bits: int, beside: int):
+        super().__init__(pair.config, None, pair.device)
+        self.pair, self.bits, self.beside = pair, bits, beside
+
+    @cached_property
+    def sides(self):
+        return Ours(self.pair.folder, self.device, self.bits), self.pair.sides[self.beside]
+
+
+def few_bits_rows(pair: Pair, rounds: int) -> Iterator[Row]:
+    """Weights of 8 and of 4 bits: each token sooner than in `transformers`, and a prompt no later than in ours."""
+    for bits, aim in ((8, 1.5), (4, 2.2)):
+        ours, theirs = (InFewBits(pair, bits, beside) for beside in (0, 1))
+        for context in (32, 4096):
+            yield Row(f"{bits} bits, decoding after {context:,}, beside transformers", aim, "tokens/s",
+                      partial(theirs.going_on, rounds, context))
+        yield Row(f"{bits} bits, first token after 512, beside ours", 1.0, "ms", partial(ours.answering, rounds, [512]))
+
+
+def quantized_rows(layers: int, rounds: int, folder: str | None = None, device: str = "cpu") -> Iterator[Row]:
+    if device == "cpu":
+        with TemporaryDirectory(prefix="minqwen-bench-", dir=folder, ignore_cleanup_errors=True) as place:
+            yield from few_bits_rows(Pair(shape(layers, "bfloat16"), Path(place), device), rounds)
+
+
 def draft_rows(layers: int, rounds: int, device: str = "cpu") -> Iterator[Row]:
     """With drafts and without, both ours."""
     for k in range(1, 5) if device == "cpu" else ():
@@ -516,6 +545,7 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
     print(f"{machine(device)}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers", flush=True)
     tables = []
     for headings, there_are in ((HEADINGS, all_rows(layers, rounds, folder, device)),
+                                (QUANTIZED, quantized_rows(layers, rounds, folder, device)),
                                 (DRAFTED, draft_rows(layers, rounds, device))):
         rows = []
         for row in there_are:

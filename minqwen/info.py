@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from .checkpoint import without_memory
-from .config import Config
+from .config import OFFICIAL_MIXTURES, OFFICIAL_SIZES, Config
 from .errors import QwenError
 from .quantize import EMBEDDING, HEAD, TOWER, plan
 from .quantized import bytes_held, products
@@ -140,6 +140,23 @@ def _quantized(config, dtype, bits, group_size, embeddings) -> str:
         lines += (f"; embedding and head are of 8 bits,\n              with those of {bits} bits, too, it is "
                   f"{readable(least)} (embeddings={bits})")
     return f"{lines}\nproducts      {products(bits, dtype)}"
+
+
+def table(contexts: Sequence[int] = (4096, 32_768, 262_144)) -> str:
+    """What each published size takes, in Markdown: weights of 16, 8 and 4 bits, and one row's cache in bfloat16.
+
+    The last of the columns of weights has embedding and head of 4 bits, too, which else have 8.
+    """
+    head = ["", "16 bits", "8 bits", "4 bits", "all 4", "states", *(f"{context:,} tokens" for context in contexts)]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name in OFFICIAL_SIZES | OFFICIAL_MIXTURES:
+        config = Config.named(name)
+        weights = (weight_bytes(config, bits=bits, embeddings=embeddings)
+                   for bits, embeddings in ((None, 8), (8, 8), (4, 8), (4, 4)))
+        kept = [memory(config, context) for context in contexts]
+        lines.append([name, *(readable(sum(sizes.values())) for sizes in weights),
+                      readable(kept[0].states + kept[0].convolutions), *(readable(k.keys_and_values) for k in kept)])
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
 
 def in_thousands(number: float, units: Sequence[str]) -> str:

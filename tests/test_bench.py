@@ -9,6 +9,7 @@ from support import error, seeing_config
 
 from minqwen import bench, cli
 from minqwen.errors import QwenError
+from minqwen.quantized import quantized_bits
 
 pytest.importorskip("transformers", minversion="5.23")
 
@@ -197,9 +198,25 @@ def test_drafts_of_nano_are_counted_by_pass(monkeypatch):
     assert all(0 < side < 1 for side in seconds)
 
 
-def test_every_row_of_drafts_can_fail():
-    rows = list(bench.draft_rows(4, 1))
-    assert len({row.what for row in rows}) == len(rows) == 2 * 4 + 2 * 2 * 4
+def test_in_few_bits_beside_both(tmp_path, results):
+    config = seeing_config(eos_token_id=None, mtp_num_hidden_layers=0, dtype="bfloat16", hidden_size=128,
+                           intermediate_size=128, linear_value_head_dim=64, num_attention_heads=4,
+                           max_position_embeddings=8192, vision={"out_hidden_size": 128})
+    pair = bench.Pair(config, tmp_path)
+    for row in bench.few_bits_rows(pair, 1):
+        row.measure()
+        few, whole = row.measure.func.__self__.sides
+        assert quantized_bits(few.model) == ("8 bits" if row.what.startswith("8") else "4 and 8 bits")
+        assert whole is pair.sides["transformers" in row.what]
+        ours, theirs = results.pop()
+        assert len(ours[0]) == len(theirs[0]) == 1 if "first" in row.what else len(few.said) == len(whole.said) == 9
+
+
+@pytest.mark.parametrize("rows, number", [
+    (bench.draft_rows(4, 1), 2 * 4 + 2 * 2 * 4), (bench.quantized_rows(4, 1), 2 * 3)], ids=["drafts", "few bits"])
+def test_every_row_of_the_other_tables_can_fail(rows, number):
+    rows = list(rows)
+    assert len({row.what for row in rows}) == len(rows) == number
     for row in rows:
         assert "✗" in str(replace(row, pairs=[(1.01, 1.0)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
 

@@ -15,7 +15,7 @@ from minqwen import cli
 from minqwen.checkpoint import load_model, save_model
 from minqwen.config import Config
 from minqwen.errors import QwenError
-from minqwen.info import describe, memory, parameter_counts, readable, weight_bytes
+from minqwen.info import describe, memory, parameter_counts, readable, table, weight_bytes
 from minqwen.model import AttentionCache
 from minqwen.quantize import quantize
 from minqwen.quantized import QuantizedTensor, packs_as_we_know
@@ -95,6 +95,12 @@ def test_bytes_of_weights_are_those_that_a_quantized_model_takes(options, dtype)
         assert sum(sizes.values()) == held and ("head" in sizes) == ("tie_word_embeddings" in changes)
         assert sizes["mtp"] == sum(p.bytes() if isinstance(p, QuantizedTensor) else p.nbytes
                                    for p in small.mtp.parameters())
+
+
+@pytest.mark.skipif(not packs_as_we_know(), reason="other processors hold codes of 4 bits in a little less")
+def test_the_readme_says_what_each_size_takes(repository):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"<!-- sizes.*?-->\n(.*?)\n<!-- end of sizes -->", text, re.DOTALL)[1] == table()
 
 
 def test_info_in_few_bits(capsys):

@@ -237,8 +237,11 @@ def main() -> None:
     parser.add_argument("path", nargs="?", help="a trained model's folder; the shipped one if not given")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--card", action="store_true", help="write the model card and scores.json beside the weights")
+    parser.add_argument("--bits", type=int, help="quantize the weights: 8 or 4")
     args = parser.parse_args()
-    qwen = load(args.path)
+    if args.card and args.bits is not None:
+        parser.error("the card is for the model as it was trained; leave --bits out, or --card.")
+    qwen = load(args.path, bits=args.bits)
     tasks, scores = [task for task in TASKS if able(qwen, task)], []
     if args.card and tasks != TASKS:
         parser.error("the card is for a model that sees, knows tools and drafts; leave --card out for this one.")
