@@ -747,6 +747,13 @@ N = -L.tril(-1)
 
     # ---- mixture of experts
     moe("weights of the chosen do not add up to one", "weights / weights.sum(-1, keepdim=True)", "weights"),
+    Mutant("the wrong layer's load is marked", "minqwen/widgets/stills.py", "layers.index(layer), expert)",
+           "layer, expert)", tests=("tests/test_stills.py",)),
+    Mutant("the shared expert's gate before its sigmoid", "minqwen/trace.py",
+           "mixture.shared_expert_gate(x).sigmoid()", "mixture.shared_expert_gate(x)",
+           tests=("tests/test_routing.py",)),
+    Mutant("pads are counted among an expert's tokens", "minqwen/widgets/experts.py", "x[row, real].float()",
+           "x[row].float()", tests=("tests/test_experts_widget.py",)),
     balance("padding is balanced, too", "if attention_mask is not None:", "if False:"),
     balance("the balancing loss counts one expert a token", "probabilities.topk(top_k)", "probabilities.topk(1)"),
     balance("each layer's balance by itself", "experts * shares @ probabilities.mean(0)",

@@ -37,3 +37,18 @@ def test_looking():
     assert np.allclose(maps(figure), [weights, *layers.values()])
     below = [ax.images[1].get_clim()[1] for ax in figure.axes if ax.get_title() in layers]
     assert below == [3, 3, 3]                                                               # one scale for each kind
+
+
+def test_expert_maps():
+    """Of layers 2 and 5, of five experts; what is marked is token 3, expert 4 and the second of the layers."""
+    random = np.random.default_rng(0)
+    weights, shared, loads = random.random((len(STRANGE), 5)), random.random(len(STRANGE)), random.random((2, 5))
+    figure = draw(stills.expert_maps(weights, shared, loads, [2, 5], STRANGE, token=3, layer=5, expert=4))
+    above, beside, below = figure.axes[:3]
+    assert np.array_equal(above.images[0].get_array(), weights.T)
+    assert np.array_equal(beside.images[0].get_array(), loads.T)
+    assert np.array_equal(below.images[0].get_array()[0], shared) and below.images[0].get_clim() == (0, 1)
+    assert [label.get_text() for label in beside.get_xticklabels()] == ["2", "5"]
+    for ax, column, row in ((above, 3, 4), (beside, 1, 4)):
+        across, down = (patch.get_bbox() for patch in ax.patches[-2:])
+        assert (across.x0, across.x1, down.y0, down.y1) == (column - 0.5, column + 0.5, row - 0.5, row + 0.5)
