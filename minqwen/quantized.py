@@ -22,7 +22,7 @@ from .model import by_groups
 __all__ = ["QuantizedTensor", "as_parameter", "for_cpu", "pack", "quantized_bits", "unpack"]
 
 FEW = 32                                                 # tokens for which the packed products are the quicker ones
-PIECE = 2 ** 21                                          # numbers that are made out of codes at a time
+PIECE = 2 ** 23                                          # numbers that are made out of codes at a time
 FP8_BLOCK = 128, 128                                     # numbers that share a scale in the official FP8 checkpoints
 FIXED = ("A quantized weight cannot be written to, nor trained: load the model in bfloat16, change that, and quantize "
          "what it becomes.")
@@ -69,13 +69,23 @@ class QuantizedTensor(Tensor):
     def dequantize(self) -> Tensor:
         """The numbers that it stands for: (..., N, K)."""
         rows, columns = self.block
-        w = self.integers().to(self.dtype)
-        scale, zero = self.plain_scale(), self.zero
-        if rows == 1 and w.shape[-1] % columns == 0:
-            w = w.unflatten(-1, (-1, columns))
-            w = w if zero is None else w - zero.unsqueeze(-1)
-            return (w * scale.unsqueeze(-1)).flatten(-2)
-        return w * spread(scale, self.block, *w.shape[-2:])
+        if self.packed:                                  # as below, but in few passes: a prompt waits for it
+            *experts, N, K = self.shape
+            blocks = self.codes.view(*experts, N // 64, K, 32)
+            w = torch.empty(*experts, N // 64, K, 64, dtype=self.dtype)
+            w[..., :32], w[..., 32:] = blocks & 15, blocks >> 4
+            scale = self.scale[..., 0].unflatten(-1, (-1, 64)).transpose(-2, -3).contiguous().unsqueeze(-2)
+            groups = w.unflatten(-2, (-1, columns))                                         # (..., groups, columns, 64)
+            torch.addcmul(-8 * scale, groups, scale, out=groups)                            # (code - 8) scale, at once
+            return w.transpose(-2, -3).flatten(-2).mT                                       # (..., N, K)
+        w, zero = self.integers().to(self.dtype), self.zero
+        if rows > 1:
+            return w.mul_(spread(self.scale, self.block, *w.shape[-2:]))
+        groups = w.unflatten(-1, (-1, columns))
+        if zero is not None:
+            groups.sub_(zero.unsqueeze(-1))
+        groups.mul_(self.scale.unsqueeze(-1))
+        return w
 
     def plain_scale(self) -> Tensor:
         return self.scale[..., 0].mT if self.packed else self.scale
@@ -235,7 +245,8 @@ def product(x: Tensor, weight: QuantizedTensor, bias: Tensor | None = None) -> T
         if y is not None:
             y = y.view(*x.shape[:-1], -1)
             return y if bias is None else y + bias
-    y = torch.cat([F.linear(x, piece.dequantize()) for piece in weight.pieces()], dim=-1)
+    y = [F.linear(x, piece.dequantize()) for piece in weight.pieces()]
+    y = y[0] if len(y) == 1 else torch.cat(y, dim=-1)
     return y if bias is None else y + bias
 
 
