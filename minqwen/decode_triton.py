@@ -333,7 +333,8 @@ class FusedStep:
         text, dtype = model.model.language_model, model.head_weight.dtype
         known = all(type(module) in KNOWN for module in text.modules())                     # and no subclass of these
         matrices = [module for module in text.modules() if isinstance(module, Linear)]
-        plain = all(x.bias is None and x.weight.dtype == dtype for x in matrices)
+        plain = all(x.bias is None and x.weight.dtype == dtype for x in matrices) and all(
+            type(p) is nn.Parameter for p in model.parameters())                            # and no codes
         kernels = {module.kernel for module in text.modules() if isinstance(module, GatedDeltaNet)}
         return (known and plain and kernels <= {"auto", "triton"} and batch_size <= MOST_ROWS
                 and text.config.linear_conv_kernel_dim > 1 and text.config.attention_factor == 1

@@ -166,6 +166,9 @@ class QuantizedTensor(Tensor):
         moved = QuantizedTensor(moved.codes, moved.scale.to(dtype), self.bits, self.block, moved.zero)
         return for_cpu(moved) if self.packed else moved
 
+    def data_ptr(self) -> int:
+        return self.codes.data_ptr()
+
     def __setitem__(self, place, x):
         raise QwenError(FIXED)
 

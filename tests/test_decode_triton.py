@@ -149,6 +149,7 @@ def test_it_is_for_plain_dense_models_and_small_batches(qwen):
     assert FusedStep.fits(qwen, 8) and not FusedStep.fits(qwen, 9)
     assert not FusedStep.fits(random_qwen(small_config(**TWO, attention_bias=True)), 1)
     assert not FusedStep.fits(deepcopy(qwen).double(), 1)
+    assert not FusedStep.fits(minqwen.quantize(qwen, 8), 1)                             # its kernels read numbers
     assert not FusedStep.fits(random_qwen(qwen.config.with_context(10**6)), 1)
     other = deepcopy(qwen)
     other.model.language_model.layers[1].mlp = torch.nn.Identity()

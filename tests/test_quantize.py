@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import minqwen
 from minqwen import QwenError, load_model, quantized, save_model
+from minqwen.graph import Decoder
 from minqwen.model import Qwen, by_groups
 from minqwen.quantize import plan, rounded, rounded_parts, rounded_to_floats
 from minqwen.quantized import QuantizedTensor, for_cpu, quantized_bits, unpack_for_cpu
@@ -260,6 +261,36 @@ def test_prefill_and_decoding_are_the_same_in_float32():
     ids, cache = tokens(2, 40), small.new_cache(2, 40)
     steps = torch.cat([small(part, cache=cache) for part in ids.split([20, 1, 1, 18], dim=1)], dim=1)
     assert error(steps, small(ids)) < 2e-5
+
+
+def test_a_decoder_reads_codes_as_a_forward_does():
+    small = minqwen.quantize(random_qwen(small_config()), 4, 16)
+    caches, ids = [small.new_cache(2, 40) for _ in range(2)], tokens(2, 20)
+    for one in caches:
+        small(ids, cache=one)
+    for step in tokens(4, 2, seed=3):
+        assert error(Decoder.of(small, caches[0])(step), small(step[:, None], cache=caches[1])[:, 0]) < 2e-5
+
+
+def test_drafts_of_a_quantized_model_change_nothing():
+    qwen = minqwen.load(bits=4)
+    ids = [qwen.inputs("ann has a red cup. bob has a blue hat. what does ann have?").ids]
+    plain, drafted = (minqwen.generate(qwen.model, ids, max_new_tokens=12, **options)
+                      for options in ({}, {"draft_tokens": 3}))
+    assert plain == drafted and len(plain[0]) > 3
+
+
+def test_a_model_of_transformers_can_be_quantized_here():
+    from minqwen.verify import official_twin
+
+    theirs = official_twin(random_qwen(seeing_config(mtp_num_hidden_layers=0)), pictures=True)
+    adopted = minqwen.from_transformers(theirs)
+    small = minqwen.quantize(adopted, 4, 16)
+    assert small.source is None and adopted.source is theirs and quantized_bits(small.model) == "4 and 8 bits"
+    twin = official_twin(small.model, pictures=True)                     # their code, on our codes
+    assert error(twin(tokens(1, 12)).logits, small.model(tokens(1, 12))) < 2e-5
+    with pytest.raises(QwenError, match="are quantized"):
+        minqwen.from_transformers(twin)
 
 
 def test_the_assistant_of_a_quantized_model_talks():
