@@ -116,9 +116,9 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
         raise QwenError(f"{folder / CONFIG}: no model can be built of these sizes ({_first_line(error)}).") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _check_tensors(folder, expected, stored, tied=config.tie_word_embeddings)
-    rounding = {} if bits is None else plan(expected, bits, group_size, embeddings)
     if bits is not None and any(stored[name].dtype is None for name in expected):
         raise QwenError(f"{folder} is quantized already: load it without bits={bits!r}, or load another in bfloat16.")
+    rounding = {} if bits is None else plan(expected, bits, group_size, embeddings)
     dtype = dtype or _one_dtype(config, {name: stored[name] for name in expected}, folder)
 
     tensors, reader = {}, Reader()
@@ -555,12 +555,14 @@ def save_model(model, folder, max_shard_size=5 * 10**9, overwrite=False, tokeniz
         shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:
-        _write_weights(state, aside, max_shard_size)
         config = replace(model.config.text_config, dtype=str(model.head_weight.dtype).removeprefix("torch."))
         official = replace(model.config, text_config=config).to_dict() | quantization
         (aside / CONFIG).write_text(json.dumps(official, indent=2) + "\n", encoding="utf-8")
+        _write_weights(state, aside, max_shard_size)
+        for weights in aside.glob("*.safetensors"):          # safetensors lets nobody else read what it writes
+            shutil.copymode(aside / CONFIG, weights)
         for path in companions:
-            shutil.copy(path, aside)
+            shutil.copyfile(path, aside / path.name)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

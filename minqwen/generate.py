@@ -146,7 +146,7 @@ def stream(
         raise QwenError(f"The prompt has {lengths.max()} tokens, but the model's context holds {context}: shorten it.")
     limits = [min(max_new_tokens, context - length) for length in lengths.tolist()]
     # with drafts rows come to their ends apart, and one may go on where the longest has ended
-    room = T + max(limits) + (draft_tokens + 1 if draft_tokens and B > 1 else 0)
+    room = T + max(limits) + (min(draft_tokens, max(limits)) + 1 if draft_tokens and B > 1 else 0)
     if cache is not None and cache.length + room - 1 > cache.max_length:
         raise QwenError(f"The cache holds {cache.length} of {cache.max_length} tokens; {T} of the prompt and "
                         f"{room - T} new ones do not fit: make it longer with model.new_cache(max_length=...).")

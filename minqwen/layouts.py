@@ -280,12 +280,13 @@ def layout_of(config: dict, folder: Path) -> Layout | None:
         raise QwenError(f"{folder}: quantization_config must be an object, not {short(repr(settings))}.")
     method = settings.get("quant_method")
     otherwise = "take the checkpoint in bfloat16, or another of its quantized ones"
-    if method not in LAYOUTS:
+    if not isinstance(method, str) or method not in LAYOUTS:
         raise QwenError(f"{folder} is quantized by {short(repr(method))} (quantization_config), which is not known "
                         f"here; known are {', '.join(LAYOUTS)}: {otherwise}.")
-    settings = {"bits": settings.get("w_bit", 4)} | settings
+    said = {name: value for name, value in settings.items() if value is not None}
+    settings = {"bits": said.get("w_bit", 4)} | said
     for name, values in LAYOUTS[method].known.items():
-        if settings.get(name) is not None and settings[name] not in values:
+        if name in settings and repr(settings[name]) not in map(repr, values):       # 4.0 is none of (8, 4)
             raise QwenError(f"{folder} is quantized ({method}) with {name} {short(repr(settings[name]))}, and known "
                             f"here is {' or '.join(map(repr, values))}: {otherwise}.")
     return LAYOUTS[method](settings)

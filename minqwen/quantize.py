@@ -173,7 +173,7 @@ def check_bits(bits: int, group_size: int | None = None, embeddings: int = 8) ->
     if bits == "fp8" and group_size is not None:
         raise QwenError(f"Floats of 8 bits come in blocks of {FP8_BLOCK}: leave out group_size={group_size!r}.")
     for name, x in (("bits", bits), ("embeddings", embeddings)):
-        if (x not in BITS or isinstance(x, bool)) and not (name == "bits" and x == "fp8"):
+        if (type(x) is not int or x not in BITS) and not (name == "bits" and x == "fp8"):
             raise QwenError(f"{name} must be 8 or 4 (3 and 2 are for experiments: 3 take as much as 4), not {x!r}.")
     if group_size is not None and (not isinstance(group_size, int) or group_size < 8 or group_size % 8):
         raise QwenError(f"group_size must be a multiple of 8, such as 128, 64 or 32, not {group_size!r}.")

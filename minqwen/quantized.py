@@ -163,8 +163,7 @@ class QuantizedTensor(Tensor):
         if not dtype.is_floating_point:
             return self.dequantize().to(dtype)
         moved = plain.map(lambda x: x.to(device, copy=True))
-        moved = QuantizedTensor(moved.codes, moved.scale.to(dtype), self.bits, self.block, moved.zero)
-        return for_cpu(moved) if self.packed else moved
+        return for_cpu(QuantizedTensor(moved.codes, moved.scale.to(dtype), self.bits, self.block, moved.zero))
 
     def data_ptr(self) -> int:
         return self.codes.data_ptr()
@@ -199,6 +198,9 @@ class QuantizedTensor(Tensor):
 def _rebuilt(codes, scale, bits, block, zero, packed):
     tensor = QuantizedTensor(codes, scale, bits, block, zero, packed)
     return as_parameter(for_cpu(tensor.plain()) if packed else tensor)
+
+
+torch.serialization.add_safe_globals([_rebuilt])         # it makes tensors of tensors: torch.load may call it
 
 
 def as_parameter(tensor: Tensor) -> nn.Parameter:
@@ -270,7 +272,35 @@ def groups_by_product(x: Tensor, matrices: QuantizedTensor, ends: Tensor) -> Ten
     return torch.cat([product(rows, matrices[i]) for i, rows in enumerate(groups) if len(rows)])
 
 
-OWN = {F.linear: product, F.embedding: look_up, by_groups: groups_by_product}
+# ------------------------------------------------------------------------------------ what torch does to its outside
+
+
+def as_numbers(function: Callable) -> Callable:
+    """The same of the numbers that a weight stands for: what leaves torch does not come by `__torch_dispatch__`."""
+    return lambda weight, *args, **kwargs: function(weight.dequantize(), *args, **kwargs)
+
+
+def refuse(weight: QuantizedTensor, *_) -> None:
+    raise QwenError(FIXED)
+
+
+def no_storage(weight: QuantizedTensor) -> None:
+    raise QwenError("A quantized weight is several tensors and has no storage of its own: minqwen.save_model and "
+                    "torch.save can write it, and its dequantize() is a plain tensor.")
+
+
+def share(weight: QuantizedTensor) -> QuantizedTensor:
+    weight.map(Tensor.share_memory_)
+    return weight
+
+
+OWN = {F.linear: product, F.embedding: look_up, by_groups: groups_by_product,
+       Tensor.numpy: as_numbers(Tensor.numpy), Tensor.tolist: as_numbers(Tensor.tolist),
+       Tensor.__array__: as_numbers(Tensor.__array__), Tensor.share_memory_: share,
+       Tensor.untyped_storage: no_storage, Tensor.storage: no_storage, Tensor.data.__set__: refuse,
+       Tensor.requires_grad.__set__: QuantizedTensor.requires_grad_}
+
+# -------------------------------------------------------------------------------------------------- which product it is
 
 
 def products(bits: int | str, dtype: str) -> str:
@@ -302,7 +332,7 @@ def for_cpu(weight: QuantizedTensor) -> QuantizedTensor:
     scale what is added. The codes change places where they are: memory never holds them twice. `unpack_for_cpu` is the
     way back."""
     if (not packable(weight.shape, weight.bits, weight.block, weight.dtype) or weight.zero is not None
-            or weight.device.type != "cpu"):
+            or weight.packed or weight.device.type != "cpu"):
         return weight
     K = weight.shape[-1]
     codes = weight.codes.view(-1, K // 2)                                                   # experts, one on another
@@ -318,7 +348,7 @@ def unpack_for_cpu(codes: Tensor) -> Tensor:
     bits. (..., N, K / 2) -> (..., N, K) uint8."""
     *experts, N, half = codes.shape
     blocks = codes.reshape(*experts, N // 64, 2 * half, 32)
-    return torch.cat((blocks & 15, blocks >> 4), dim=-1).mT.reshape(*experts, N, 2 * half)
+    return torch.cat((blocks & 15, blocks >> 4), dim=-1).mT.reshape(*experts, N, 2 * half).contiguous()
 
 
 @lru_cache

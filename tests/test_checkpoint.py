@@ -366,6 +366,18 @@ def test_an_existing_checkpoint_is_not_overwritten_unasked(folder):
         save_model(tiny_model(), folder / "config.json")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such permissions")
+def test_others_may_read_what_is_saved_as_far_as_the_umask_lets_them(tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "tokenizer.json").touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        save_model(tiny_model(), tmp_path / "model", max_shard_size=1, tokenizer_from=tmp_path / "private")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o640}
+
+
 @pytest.mark.parametrize("first, then", [(1, 10**9), (10**9, 1), (1, 50_000), (10**9, 10**9)])
 def test_overwriting_leaves_no_old_weights_and_all_other_files(tmp_path, first, then):
     save_model(tiny_model(), tmp_path / "model", max_shard_size=first)

@@ -522,7 +522,9 @@ def test_what_cannot_be_drafted_is_refused_in_one_sentence(qwen):
         stream(qwen, PROMPTS, draft_tokens=3)
     with minqwen.edited(qwen, minqwen.Edit("beta", token=2)), pytest.raises(QwenError, match="put another in"):
         stream(qwen, PROMPTS, draft_tokens=3)
-    assert generate(qwen, PROMPTS, draft_tokens=3, max_new_tokens=3) == generate(qwen, PROMPTS, max_new_tokens=3)
+    plain = generate(qwen, PROMPTS, max_new_tokens=3)
+    assert generate(qwen, PROMPTS, draft_tokens=3, max_new_tokens=3) == plain
+    assert generate(qwen, PROMPTS, draft_tokens=10**9, max_new_tokens=3) == plain           # no room is made for all
 
 
 def test_bfloat16_drafts(nano):

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from support import error, prompt, random_qwen, seeing_config, small_config, tokens
 from torch.nn import functional as F
 
@@ -190,12 +192,22 @@ def test_anything_else_sees_numbers_and_nothing_is_written():
     assert q.shape == (64, 64) and q.dtype == torch.float32 and q.device.type == "cpu" and q.numel() == 4096
     assert torch.equal(q @ q.mT, w @ w.mT) and torch.equal(q[3:5], w[3:5]) and torch.equal(q + 1, 1 + w)
     assert q.norm() == w.norm() and torch.equal(w.new_zeros(64, 64).copy_(q), w)
+    assert q.tolist() == w.tolist() and (np.asarray(q) == w.numpy()).all() and (q.numpy() == w.numpy()).all()
     gate, up = q.chunk(2)
     assert isinstance(gate, QuantizedTensor) and torch.equal(up.dequantize(), w[32:])
     for change in (lambda: q.mul_(2), lambda: q.copy_(w), lambda: q.__setitem__(0, 1.0), lambda: q.requires_grad_(),
-                   lambda: torch.nn.init.zeros_(q)):
+                   lambda: torch.nn.init.zeros_(q), lambda: setattr(q, "data", w),
+                   lambda: setattr(q, "requires_grad", True)):
         with pytest.raises(QwenError, match="trained"):
             change()
+    q.requires_grad = False
+
+
+def test_a_weight_has_no_storage_of_its_own_and_its_parts_can_be_shared(tmp_path):
+    q = quantized.as_parameter(rounded(weight(64, 64), 4, 32))
+    with pytest.raises(QwenError, match="minqwen.save_model and torch.save can write it"):
+        save_file({"q": q}, tmp_path / "q.safetensors")
+    assert q.share_memory_() is q and q.codes.is_shared() and q.scale.is_shared()
 
 
 # -------------------------------------------------------------------------------------------------------- whole models
@@ -241,19 +253,33 @@ def test_the_first_model_stays_as_it_was():
     assert all(torch.equal(x, before[name]) for name, x in qwen.state_dict().items())
 
 
-def test_copies_pickles_and_other_dtypes():
-    small = minqwen.quantize(random_qwen(seeing_config()).to(torch.bfloat16), 4, 16)
-    ids = tokens(1, 9)
+@pytest.mark.parametrize("group", [16, 32])                  # 32: packed, and heads of one block of 64 rows among them
+def test_copies_pickles_and_other_dtypes(group):
+    config = seeing_config(linear_value_head_dim=32)
+    small, ids = minqwen.quantize(random_qwen(config).to(torch.bfloat16), 4, group), tokens(1, 9)
+    assert packed(small) == (group == 32 and quantized.packs_as_we_know())
     saved = io.BytesIO()
     torch.save(small, saved)
     saved.seek(0)
     for again in (copy.deepcopy(small), pickle.loads(pickle.dumps(small)), torch.load(saved, weights_only=False)):
         assert torch.equal(again(ids), small(ids)) and quantized_bits(again) == "4 and 8 bits"
         assert all(isinstance(p, torch.nn.Parameter) and not p.requires_grad for p in again.parameters())
+    saved = io.BytesIO()
+    torch.save(small.state_dict(), saved)
+    saved.seek(0)
+    again = Qwen(config).eval().requires_grad_(False)
+    again.load_state_dict(torch.load(saved), assign=True)     # as it is called without thinking: weights only
+    assert torch.equal(again(ids), small(ids))
     full = copy.deepcopy(small).float()
     assert full.head_weight.dtype == torch.float32 and quantized_bits(full) == "4 and 8 bits"
     assert error(full(ids), made_plain(full)(ids)) < 2e-5
     assert small.head_weight.dtype == torch.bfloat16
+    assert not packed(full) and packed(full.bfloat16()) == packed(small)
+    assert torch.equal(full(ids), small(ids))
+
+
+def packed(qwen) -> bool:
+    return any(p.packed for p in qwen.parameters() if isinstance(p, QuantizedTensor))
 
 
 def test_prefill_and_decoding_are_the_same_in_float32():
@@ -379,7 +405,7 @@ def test_memory_holds_the_small_model_and_little_beside_it(tmp_path):
 
 @pytest.mark.parametrize("options, says", [
     ({"bits": 5}, "bits must be 8 or 4 .*, not 5"), ({"bits": 16}, "not 16"), ({"bits": "4"}, "not '4'"),
-    ({"bits": True}, "not True"), ({"bits": 4.5}, "not 4.5"), ({"bits": [4]}, r"not \[4\]"),
+    ({"bits": True}, "not True"), ({"bits": 4.5}, "not 4.5"), ({"bits": 4.0}, "not 4.0"), ({"bits": [4]}, r"not \[4\]"),
     ({"embeddings": 5}, "embeddings must be 8 or 4"), ({"embeddings": "fp8"}, "embeddings must be"),
     ({"group_size": 48}, "have 64 numbers, which groups of 48 do not divide: pass group_size=16"),
     ({"group_size": 128}, "groups of 128 do not divide: pass group_size=16"), ({}, "pass group_size=16"),
@@ -406,6 +432,7 @@ def test_quantizing_twice_and_other_things_that_cannot_be(tmp_path):
     assert "quantized already (4 and 8 bits)" in sentence(lambda: minqwen.quantize(small, 8))
     save_model(small, tmp_path)
     assert "is quantized already: load it without bits=8" in sentence(lambda: load_model(tmp_path, bits=8))
+    assert "is quantized already" in sentence(lambda: load_model(tmp_path, bits=4))         # and not which groups fit
     assert "a str" in sentence(lambda: minqwen.quantize("data/nano"))
     with torch.device("meta"):
         shapes = Qwen(small_config())
