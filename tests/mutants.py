@@ -135,6 +135,10 @@ def moe(name, old, new, file=MODEL):
     return Mutant(name, file, old, new, tests=("tests/test_moe.py",))
 
 
+def codes(name, file, old, new, test):
+    return Mutant(name, f"minqwen/{file}.py", old, new, tests=(f"tests/{test}",))
+
+
 def loop(name, old, new, file="minqwen/generate.py"):
     return Mutant(name, file, old, new, tests=("tests/test_generate.py",), lessons=(GENERATION,))
 
@@ -817,6 +821,36 @@ N = -L.tril(-1)
     verify("the head is not looked at", "if text.mtp_num_hidden_layers:", "if False:", "def verify("),
     verify("the best layer counts", "max((worst, where), (error(ours, theirs), layer))",
            "min((worst, where), (error(ours, theirs), layer))"),
+    # ---- weights in few bits
+    codes("codes are cut off, and not rounded", "quantize", "(x / scale).round()", "(x / scale).trunc()",
+          "test_quantize.py::test_a_code_is_the_nearest_whole_number_of_scales"),
+    codes("the worst scale is taken", "quantize", "lost < least,", "lost > least,",
+          "test_quantize.py::test_a_search_for_the_scale_comes_nearer"),
+    codes("gates of the memory are quantized", "quantize", "in_proj_[ab]|", "in_proj_a|",
+          "test_quantize.py::test_what_stays_as_it_is"),
+    codes("the head is of as few bits as the rest", "quantize", "embeddings if name in (EMBEDDING, HEAD)",
+          "embeddings if name in (EMBEDDING,)", "test_quantize.py::test_bits_of_embedding_and_head_are_said_apart"),
+    codes("packed rows are swapped", "quantized", "w[..., :32], w[..., 32:] = blocks & 15, blocks >> 4",
+          "w[..., 32:], w[..., :32] = blocks & 15, blocks >> 4",
+          "test_quantize.py::test_4_bits_in_bfloat16_lie_as_the_packed_product_wants_them"),
+    codes("an embedding reads the other half of its block", "quantized", "ids // 32 % 2 * 4", "(1 - ids // 32 % 2) * 4",
+          "test_quantize.py::test_products_are_those_with_the_numbers"),
+    codes("a quantized weight is written to, and nobody told", "quantized", "if function._schema.is_mutable:",
+          "if False:", "test_quantize.py::test_anything_else_sees_numbers_and_nothing_is_written"),
+    codes("a whole file stays mapped for each small tensor", "checkpoint", "if rounding and tensors[name] is tensor:",
+          "if False:", "test_quantize.py::test_memory_holds_the_small_model_and_little_beside_it"),
+    codes("GPTQ's zero points are read as they are stored", "layouts",
+          'less = self.settings.get("checkpoint_format") != "gptq_v2"', "less = 0",
+          "test_layouts.py::test_zero_points_are_read_and_written"),
+    codes("AWQ's columns are taken in order", "layouts", "AWQ_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]",
+          "AWQ_ORDER = [0, 1, 2, 3, 4, 5, 6, 7]",
+          "test_layouts.py::test_what_is_written_means_the_same_to_others_and_to_us"),
+    codes("scales of floats are divided by", "quantized", "return w.mul_(spread(", "return w.div_(spread(",
+          "test_layouts.py::test_official_fp8_with_blocks_that_are_cut"),
+    codes("columns out of order are read in order", "layouts", "if g_idx is not None and not", "if False and not",
+          "test_layouts.py::test_a_quantized_weight_that_is_damaged_is_named"),
+    codes("kernels that read numbers are given codes", "decode_triton", "type(p) is nn.Parameter", "True",
+          "test_decode_triton.py::test_it_is_for_plain_dense_models_and_small_batches"),
 ]
 
 

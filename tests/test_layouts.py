@@ -241,7 +241,8 @@ def test_a_quantized_weight_that_is_damaged_is_named(folder, change, says):
 @pytest.mark.parametrize("change, says", [
     ({"quant_method": ["gptq"]}, r"is quantized by \['gptq'\] .* not known here"), ({"quant_method": {}}, "by {}"),
     ({"bits": 4.0}, "with bits 4.0, and known here is 8 or 4"), ({"bits": "4"}, "with bits '4'"),
-    ({"bits": 3}, "with bits 3"), ({"checkpoint_format": "marlin"}, "with checkpoint_format 'marlin'"), ({"bits": None}, ""),
+    ({"bits": 3}, "with bits 3"), ({"checkpoint_format": "marlin"}, "with checkpoint_format 'marlin'"),
+    ({"bits": None}, ""),
 ])
 def test_settings_that_are_not_known_are_named(folder, change, says):
     parts, settings, _ = by_hand("gptq", 96, 64)
