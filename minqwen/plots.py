@@ -262,6 +262,8 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
         few = len(x) <= 16                                # markers on more points would be a band
         ax.plot(as_numpy(x), as_numpy(y), look if few else look[1:], color=colour, linewidth=1.8, markersize=4,
                 label=name)
+    whole = all(float(number).is_integer() for number in x)
+    ax.xaxis.get_major_locator().set_params(integer=whole)     # there is no half a draft
     for name in log:
         getattr(ax, f"set_{name}scale")("log")
         axis = getattr(ax, f"{name}axis")

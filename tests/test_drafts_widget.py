@@ -104,6 +104,8 @@ def test_a_figure_that_stands_still(explorer):
         own = one.p_given[one.taken :]
         unread = [0] * (len(one.drafted) - len(one.p))
         assert np.allclose(bars, [*one.q, *(0 for _ in own), *one.p, *unread, *own])
+        marks = [line.get_xdata()[0] for line in figure.axes[1].lines]
+        assert np.allclose(marks, [coin * q for coin, q in zip(one.coins, one.q)])
         refused = sum(way == "instead" for way in explorer.story["runs"][n - 1]["ways"])
         assert len(figure.axes[0].texts) == NEW + refused
 

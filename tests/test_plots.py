@@ -76,6 +76,8 @@ def test_curves():
     assert ax.get_xscale() == ax.get_yscale() == "log"
     linear = draw(plots.curves(range(100), {"$a$": range(100)}, "x", "y")).axes[0]
     assert linear.get_yscale() == "linear" and linear.lines[0].get_marker() == "None"
+    few = draw(plots.curves([0, 1, 2, 3, 4], {"a": range(5)}, "drafts", "y")).axes[0]
+    assert all(place.is_integer() for place in few.get_xticks()), "there is no half a draft"
 
 
 def test_cache_bytes():

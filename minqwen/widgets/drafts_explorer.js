@@ -15,6 +15,7 @@ const chance = (p) => {
   if (p >= 0.9995 || p === 0) return `${Math.round(100 * p)} %`;
   return p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %";
 };
+const part = (p) => chance(p).replace("< 0.1", "0.0");      // in a comparison, which has a sign of its own
 const count = (n, word) => `${n} ${word}${n === 1 ? "" : word === "pass" ? "es" : "s"}`;
 const quote = (text) => make("b", {}, readable(text));
 
@@ -186,7 +187,7 @@ class DraftExplorer extends Explorer {
     if (fate === "own") return ["the model’s own, ", make("b", {}, chance(p))];
     if (fate === "unread") return [`head ${chance(q)}; not looked at any more`];
     const decided = coin === undefined ? [`head ${chance(q)}, model ${chance(p)}`]
-      : [`coin ${coin.toFixed(2)} × ${chance(q)} ${coin * q < p ? "<" : "≥"} ${chance(p)}`];
+      : [`coin ${coin.toFixed(2)} × ${part(q)} ${coin * q < p ? "<" : "≥"} ${part(p)}`];
     return [...decided, ": ", make("b", {}, fate)];
   }
 

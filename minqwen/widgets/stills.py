@@ -272,7 +272,8 @@ def drafts(passes: list[dict], number: int, title: str, columns: int = 104) -> F
 
     Args:
         passes: of each "drafted" and "given", the tokens with their "text"; "q", "p" and "p_given", how likely they
-            are to the head and to the model; "taken", how many drafts were taken.
+            are to the head and to the model; "coins", one for each draft, where they were drawn; "taken", how many
+            drafts were taken.
         number: the pass that is shown.
         columns: letters to a line.
     """
@@ -310,6 +311,8 @@ def drafts(passes: list[dict], number: int, title: str, columns: int = 104) -> F
         drawn = bars.barh(np.arange(len(rows)) + 0.4 * i - 0.2, chances, 0.36, color=colour, label=label)
         bars.bar_label(drawn, [f"{row[1 + i]:.1%}" if row[1 + i] is not None else "" for row in rows], fontsize=7,
                        padding=2, color=INK)
+    for i, (coin, q) in enumerate(zip(one["coins"], one["q"])):
+        bars.plot((coin * q,) * 2, (i - 0.44, i + 0.44), color=WRITES, linewidth=1.5, label="" if i else "the coin")
     bars.set(xlim=(0, 1.4), xticks=[0, 0.5, 1])
     bars.set_yticks(range(len(rows)), [visible(text).replace("$", r"\$") for text, _, _ in rows], family=written)
     bars.invert_yaxis()

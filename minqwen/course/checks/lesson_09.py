@@ -58,7 +58,7 @@ def my_half_life(mine):
         }, "these are not the numbers of tokens after which a half is left.", what="the half-lives")
     never = call(mine, torch.tensor([[0.0, -0.1], [0.0, -0.3]]))
     demand(isinstance(never, Tensor) and never.shape == (2,) and never[0].isinf() and never[0] > 0,
-           "a head that never forgets, with g = 0 always, has no end: its half-life is inf.")
+           "a head that never forgets, with g = 0 always, has no end: its half-life is inf, and not -inf.")
 
 
 @hints(
