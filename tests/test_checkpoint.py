@@ -677,6 +677,8 @@ def test_weights_without_their_scales_are_no_weights(folder, dtype, called, aske
     ({"quant_method": "fp8", "activation_scheme": "static"}, "with activation_scheme 'static'"),
     ({"quant_method": "fp8", "weight_block_size": [64, 64]}, r"with weight_block_size \[64, 64\]"),
     ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "with format 'float-quantized'"),
+    ({"quant_method": ["gptq"]}, r"is quantized by \['gptq'\] .* not known here"), ({"quant_method": {}}, "by {}"),
+    ({"quant_method": "gptq", "bits": 4.0}, "with bits 4.0, and known here is 8 or 4"),
     (["fp8"], r"must be an object, not \['fp8'\]"),
 ])
 def test_a_way_to_quantize_that_is_not_known_is_named(folder, settings, says, inside):

@@ -140,6 +140,9 @@ def test_4_bits_in_bfloat16_lie_as_the_packed_product_wants_them(monkeypatch):
     assert packed.packed and packed.codes.nbytes == plain.codes.nbytes
     assert torch.equal(packed.dequantize(), plain.dequantize()) and torch.equal(packed.plain().codes, plain.codes)
     assert torch.equal(unpack_for_cpu(packed.codes).view(torch.int8) - 8, plain.integers())
+    for rows, whole in (packed.split(64), True), (packed.split(48), False):                 # blocks of 64 stay packed
+        assert torch.equal(torch.cat([part.dequantize() for part in rows]), plain.dequantize())
+        assert all(part.packed == whole for part in rows)
     used = []
     monkeypatch.setattr(quantized, "F", None)                            # no numbers are made of the codes
     for tokens_ in (1, 32):
@@ -326,6 +329,9 @@ def test_the_assistant_of_a_quantized_model_talks():
         assert small.chat("ann has a red cup. what does ann have?") == "a red cup"
         assert f"{'4 and 8' if bits == 4 else 8} bits beside float32" in repr(small)
     assert "bits" not in repr(qwen)
+    adopted = copy.copy(qwen)
+    adopted.source = qwen.model                              # whose weights these are no more
+    assert minqwen.quantize(adopted, 8).source is None and adopted.source is qwen.model
 
 
 # ------------------------------------------------------------------------------------------------ loading and saving
