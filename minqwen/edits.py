@@ -18,6 +18,8 @@ An edit stands between a layer and its kernel, as a trace does, and `model.py` k
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from numbers import Real
+from operator import index
 
 import torch
 from torch import Tensor
@@ -70,8 +72,13 @@ class Edit:
             raise QwenError("A memory is cleared or it is not: leave out `value`.")
         if self.what == "forget" and self.head is not None:
             raise QwenError("An attention layer forgets for all of its heads: leave out `head`.")
-        if self.value is not None and not 0 <= self.value <= 1:
-            raise QwenError(f"The value of an edit is from 0 to 1, not {self.value}.")
+        if self.value is not None and not (isinstance(self.value, Real) and 0 <= self.value <= 1):
+            raise QwenError(f"The value of an edit is from 0 to 1, not {self.value!r}.")
+        try:
+            index(self.token), [_several(numbers) for numbers in (self.layer, self.head) if numbers is not None]
+        except TypeError:
+            raise QwenError(f"An edit's token is a whole number, and so are its layer and head, or several of them; "
+                            f"not token={self.token!r}, layer={self.layer!r}, head={self.head!r}.") from None
         if self.token < 0:
             raise QwenError(f"Tokens are counted from 0, so an edit cannot begin at {self.token}.")
 
@@ -213,5 +220,8 @@ def _edit_past(stack, mixer, edits, places):
     replace(stack, mixer, "attend", edited_attend)
 
 
-def _several(numbers) -> Sequence[int]:
-    return [numbers] if isinstance(numbers, int) else numbers
+def _several(numbers) -> list[int]:
+    try:
+        return [index(numbers)]
+    except TypeError:
+        return [index(number) for number in numbers]

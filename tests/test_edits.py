@@ -1,5 +1,6 @@
 """Edits: the model computes what was asked for, by hand and in every form, and is itself again afterwards."""
 
+import numpy as np
 import pytest
 import torch
 from support import error, random_qwen, small_config, tokens
@@ -183,10 +184,19 @@ def test_the_model_is_itself_again(model):
     (lambda: Edit("forget", head=1), "forgets for all of its heads"),
     (lambda: Edit("alpha", value=1.5), "from 0 to 1, not 1.5"),
     (lambda: Edit("beta", token=-1), "counted from 0, so an edit cannot begin at -1"),
+    (lambda: Edit("clear", token=2.5), "is a whole number, .* not token=2.5"),              # which no token ever is
+    (lambda: Edit("clear", token=None), "not token=None"), (lambda: Edit("beta", layer=3.0), "layer=3.0"),
+    (lambda: Edit("beta", layer="3"), "layer='3'"), (lambda: Edit("beta", head=[1, "2"]), r"head=\[1, '2'\]"),
+    (lambda: Edit("beta", value="1"), "from 0 to 1, not '1'"),
 ])
 def test_edits_that_cannot_be(make, said):
     with pytest.raises(QwenError, match=said):
         make()
+
+
+def test_numbers_of_other_libraries_are_numbers():
+    edit = Edit("gate", layer=np.int64(3), head=torch.tensor([0, 2]), token=torch.tensor(5))
+    assert edit.layers(small_config().text_config) == [3] and edit.heads(4).tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize("edit, said", [
