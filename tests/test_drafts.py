@@ -112,6 +112,7 @@ def test_less_and_less_is_kept(qwen, T):
         qwen(ids, cache=cache)
         for counts in ([T, T], [T, 1], [T - 1, 1], [T - 1, 0]):
             trial.keep(counts)
+            assert cache.padded == (len(set(counts)) > 1)    # without gaps attention needs no mask
     right = [qwen(torch.cat((x[r], ids[r, :n], end[r]))[None])[0, -3:] for r, n in enumerate((T - 1, 0))]
     assert error(qwen(end, cache=cache), torch.stack(right)) < 2e-5
 
@@ -276,6 +277,16 @@ def test_300_prompts(nano, k, ask, options):
         assert generate(nano.model, ids, **media, **options | {"draft_tokens": k}, passes=passes) == plain
         taken += sum(one.taken for one in passes)
     assert taken > 40                                     # the head is right now and then, or this would show nothing
+
+
+def test_no_more_is_drafted_than_the_rows_that_go_on_may_have(qwen):
+    first, passes = generate(qwen, PROMPTS[:2], max_new_tokens=1)[1], []
+    told = generate(qwen, PROMPTS[:2], max_new_tokens=9, stop_ids=first, draft_tokens=4, passes=passes)
+    left = 9
+    for one in (one for one in passes if one.row == 0):
+        assert len(one.drafted) <= left - 1 and (one is passes[0] or len(one.drafted) == min(4, left - 1))
+        left -= len(one.given)
+    assert (len(told[0]), len(told[1])) == (9, 1)
 
 
 def test_a_lent_cache_knows_no_drafts_of_before(qwen, foresee, monkeypatch):
