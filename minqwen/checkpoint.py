@@ -158,12 +158,23 @@ class Reader:
     def read(self, where):
         """A tensor as it is stored; experts that are stored one by one are put together here, in place."""
         if isinstance(where, Packed):
-            weight = where.layout.read({part: self.read(lies) for part, lies in where.parts.items()}, where.name)
+            parts = {part: self.read(lies) for part, lies in where.parts.items()}
+            try:
+                weight = where.layout.read(parts, where.name)
+            except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+                if isinstance(error, QwenError):
+                    raise
+                raise QwenError(f"The parts of {where.name} in {where.path} do not fit each other "
+                                f"({_first_line(error)}): fetch it again.") from None
             self.let_go(where)
             scales = tuple(-(-n // of) for n, of in zip(weight.shape, weight.block))
-            if weight.scale.shape != scales:
-                raise QwenError(f"The scales of {where.name} in {where.path} have the shape "
-                                f"{tuple(weight.scale.shape)}, but its codes ask for {scales}.")
+            for part, x in ("scales", weight.scale), ("zero points", weight.zero):
+                if x is not None and x.shape != scales:
+                    raise QwenError(f"The {part} of {where.name} in {where.path} have the shape {tuple(x.shape)}, but "
+                                    f"its codes ask for {scales}.")
+            if weight.scale.dtype not in PLAIN.values():
+                raise QwenError(f"The scales of {where.name} in {where.path} are stored as {weight.scale.dtype}, which "
+                                f"is no dtype of scales.")
             return weight
         if isinstance(where, Split) and where.dtype is None:
             return QuantizedTensor.stacked([self.read(part) for part in where.parts], where.shape)
