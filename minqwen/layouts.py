@@ -310,7 +310,12 @@ def gathered(stored: dict, layout: Layout | None, folder: Path) -> dict:
                             f"again.")
         parts = {part: stored.pop(module + part) for part in (*layout.needs, *layout.may) if module + part in stored}
         where = parts[first].path
-        stored[f"{module}weight"] = Packed(where, f"{module}weight", tuple(layout.shape(parts)), None, parts, layout)
+        try:
+            shape = tuple(layout.shape(parts))
+        except (TypeError, ValueError):
+            raise QwenError(f"The tensor {module}{first} in {where} has the shape {parts[first].shape}, which is none "
+                            f"of a quantized weight; fetch it again.") from None
+        stored[f"{module}weight"] = Packed(where, f"{module}weight", shape, None, parts, layout)
     if not any(isinstance(where, Packed) for where in stored.values()):
         remark(f"config.json of {folder} speaks of quantized weights, but there are none: all are read as they are.")
     return stored

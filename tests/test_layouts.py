@@ -230,12 +230,14 @@ def test_official_scales_are_in_half_precision_and_become_the_dtype_of_the_rest(
     (lambda parts: parts.update(g_idx=torch.arange(64).flip(0).int() // 16), "grouped out of order"),
     (lambda parts: parts.update(qweight=parts["qweight"][:, :64]), r"has the shape \(64, 64\), but config.json asks"),
     (lambda parts: parts.update(scales=parts["scales"][:, :64]), r"scales of .*up_proj.weight .* the shape \(64, 4\)"),
+    (lambda parts: parts.update(qweight=parts["qweight"][0]), r"qweight .* the shape \(96,\), which is none of a"),
     (lambda parts: parts.update(scales=parts["scales"][0]), "parts of .*up_proj.weight .* do not fit each other"),
     (lambda parts: parts.update(scales=parts["scales"][:0]), "parts of .*up_proj.weight .* do not fit each other"),
     (lambda parts: parts.update(qweight=parts["qweight"].float()), "parts of .*up_proj.weight .* do not fit"),
     (lambda parts: parts.update(scales=parts["scales"].int()), "stored as torch.int32, which is no dtype of scales"),
     (lambda parts: parts.update(qzeros=parts["qzeros"][:1] + 1), r"zero points of .*up_proj.weight .* shape \(96, 1\)"),
-], ids=["a part", "order", "shape", "scales", "scales in a row", "no scales", "floats", "whole scales", "zeros"])
+], ids=["a part", "order", "shape", "scales", "a row", "scales in a row", "no scales", "floats", "whole scales",
+        "zeros"])
 def test_a_quantized_weight_that_is_damaged_is_named(folder, change, says):
     parts, settings, _ = by_hand("gptq", 96, 64)
     change(parts)
