@@ -59,8 +59,8 @@ class Routed(Joined):
 
     def __get__(self, record, owner=None):
         if record is not None and self.name not in record.pieces:
-            raise QwenError(f"Layer {record.index} has an MLP and no experts, and so no {self.name}: they are in the "
-                            "models that have num_experts in their config.")
+            raise QwenError(f"Layer {record.index} has an MLP and no experts, and so no {self.name}: take a "
+                            "mixture of experts, such as Qwen3.5-35B-A3B.")
         return super().__get__(record, owner)
 
 

@@ -199,7 +199,8 @@ def _of_the_course(name) -> Place:
     lesson, folder = lesson_of(name), _notebooks()
     notebooks = sorted(folder.glob(f"{lesson}_*.ipynb"))
     if not notebooks:
-        raise QwenError(f"{name} is from lesson {lesson}, and that lesson is not in the folder {folder.name}.")
+        raise QwenError(f"{name} is from lesson {lesson}, and that lesson is not in the folder {folder.name}: work "
+                        f"where the lessons lie together, which `minqwen lab` opens.")
     functions = _of_notebook(notebooks[0])
     if name not in functions:
         raise QwenError(f"{name} is defined neither in {notebooks[0].name} nor in its solutions.")
