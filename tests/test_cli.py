@@ -87,7 +87,8 @@ def test_info_at_a_context_beyond_the_longest_is_that_of_the_model_loaded_for_it
                                      {"bits": 4, "group_size": 32, "embeddings": 4}, {"bits": 3, "group_size": 16}])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bytes_of_weights_are_those_that_a_quantized_model_takes(options, dtype):
-    for changes in ({}, {"tie_word_embeddings": False}, {"num_experts": 3, "moe_intermediate_size": 128}):
+    for changes in ({}, {"tie_word_embeddings": False}, {"num_experts": 3, "num_experts_per_tok": 2,
+                                                                   "moe_intermediate_size": 128}):
         config = seeing_config(hidden_size=64, intermediate_size=96, linear_value_head_dim=16, **changes)
         small = quantize(random_qwen(config).to(getattr(torch, dtype)), **options)
         held = sum(p.bytes() if isinstance(p, QuantizedTensor) else p.nbytes for p in small.parameters())

@@ -966,7 +966,7 @@ def test_a_card_is_refused_for_a_model_that_it_cannot_describe(folder, monkeypat
     """Before anything is measured, in one sentence."""
     tokenizer = Tokenizer.from_folder(folder)
     blind = replace(train.nano_config(tokenizer.fast), vision_config=None)
-    monkeypatch.setattr(scoring, "load", lambda path: minqwen.chat.Assistant(Qwen(blind), tokenizer))
+    monkeypatch.setattr(scoring, "load", lambda path, bits: minqwen.chat.Assistant(Qwen(blind), tokenizer))
     monkeypatch.setattr(scoring, "score", lambda *_: pytest.fail("something was measured"))
     monkeypatch.setattr("sys.argv", ["score", "--card"])
     with pytest.raises(SystemExit):

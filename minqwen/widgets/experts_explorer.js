@@ -19,7 +19,7 @@ function paintLoads(canvas, layers, [across, down], most, palette) {
   const surface = surfaceOf(canvas);
   layers.forEach(({ heads, load }, l) => load.forEach((share, e) =>
     surface.fill(l * across, (heads - 1 - e) * down, across, down, palette[Math.floor((share / most) * 255 + 0.5)])));
-  surface.put();
+  surface.show();
 }
 
 class ExpertExplorer extends LayerExplorer {

@@ -23,8 +23,8 @@ export function openFactors(page) {                        // (T, D)
 
 // A head's output gate: dimensions are rows, from the top; tokens are columns.
 export function paintDimensions(canvas, { limit, factors }, [T, D], [across, down], both, palette) {
-  const { fill, put } = surfaceOf(canvas), shade = both ? shadeOf : shadeFromZero;
+  const { fill, show } = surfaceOf(canvas), shade = both ? shadeOf : shadeFromZero;
   for (let t = 0; t < T; t++)
     for (let d = 0; d < D; d++) fill(t * across, d * down, across, down, palette[shade(factors[t * D + d], limit)]);
-  put();
+  show();
 }

@@ -53,7 +53,7 @@ export function surfaceOf(canvas) {
     fill: (left, top, across, down, colour) => {
       for (let y = top; y < top + down; y++) pixels.fill(colour, y * width + left, y * width + left + across);
     },
-    put: () => canvas.getContext("2d").putImageData(image, 0, 0),
+    show: () => canvas.getContext("2d").putImageData(image, 0, 0),
   };
 }
 
@@ -61,7 +61,7 @@ export function surfaceOf(canvas) {
 // bars, beside it the heads of this token, below it the tokens of this head. Their common bar has the full colour.
 //   sizes   { cell: [across, down], gap, bars: [below, beside] }, in pixels
 export function paintPanel(canvas, shares, [T, H], [token, head], { cell, gap, bars }, palette) {
-  const { fill, put } = surfaceOf(canvas), [across, down] = cell, [below, beside] = bars;
+  const { fill, show } = surfaceOf(canvas), [across, down] = cell, [below, beside] = bars;
   const [wide, high] = [T * across, H * down], at = (t, h) => shares[t * H + h], topOf = (h) => (H - 1 - h) * down;
   for (let t = 0; t < T; t++)
     for (let h = 0; h < H; h++) fill(t * across, topOf(h), across, down, palette[Math.floor(at(t, h) * 255 + 0.5)]);
@@ -75,5 +75,5 @@ export function paintPanel(canvas, shares, [T, H], [token, head], { cell, gap, b
     const tall = Math.floor(at(t, head) * below + 0.5);
     fill(t * across, high + gap + below - tall, across - (across > 3), tall, palette[t === token ? HERE : BAR]);
   }
-  put();
+  show();
 }
