@@ -248,9 +248,9 @@ class AttentionExplorer(LayerExplorer):
     def _kind(self, index) -> str:
         return "effective attention" if self._layer(index)["signed"] else "softmax"
 
-    @traitlets.validate("layer", "head", "token", "seen")
-    def _validate(self, proposal):
-        return self._checked(proposal["trait"].name, proposal["value"])
+    @traitlets.validate("seen")
+    def _validate_seen(self, proposal):
+        return self._checked("seen", proposal["value"])
 
     def _place(self, layer, head) -> tuple[int, int]:
         layer = self._checked("layer", self.layer if layer is None else layer)

@@ -5,7 +5,6 @@ the router found it, and how loud the shared expert is; and of all layers, how m
 """
 
 import numpy as np
-import traitlets
 from matplotlib.figure import Figure
 
 from .. import plots
@@ -115,18 +114,6 @@ class ExpertExplorer(LayerExplorer):
             f"What each of the {told['weights'].shape[1]} experts of layer {layer} counts for {len(texts)} tokens, a "
             "row for each expert, and below how loud the shared one is. Beside them, for all layers, the share of the "
             f"tokens that each expert reads. Token {token + 1} and expert {head} are marked.")
-
-    # ----------------------------------------------------------------------------------------------- numbers and places
-
-    @traitlets.validate("token", "layer", "head")
-    def _validate(self, proposal):
-        return self._checked(proposal["trait"].name, proposal["value"])
-
-    def _place(self, token, layer, head) -> list[int]:
-        """A token, layer and expert; where one is None, our own."""
-        layer = self._checked("layer", self.layer if layer is None else layer)
-        token = self._checked("token", self.token if token is None else token)
-        return [token, layer, self._checked("head", self.head if head is None else head, layer)]
 
     def __repr__(self) -> str:
         layers = self.story["layers"]

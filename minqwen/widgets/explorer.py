@@ -197,8 +197,7 @@ class Explorer(anywidget.AnyWidget):
 class LayerExplorer(Explorer):
     """What is shown of all layers of a text: a story whose "layers" have each an "index" and a number of "heads".
 
-    A subclass says for how many tokens there is room (`longest`), what it has in place of heads (`rows`), and validates
-    its traits by `_checked`.
+    A subclass says for how many tokens there is room (`longest`), and what it has in place of heads (`rows`).
     """
 
     longest, rows = 0, "head"
@@ -239,9 +238,20 @@ class LayerExplorer(Explorer):
     def _layer(self, index: int) -> dict:
         return next(x for x in self.story["layers"] if x["index"] == index)
 
+    @traitlets.validate("token", "layer", "head")
+    def _validate(self, proposal):
+        return self._checked(proposal["trait"].name, proposal["value"])
+
     @traitlets.observe("layer")
     def _keep_to_its_heads(self, change):
         self.head = min(self.head, self._layer(self.layer)["heads"] - 1)
+
+    def _place(self, token, layer, head) -> list[int]:
+        """A token, layer and head; where one is None, our own."""
+        layer = self._checked("layer", self.layer if layer is None else layer)
+        token = self._checked("token", self.token if token is None else token)
+        own = min(self.head, self._layer(layer)["heads"] - 1)
+        return [token, layer, self._checked("head", own if head is None else head, layer)]
 
     def _checked(self, name: str, value, layer: int | None = None):
         """The value, if there is such a layer, head (of that layer, or ours) or token."""

@@ -10,7 +10,6 @@ and for the head that is looked at its output gate, dimension by dimension.
 
 import numpy as np
 import torch
-import traitlets
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
@@ -197,19 +196,6 @@ class GateExplorer(LayerExplorer):
             f"The gates of layer {layer}, {kind}, over {len(texts)} tokens, a row for each of {shown['heads']} heads: "
             f"{'; '.join(panels)}. Below them, the output gate of head {head}, a row for each dimension. Token "
             f"{token + 1} and head {head} are marked.")
-
-    # ----------------------------------------------------------------------------------------------- numbers and places
-
-    @traitlets.validate("token", "layer", "head")
-    def _validate(self, proposal):
-        return self._checked(proposal["trait"].name, proposal["value"])
-
-    def _place(self, token, layer, head) -> list[int]:
-        """A token, layer and head; where one is None, our own."""
-        layer = self._checked("layer", self.layer if layer is None else layer)
-        token = self._checked("token", self.token if token is None else token)
-        own = min(self.head, self._layer(layer)["heads"] - 1)
-        return [token, layer, self._checked("head", own if head is None else head, layer)]
 
     def __repr__(self) -> str:
         kinds = [x["kind"] for x in self.story["layers"]]
