@@ -37,7 +37,8 @@ class Pass(NamedTuple):
     """What one forward pass of the model came to in one row: a record for whoever wants to look.
 
     The first one of a row is the reading of its prompt, before which nothing could be drafted. Probabilities are those
-    that tokens are drawn with; where the likeliest is taken, at temperature 1.
+    that tokens are drawn with. Where the likeliest is taken nothing is drawn, and they are those after penalties, at
+    temperature 1, of all tokens: no top_k, top_p or min_p takes part.
     """
 
     row: int
@@ -213,10 +214,9 @@ class Speculation:
             else:
                 coins = torch.rand(B, generator=self.choice.generator, device=logits.device)
                 ids = accept(p, self.q[place], drafted[:, place], coins, self.choice.generator)
-            for row, id in enumerate(ids.tolist()):
+            for row, id in enumerate(self.choice.write(ids, agrees).tolist()):
                 if not agrees[row]:
                     continue
-                id = self.choice.write(row, id)
                 given[row].append(id)
                 self.left[row] -= 1
                 self.running[row] = id not in self.stops and self.left[row] > 0

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .errors import QwenError
 from .model import Qwen, Router
 
 
@@ -43,17 +44,28 @@ def balancing_loss(logits: list[Tensor], top_k: int, attention_mask: Tensor | No
     expert with many tokens should be less. All layers are counted together.
 
     Args:
-        logits: (B T, num_experts) of each layer, from `routing`; where there is none, there is nothing to balance: 0.
+        logits: (B T, num_experts) of each layer, from `routing`.
         top_k: how many experts a token is sent to.
         attention_mask: (B, T), 0 = padding, which does not count.
+    Returns:
+        A scalar; 0 where there is nothing to balance: no experts, or padding alone. (Of that `transformers` makes NaN,
+        which spoils what was learnt.)
+    Raises:
+        QwenError: a mask of other tokens than those that were routed, or a top_k that cannot be.
     Source: "Switch Transformers" (Fedus, Zoph, Shazeer 2021, arXiv 2101.03961), equations 4 to 6, for more than one
         expert a token; official `load_balancing_loss_func`.
     """
     if not logits:
         return torch.zeros(())
+    if attention_mask is not None and attention_mask.numel() != len(logits[0]):
+        raise QwenError(f"attention_mask is of {attention_mask.numel()} tokens, but {len(logits[0])} were routed: pass "
+                        f"the mask that the forward had.")
+    if not 1 <= top_k <= logits[0].shape[-1]:
+        raise QwenError(f"top_k is {top_k}, but must be from 1 to {logits[0].shape[-1]}, the number of experts: pass "
+                        f"config.text_config.num_experts_per_tok.")
     probabilities = torch.cat([layer.float().softmax(-1) for layer in logits])              # (layers B T, num_experts)
     if attention_mask is not None:
         probabilities = probabilities[attention_mask.flatten().bool().repeat(len(logits))]
-    rows, experts = probabilities.shape
+    rows, experts = max(len(probabilities), 1), probabilities.shape[1]
     shares = probabilities.topk(top_k).indices.flatten().bincount(minlength=experts) / rows     # add up to top_k
-    return experts * shares @ probabilities.mean(0)
+    return experts * shares @ (probabilities.sum(0) / rows)

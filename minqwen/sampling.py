@@ -11,6 +11,7 @@ Symbols: B rows of the batch, T tokens of the prompt (pads included), V tokens o
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -53,13 +54,7 @@ class Choice:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """The next token of each row: (B, V) -> (B,)."""
-        next_ids = self.draw(self.bend(logits))
-        if self.budgets is not None:
-            chosen = [choose(id) for choose, id in zip(self.budgets, next_ids.tolist(), strict=True)]
-            next_ids = next_ids.new_tensor(chosen)
-        if self.penalizes:
-            self.in_output.scatter_(1, next_ids[:, None], True)
-        return next_ids
+        return self.write(self.draw(self.bend(logits)))
 
     def bend(self, logits: Tensor, ahead: Tensor | None = None) -> Tensor:
         """The logits after penalties, (B, V). ahead: (B, n), tokens that count as if they were written already."""
@@ -73,15 +68,23 @@ class Choice:
         return sample(bent, **self.sampling, generator=self.generator)
 
     def probabilities(self, bent: Tensor) -> Tensor:
-        """Those that `draw` draws with, (B, V); where it takes the likeliest, those of temperature 1."""
+        """Those that `draw` draws with, (B, V). Where it takes the likeliest nothing is drawn, and top_k and the others
+        play no part: then those of the bent logits as they are."""
         return (bent.float() if self.greedy else warp(bent, **self.sampling)).softmax(-1)
 
-    def write(self, row: int, id: int) -> int:
-        """A row has this token, and writes it - or what its budget puts in the place."""
-        id = id if self.budgets is None else self.budgets[row](id)
-        if self.penalizes:
-            self.in_output[row, id] = True
-        return id
+    def write(self, ids: Tensor, rows: Sequence[bool] | None = None) -> Tensor:
+        """Rows write these tokens - or what their budgets put in the place: (B,) -> (B,), what they wrote.
+
+        rows: which of the B write at all; None: all of them, and then nothing but budgets waits for a GPU.
+        """
+        if self.budgets is not None:
+            writing = zip(self.budgets, ids.tolist(), repeat(True) if rows is None else rows)
+            ids = ids.new_tensor([budget(id) if writes else id for budget, id, writes in writing])
+        if self.penalizes and rows is None:
+            self.in_output.scatter_(1, ids[:, None], True)
+        elif self.penalizes:
+            self.in_output[rows, ids[rows]] = True
+        return ids
 
 
 def sample(logits: Tensor, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,

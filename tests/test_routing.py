@@ -86,6 +86,29 @@ def test_without_experts_there_is_nothing_to_balance():
     assert logits == [] and balancing_loss(logits, 8) == 0
 
 
+def test_padding_alone_is_nothing_to_balance_either(qwen, twin):
+    """Of which `transformers` makes NaN; a shorter batch at the end of an epoch would spoil all that was learnt."""
+    learner, ids, mask = copy.deepcopy(qwen).requires_grad_(), tokens(2, 6), torch.zeros(2, 6, dtype=torch.long)
+    with routing(learner) as logits:
+        learner(ids, attention_mask=mask)
+    assert twin(ids, attention_mask=mask, labels=ids, output_router_logits=True).aux_loss.isnan()
+    loss = balancing_loss(logits, 3, mask)
+    loss.backward()
+    assert loss == 0
+    assert all((layer.mlp.gate.weight.grad == 0).all() for layer in learner.model.language_model.layers)
+
+
+@pytest.mark.parametrize("says, top_k, mask", [
+    ("attention_mask is of 6 tokens, but 5 were routed", 3, torch.ones(2, 3)),
+    ("top_k is 8, but must be from 1 to 7", 8, None),
+    ("top_k is 0, but must be from 1 to 7", 0, None)])
+def test_what_cannot_be_balanced_is_told_in_one_sentence(qwen, says, top_k, mask):
+    with routing(qwen) as logits:
+        qwen(tokens(1, 5))
+    with pytest.raises(QwenError, match=f"^{says}[^\n]*[.]$"):
+        balancing_loss(logits, top_k, mask)
+
+
 def test_nothing_is_watched_afterwards(qwen):
     with routing(qwen) as logits:
         qwen(tokens(1, 5))
