@@ -30,7 +30,7 @@ from .config import Config
 from .errors import QwenError, read_json, remark, short
 from .layouts import Packed, gathered, layout_of, settings_in, written
 from .model import Qwen
-from .quantize import EMBEDDING, HEAD, plan, rounded_parts
+from .quantize import EMBEDDING, HEAD, plan, quantizes, rounded_parts
 from .quantized import QuantizedTensor, for_cpu, quantized_bits
 
 CONFIG = "config.json"
@@ -118,7 +118,7 @@ def load_model(path_or_name, dtype=None, device="cpu", revision=None, progress=T
     _check_tensors(folder, expected, stored, tied=config.tie_word_embeddings)
     if bits is not None and any(stored[name].dtype is None for name in expected):
         raise QwenError(f"{folder} is quantized already: load it without bits={bits!r}, or load another in bfloat16.")
-    rounding = {} if bits is None else plan(expected, bits, group_size, embeddings)
+    rounding = plan(expected, bits, group_size, embeddings) if quantizes(bits, group_size, embeddings) else {}
     dtype = dtype or _one_dtype(config, {name: stored[name] for name in expected}, folder)
 
     tensors, reader = {}, Reader()

@@ -4,6 +4,7 @@ What the user got wrong is said in one sentence on stderr, with exit code 2.
 """
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -54,9 +55,24 @@ def parser() -> argparse.ArgumentParser:
                                             f"or modelscope:Qwen/Qwen3.5-0.8B{otherwise}", **options)
         sub.add_argument("--revision", help="branch, tag or commit of a checkpoint fetched by name")
 
-    def quantized(sub):
-        sub.add_argument("--bits", type=int, metavar="N", help="quantize the weights: 8 or 4 (as stored)")
+    def bits(text):
+        return text if text == "fp8" else int(text)
+
+    def weights(sub, whose="of the weights (as stored)"):
+        sub.add_argument("--dtype", choices=DTYPES, help=whose)
+        sub.add_argument("--context", type=int, metavar="TOKENS",
+                         help="which it must be able to read (as many as it can; beyond that, by YaRN)")
+        sub.add_argument("--bits", type=bits, metavar="N", help="quantize the weights: 8, 4 or fp8 (as stored)")
+        sub.add_argument("--group-size", type=int, metavar="N",
+                         help="numbers that share a scale then (128; at 8 bits a row)")
         sub.add_argument("--embeddings", type=int, metavar="N", default=8, help="bits of embedding and head then (8)")
+
+    def loaded(sub):
+        checkpoint_of(sub, nargs="?")
+        weights(sub)
+        sub.add_argument("--device", default="cpu", help="cpu, or cuda for a GPU")
+        sub.add_argument("--kernel", default="auto", metavar="NAME", help="of the delta rule: triton, chunk or "
+                         "recurrent (auto: the quickest here)")
 
     sub = command(lab, "open the lessons in JupyterLab")
     sub.add_argument("notebook", nargs="?", default="00", help="a lesson by the beginning of its name (00)")
@@ -70,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print it for a program: a list with an entry an exercise")
 
     sub = command(chat, "talk to a checkpoint")
-    checkpoint_of(sub, nargs="?")
+    loaded(sub)
     sub.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="think before the answer, or do not "
                      "(as the checkpoint has it)")
     sub.add_argument("--system", help="a text that is put first")
@@ -81,23 +97,12 @@ def parser() -> argparse.ArgumentParser:
                        ("presence-penalty", float), ("max-new-tokens", int), ("thinking-budget", int),
                        ("draft-tokens", int), ("seed", int)):
         sub.add_argument(f"--{name}", type=kind, metavar="N")
-    sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
-    sub.add_argument("--device", default="cpu")
-    quantized(sub)
 
-    sub = command(verify, "compare a checkpoint piece by piece with transformers")
-    checkpoint_of(sub, nargs="?")
-    sub.add_argument("--dtype", choices=DTYPES, help="of the weights (as stored)")
-    sub.add_argument("--device", default="cpu")
-    quantized(sub)
+    loaded(command(verify, "compare a checkpoint piece by piece with transformers"))
 
     sub = command(info, "what a model costs: parameters, bytes, cache")
     checkpoint_of(sub)
-    sub.add_argument("--context", type=int, metavar="TOKENS",
-                     help="tokens that the cache holds (as many as can be; beyond that, by YaRN)")
-    sub.add_argument("--dtype", choices=DTYPES, help="of weights, keys and values (as the configuration has it)")
-    quantized(sub)
-    sub.add_argument("--group-size", type=int, metavar="N", help="numbers that share a scale (128; at 8 bits a row)")
+    weights(sub, "of weights, keys and values (as the configuration has it)")
 
     sub = command(download, "fetch a checkpoint and say where it is")
     checkpoint_of(sub)
@@ -204,12 +209,17 @@ def course(arguments) -> int:
     return int(any(exercise.wrong for exercise in standing))
 
 
-def chat(arguments) -> None:
-    """Talk to a checkpoint. Ctrl-C stops the answer, Ctrl-D (or an empty line) the program."""
+def load_as(arguments):
+    """What `minqwen.load` gives with all of its options, which `chat` and `verify` have under their names."""
     from .chat import load
 
-    qwen = load(arguments.checkpoint, dtype=arguments.dtype, device=arguments.device, revision=arguments.revision,
-                bits=arguments.bits, embeddings=arguments.embeddings)
+    options = {name: getattr(arguments, name) for name in list(inspect.signature(load).parameters)[1:]}
+    return load(arguments.checkpoint, **options)
+
+
+def chat(arguments) -> None:
+    """Talk to a checkpoint. Ctrl-C stops the answer, Ctrl-D (or an empty line) the program."""
+    qwen = load_as(arguments)
     names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "max_new_tokens", "thinking_budget",
              "draft_tokens", "seed")
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -251,11 +261,9 @@ def speak(pieces) -> None:
 
 def verify(arguments) -> int:
     """Compare a checkpoint piece by piece with transformers: kernels, modules, logits, cache. Exit code 1 if wrong."""
-    from .chat import load
     from .verify import verify
 
-    report = verify(load(arguments.checkpoint, arguments.dtype, arguments.device, arguments.revision,
-                         bits=arguments.bits, embeddings=arguments.embeddings))
+    report = verify(load_as(arguments))
     print(report)
     return 0 if report.ok else 1
 

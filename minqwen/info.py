@@ -16,7 +16,7 @@ import torch
 from .checkpoint import without_memory
 from .config import OFFICIAL_MIXTURES, OFFICIAL_SIZES, Config
 from .errors import QwenError
-from .quantize import EMBEDDING, HEAD, TOWER, plan
+from .quantize import EMBEDDING, HEAD, TOWER, plan, quantizes
 from .quantized import bytes_held, products
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -57,7 +57,7 @@ def weight_bytes(config: Config, dtype: str = "bfloat16", bits: int | None = Non
     """Bytes of the weights in memory: of the decoder's "layers", and of the "embedding", the "head", the "vision" tower
     and what is for prediction, "mtp", as far as there are such. bits and so on: quantized, see `minqwen.quantize`."""
     shapes = {name: p.shape for name, p in without_memory(config).named_parameters()}
-    chosen = {} if bits is None else plan(shapes, bits, group_size, embeddings)
+    chosen = plan(shapes, bits, group_size, embeddings) if quantizes(bits, group_size, embeddings) else {}
     parts = {TOWER: "vision", "mtp.": "mtp", EMBEDDING: "embedding", HEAD: "head", "": "layers"}
     sizes = dict.fromkeys(["layers", "embedding", "head", "vision", "mtp"], 0)
     for name, shape in shapes.items():
@@ -96,7 +96,7 @@ def describe(config: Config, context: int | None = None, dtype: str | None = Non
     parts = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
     weights = (f"weights       {readable(total * BYTES[dtype])} in {dtype}, of which the text model "
                f"{readable(counts['text'] * BYTES[dtype])}")
-    if bits is not None:
+    if quantizes(bits, group_size, embeddings):
         weights = _quantized(config, dtype, bits, group_size, embeddings)
     besides, v = "", config.vision_config
     if v is not None:

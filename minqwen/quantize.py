@@ -34,7 +34,7 @@ from .errors import QwenError
 from .model import Qwen
 from .quantized import FP8_BLOCK, QuantizedTensor, as_parameter, for_cpu, pack, quantized_bits, spread
 
-__all__ = ["check_bits", "plan", "quantize", "rounded", "rounded_parts"]
+__all__ = ["check_bits", "plan", "quantize", "quantizes", "rounded", "rounded_parts"]
 
 BITS, GROUP = (8, 4, 3, 2), 128
 SMALLER = (0.9, 0.8, 0.7, 0.6)                           # scales that are tried, as parts of the one that cuts nothing
@@ -166,6 +166,14 @@ def plan(shapes: dict[str, Sequence[int]], bits: int, group_size: int | None = N
             raise QwenError(f"The rows of {name} have {shapes[name][-1]} numbers, which groups of {group} do not "
                             f"divide: {f'pass group_size={fits[0]}' if fits else 'no group_size fits this model'}.")
     return chosen
+
+
+def quantizes(bits: int | str | None, group_size: int | None, embeddings: int) -> bool:
+    """Do such options of `minqwen.load` ask for few bits? A QwenError where they only say how."""
+    if bits is None and (group_size is not None or embeddings != 8):
+        raise QwenError("group_size and embeddings say how weights are quantized, but not to how many bits: give bits, "
+                        "too, such as bits=4, or leave them out.")
+    return bits is not None
 
 
 def check_bits(bits: int, group_size: int | None = None, embeddings: int = 8) -> None:

@@ -5,13 +5,16 @@ import json
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
+from unittest.mock import call, create_autospec
 
 import pytest
 import torch
 from support import random_qwen, seeing_config, small_config
 
 from minqwen import cli
+from minqwen.chat import load
 from minqwen.checkpoint import load_model, save_model
 from minqwen.config import Config
 from minqwen.errors import QwenError
@@ -102,6 +105,11 @@ def test_bytes_of_weights_are_those_that_a_quantized_model_takes(options, dtype)
 def test_the_readme_says_what_each_size_takes(repository):
     text = (repository / "README.md").read_text(encoding="utf-8")
     assert re.search(r"<!-- sizes.*?-->\n(.*?)\n<!-- end of sizes -->", text, re.DOTALL)[1] == table()
+    half, least = (weight_bytes(Config.named("Qwen3.5-9B"), bits=4, embeddings=n) for n in (8, 4))
+    whole, ends, least = (readable(n) for n in (sum(half.values()), half["embedding"] + half["head"],
+                                                sum(least.values())))
+    assert (f"So the 9B in 4 bits is {whole}, of which embedding and head are {ends}, and {least} with these two in 4 "
+            "bits." in " ".join(text.split()))
 
 
 def test_info_in_few_bits(capsys):
@@ -166,6 +174,7 @@ def test_describe_takes_the_longest_context_by_default():
     ["info", "Qwen3.5-1T"], ["info", "Qwen3.5-4B", "--bits", "5"],
     ["info", "Qwen3.5-4B", "--bits", "4", "--group-size", "96"], ["info", "Qwen3.5-4B", "--context", "0"],
     ["info", "Qwen3.5-4B", "--context", "9999999999"], ["verify", "nowhere"], ["chat", "nowhere"],
+    ["info", "Qwen3.5-4B", "--group-size", "64"], ["chat", "--embeddings", "4"], ["verify", "--kernel", "quick"],
     ["download", "nowhere"], ["lab", "99_no_such_lesson"],
 ], ids=" ".join)
 def test_mistakes_are_one_sentence_and_exit_code_2(argv, capsys, monkeypatch):
@@ -289,9 +298,25 @@ class Talk:
         yield Piece("!")
 
 
+@pytest.mark.parametrize("command", ["chat", "verify"])
+def test_what_load_takes_is_taken_and_handed_on(command, monkeypatch):
+    given = {"dtype": "bfloat16", "device": "meta", "revision": "v1", "kernel": "chunk", "context": 5000, "bits": "fp8",
+             "group_size": 64, "embeddings": 4}
+    assert {"path_or_name", *given} == {*signature(load).parameters}
+    fake = create_autospec(load, side_effect=QwenError("So far."))
+    monkeypatch.setattr("minqwen.chat.load", fake)
+    options = [part for name, x in given.items() for part in (f"--{name.replace('_', '-')}", str(x))]
+    assert cli.main([command, "folder", *options]) == 2
+    fake.assert_called_once_with("folder", **given)
+    fake.reset_mock()
+    assert cli.main([command, "--bits", "4"]) == 2
+    assert fake.call_args == call(None, **{name: p.default for name, p in list(signature(load).parameters.items())[1:]}
+                                  | {"bits": 4})
+
+
 def test_chat_goes_on_after_an_interrupted_answer(monkeypatch, capsys):
     qwen, said = Talk(), iter(["hi", "stop", "again"])
-    monkeypatch.setattr("minqwen.chat.load", lambda *args, **kwargs: qwen)
+    monkeypatch.setattr("minqwen.chat.load", create_autospec(load, return_value=qwen))
     monkeypatch.setattr("builtins.input", lambda prompt: next(said, None) or (_ for _ in ()).throw(EOFError))
     options = ["--no-thinking", "--top-k", "5", "--draft-tokens", "3", "--system", "Be brief."]
     assert cli.main(["chat", *options]) == 0
@@ -302,7 +327,7 @@ def test_chat_goes_on_after_an_interrupted_answer(monkeypatch, capsys):
 
 def test_chat_goes_on_after_a_line_that_is_not_utf_8(monkeypatch, capsys):
     qwen, lines = Talk(), io.TextIOWrapper(io.BytesIO(b"hi\n\xff\xfe oh\nagain\n"), encoding="utf-8")
-    monkeypatch.setattr("minqwen.chat.load", lambda *args, **kwargs: qwen)
+    monkeypatch.setattr("minqwen.chat.load", create_autospec(load, return_value=qwen))
     monkeypatch.setattr("sys.stdin", lines)
     assert cli.main(["chat"]) == 0
     out, err = capsys.readouterr()

@@ -143,10 +143,13 @@ def test_4_bits_in_bfloat16_lie_as_the_packed_product_wants_them(monkeypatch):
     for rows, whole in (packed.split(64), True), (packed.split(48), False):                 # blocks of 64 stay packed
         assert torch.equal(torch.cat([part.dequantize() for part in rows]), plain.dequantize())
         assert all(part.packed == whole for part in rows)
+        assert torch.equal(packed.dequantize(), plain.dequantize()), "who reads a block changes it"
     used = []
     monkeypatch.setattr(quantized, "F", None)                            # no numbers are made of the codes
-    for tokens_ in (1, 32):
+    for tokens_ in (1, 64):
         used.append(F.linear(weight(tokens_, 256, dtype=torch.bfloat16), packed))
+    with pytest.raises(AttributeError):                                  # of 65 tokens that is the slower way
+        F.linear(weight(65, 256, dtype=torch.bfloat16), packed)
     monkeypatch.undo()
     assert all(y.isfinite().all() for y in used)
     for odd in (rounded(weight(128, 256), 4, 128), rounded(weight(100, 256, dtype=torch.bfloat16), 4, 128),
