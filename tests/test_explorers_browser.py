@@ -189,6 +189,11 @@ IN_SIGHT = """root => [...root.querySelectorAll(".ribbon:has(.here)")].filter((e
 })"""
 
 
+# Do the panels of an explorer fit, so that nothing of them must be scrolled for?
+UNCUT = """root => [...root.querySelectorAll(".minqwen-gates .scroller, .minqwen-experts .scroller")]
+  .every((e) => e.scrollWidth <= e.clientWidth)"""
+
+
 def test_each_fits_a_screen(page, explorers, tmp_path):
     """820 pixels high at a width of 1,000, and of 768 beside JupyterLab's list of files; nothing is cut off, the
     sentence is in sight above the picture, and so is the chosen token."""
@@ -198,6 +203,7 @@ def test_each_fits_a_screen(page, explorers, tmp_path):
             assert root.evaluate("root => root.scrollWidth <= root.clientWidth"), (name, width)
             assert box["height"] <= HEIGHT, (name, width, box["height"])
             assert all(root.evaluate(IN_SIGHT)), (name, width)
+            assert width < 820 or root.evaluate(UNCUT), (name, width)
             if name == "chat":
                 continue
             said, picture = root.locator(".said").bounding_box(), root.locator("canvas:visible").first.bounding_box()

@@ -12,7 +12,7 @@ from ..errors import QwenError
 from . import stills
 from .explorer import LayerExplorer, in_base64, sources
 
-WIDTH, ROOM, GAP, BAR, ACROSS = 560, 192, 4, 18, 56     # pixels: tokens, experts, gaps, bars below, beside
+WIDTH, ROOM, GAP, BAR, ACROSS = 440, 192, 4, 18, 56     # pixels: tokens, experts, gaps, bars below, beside
 SHARED, LOADS = 14, 160                                 # the shared expert's row; the layers in the map of loads
 
 # --------------------------------------------------------------------------------------------- what there is to be seen
