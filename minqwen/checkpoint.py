@@ -56,8 +56,8 @@ def load_config(path_or_name, revision=None):
     folder = resolve(path_or_name, revision, progress=False, files=(CONFIG,))
     if not (folder / CONFIG).exists():
         if (folder / "adapter_config.json").exists():
-            raise QwenError(f"{folder} is an adapter, which changes another checkpoint: load both with peft, call "
-                            f"merge_and_unload(), and save what that gives.")
+            raise QwenError(f"{folder} is an adapter, which changes another checkpoint: load that one, and put this "
+                            f"into it by minqwen.lora.merge(qwen.model, {str(folder)!r}).")
         raise QwenError(f"{folder} is no checkpoint folder: {CONFIG} is missing.")
     official = read_json(folder / CONFIG)
     try:

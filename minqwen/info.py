@@ -13,12 +13,15 @@ from dataclasses import dataclass
 
 import torch
 
-from .checkpoint import without_memory
-from .config import OFFICIAL_MIXTURES, OFFICIAL_SIZES, Config
+from .checkpoint import KEPT_FLOAT32, without_memory
+from .config import OFFICIAL_MIXTURES, OFFICIAL_SIZES, Config, TextConfig
 from .errors import QwenError
+from .lora import Adapter
+from .model import DecoderLayer, Step
 from .quantize import EMBEDDING, HEAD, TOWER, plan, quantizes
 from .quantized import bytes_held, products
 
+LOGITS = 512                                            # tokens whose logits are there together, while one trains
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -156,6 +159,65 @@ def table(contexts: Sequence[int] = (4096, 32_768, 262_144)) -> str:
         kept = [memory(config, context) for context in contexts]
         lines.append([name, *(readable(sum(sizes.values())) for sizes in weights),
                       readable(kept[0].states + kept[0].convolutions), *(readable(k.keys_and_values) for k in kept)])
+    return _markdown(lines)
+
+
+def training_memory(config: Config, rank: int | None = None, length: int = 4096,
+                    dtype: str = "bfloat16") -> dict[str, int]:
+    """Bytes that fine-tuning takes as `finetune.py` does it, layers computed again in the backward pass.
+
+    Args:
+        rank: of an adapter for all matrices; None: the language model's own weights learn.
+        length: tokens of a pack.
+        dtype: of the weights.
+    Returns:
+        "weights": as stored; "learning": of each number that learns the float32 copy, unless it is float32 itself, the
+        gradient and two moments; "layers": what each layer was given, and what a Gated DeltaNet layer, computed in
+        chunks as on a CPU, keeps for its own backward pass; "logits": of the tokens whose logits are there together.
+    """
+    model, t, wide = without_memory(config), config.text_config, getattr(torch, dtype)
+    for name, p in model.named_parameters():
+        p.data = p.data.to(torch.float32 if name.endswith(KEPT_FLOAT32) else wide)
+    weights = sum(p.nbytes for p in model.parameters())
+    if rank is None:
+        learning = [p for name, p in model.named_parameters() if not name.startswith(("model.visual.", "mtp."))]
+    else:
+        with torch.device("meta"):
+            learning = list(Adapter(model, rank).parameters.values())
+    each = sum(p.numel() * (12 if p.dtype == torch.float32 and rank is None else 16) for p in learning)
+    layer = max(model.model.language_model.layers, key=lambda layer: layer.layer_type == "linear_attention")
+    kept = t.num_hidden_layers * length * t.hidden_size * BYTES[dtype] + bytes_kept(layer, t, length, wide)
+    return {"weights": weights, "learning": each, "layers": kept,
+            "logits": LOGITS * t.vocab_size * (2 * 4 + 2 * BYTES[dtype])}          # and their gradients
+
+
+def bytes_kept(layer: DecoderLayer, config: TextConfig, length: int, dtype: torch.dtype) -> int:
+    """What a layer keeps of so many tokens for its backward pass: asked of autograd, on a model without memory."""
+    kept, weights = {}, {p.untyped_storage()._cdata for p in layer.parameters()}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        x = torch.empty(1, length, config.hidden_size, dtype=dtype, requires_grad=True)
+        layer(x, Step.at(torch.zeros(3, 1, length, dtype=torch.long), config, dtype))
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
+
+
+def training_table(names: Sequence[str] = ("Qwen3.5-0.8B", "Qwen3.5-2B", "Qwen3.5-4B", "Qwen3.5-9B"),
+                   length: int = 4096) -> str:
+    """What fine-tuning takes, in Markdown: all weights in bfloat16, and an adapter of rank 16."""
+    head = ["", "weights", "layers, logits", "all weights learn", "in all", "an adapter learns", "in all"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name in names:
+        whole, adapter = (training_memory(Config.named(name), rank, length) for rank in (None, 16))
+        lines.append([name, *map(readable, (whole["weights"], whole["layers"] + whole["logits"], whole["learning"],
+                                            sum(whole.values()), adapter["learning"], sum(adapter.values())))])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
 

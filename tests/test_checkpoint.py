@@ -937,5 +937,5 @@ def test_what_is_no_model_is_not_saved(tmp_path):
 
 def test_an_adapter_is_no_checkpoint(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(QwenError, match="is an adapter.*: load both with peft, call merge_and_unload"):
+    with pytest.raises(QwenError, match=r"is an adapter.*: load that one, .* minqwen.lora.merge\(qwen.model, "):
         load_model(tmp_path)

@@ -1,0 +1,472 @@
+"""Fine-tuning: what learns, that nothing leaks, that a run goes on from where it was, what is said if it cannot."""
+
+import json
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support import error, tokens
+from tuning_support import chat, small_checkpoint, spelling, write_chats
+
+import minqwen
+from minqwen import finetune as tuning
+from minqwen.chat import NANO, load
+from minqwen.dataset import read_chats, rows_of
+from minqwen.errors import QwenError
+from minqwen.finetune import Settings, Trainer, finetune
+from minqwen.info import training_memory, training_table
+from minqwen.masters import MasterAdamW
+
+QUICK = Settings(lr=3e-3, epochs=2, batch=8, length=256, held_out=0.1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_checkpoint(tmp_path_factory.mktemp("small") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    return small_checkpoint(tmp_path_factory.mktemp("small") / "half", "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_chats(tmp_path_factory.mktemp("data") / "chats.jsonl", spelling())
+
+
+def trainer_of(folder, settings=QUICK, steps=10):
+    return Trainer(load(folder), settings, steps)
+
+
+def rows_in(data, trainer, count=6):
+    return [row for one in read_chats(data)[:count] for row in rows_of(one, trainer.qwen)]
+
+
+def gradients(trainer):
+    return {name: x.grad.clone() for name, x in trainer.optimizer.masters.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ one step
+
+
+def test_packed_chats_do_not_see_each_other(folder, data):
+    trainer = trainer_of(folder)
+    rows = rows_in(data, trainer)
+    with torch.no_grad():
+        together, alone = trainer.loss(rows), [trainer.loss([row]) for row in rows]
+        assert error(together, sum(alone)) < 1e-5
+        others = [replace(row, ids=(row.ids + 1) % 250, learnt=row.learnt & False) for row in rows]
+        for n in 0, 3, 5:
+            assert error(trainer.loss(others[:n] + [rows[n]] + others[n + 1 :]), alone[n]) < 1e-5
+
+
+def test_the_loss_is_that_of_the_answers(folder, data):
+    """Said once more without packs, masks of ours or pieces: by the whole row's logits."""
+    trainer = trainer_of(folder)
+    row = rows_in(data, trainer)[0]
+    with torch.no_grad():
+        scores = trainer.model(row.ids[None].long())[0].log_softmax(-1)
+        wanted = -sum(scores[t - 1, row.ids[t]] for t in range(len(row.ids)) if row.learnt[t])
+        assert error(trainer.loss([row]), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("changes", [{"length": 64}, {"checkpointing": False}], ids=["more packs", "no checkpointing"])
+def test_a_step_is_the_same_however_it_is_computed(folder, data, changes, monkeypatch):
+    monkeypatch.setattr(MasterAdamW, "forget", lambda self: None)
+    one, other = trainer_of(folder), trainer_of(folder, replace(QUICK, **changes))
+    first, second = (trainer.step(0, rows_in(data, trainer)) for trainer in (one, other))
+    assert abs(first["loss"] - second["loss"]) < 1e-5 and abs(first["gradient"] / second["gradient"] - 1) < 1e-4
+    theirs = gradients(other)
+    assert all(error(x, theirs[name]) < 1e-3 for name, x in gradients(one).items() if x.abs().max() > 1e-4)
+
+
+@pytest.mark.parametrize("changes, trained, kept", [
+    ({}, "language_model", ("visual", "mtp")),
+    ({"tower": True}, "visual", ("mtp",)),
+    ({"lora": 2}, "lora_", ()),
+])
+def test_what_learns_and_what_stays(half, data, changes, trained, kept):
+    trainer = trainer_of(half, replace(QUICK, **changes, lr=0.1, warmup=0))
+    before = {name: x.clone() for name, x in trainer.model.state_dict().items()}
+    trainer.step(0, rows_in(data, trainer))
+    learning = trainer.optimizer.parameters
+    assert any(trained in name for name in learning) and not any(part in name for part in kept for name in learning)
+    changed = {name for name, x in trainer.model.state_dict().items() if not x.equal(before[name])}
+    assert changed <= learning.keys() and (changed or "lora" in changes)
+    if "lora" in changes:
+        assert all(B.abs().max() > 0 for _, B in trainer.adapter.pairs.values())
+
+
+def test_masters_are_float32_adamw():
+    """On gradients that come in pieces; the weights in bfloat16 are what the masters round to."""
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 64).bfloat16())
+    twin = torch.nn.Parameter(p.detach().float())
+    ours, theirs = MasterAdamW({"p": p}, 0.1), torch.optim.AdamW([twin], lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    random_numbers = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        pieces = torch.randn(3, 64, generator=random_numbers).bfloat16()
+        for piece in pieces:
+            (p * piece).sum().backward()
+        twin.grad = pieces.float().sum(0)
+        ours.step(1e-4)
+        ours.forget()
+        theirs.step()
+    assert error(ours.masters["p"], twin) < 1e-6 and p.equal(twin.bfloat16())
+    assert p.grad is None and not twin.bfloat16().equal(torch.linspace(-1, 1, 64).bfloat16())
+
+
+def test_the_rate_rises_and_falls(folder):
+    trainer = trainer_of(folder, replace(QUICK, warmup=0.2), steps=50)
+    rates = [trainer.lr(n) / QUICK.lr for n in range(50)]
+    assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert 0 < rates[-1] < 0.01 and rates[30] == pytest.approx(0.5, abs=0.05)
+
+
+# ------------------------------------------------------------------------------------------------------- a whole run
+
+
+def weights(out):
+    return load_file(next(path for path in map(out.joinpath, ("adapter_model.safetensors", "model.safetensors"))
+                          if path.exists()))
+
+
+def same(one, other):
+    one, other = weights(one), weights(other)
+    return one.keys() == other.keys() and all(x.equal(other[name]) for name, x in one.items())
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+@pytest.mark.parametrize("kind", ["folder", "half"])
+def test_a_run_that_was_interrupted_ends_in_the_same_bits(request, data, tmp_path, monkeypatch, lora, kind):
+    source, settings = request.getfixturevalue(kind), replace(QUICK, lora=lora)
+    log = finetune(source, data, tmp_path / "whole", settings, keep_every=3)
+    assert len(log) == 11 and log[0].keys() == {"step", "held out"} and "held out" in log[-1]
+    real, breaks = Trainer.step, random.sample(range(10), 2)
+
+    def fragile(self, number, rows):
+        if number in breaks:
+            breaks.remove(number)
+            raise KeyboardInterrupt
+        return real(self, number, rows)
+
+    monkeypatch.setattr(Trainer, "step", fragile)
+    for _ in 0, 1:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(source, data, tmp_path / "parts", settings, keep_every=3)
+    assert finetune(source, data, tmp_path / "parts", settings, keep_every=3) == log
+    assert same(tmp_path / "whole", tmp_path / "parts") and not (tmp_path / "parts" / tuning.SNAPSHOT).exists()
+
+
+def test_a_run_that_was_killed_ends_in_the_same_bits(half, data, tmp_path):
+    options = f"--lr 3e-3 --epochs 60 --batch 8 --length 256 --keep-every 1 --data {data} --out {tmp_path / 'b'}"
+    process = subprocess.Popen([sys.executable, "-m", "minqwen.finetune", str(half), *options.split()])
+    snapshot = tmp_path / "b" / tuning.SNAPSHOT
+    while not snapshot.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(random.random() / 4)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and snapshot.exists()
+    step = torch.load(snapshot, weights_only=True)["progress"]["step"]
+    assert 0 < step < 300
+    settings = replace(QUICK, epochs=60, held_out=Settings.held_out)
+
+    def stop_soon(real, last):
+        def step(self, number, rows):
+            if number == last:
+                raise KeyboardInterrupt
+            return real(self, number, rows)
+        return step
+
+    with pytest.MonkeyPatch.context() as patch:         # a few steps further on all is as if nothing had happened
+        patch.setattr(Trainer, "step", stop_soon(Trainer.step, step + 3))
+        for out in "a", "b":
+            with pytest.raises(KeyboardInterrupt):
+                finetune(str(half), data, tmp_path / out, settings, keep_every=step + 3 if out == "a" else 1)
+    one, other = (torch.load(tmp_path / out / tuning.SNAPSHOT, weights_only=True) for out in "ab")
+    assert one["progress"] == other["progress"] and one["progress"]["step"] == step + 3
+    for name, x in one["optimizer"]["weights"].items():
+        assert x.equal(other["optimizer"]["weights"][name])
+
+
+@contextmanager
+def files_of_at_most(size):
+    """As on a full disk: writing fails in the middle of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def test_a_full_disk_costs_the_last_snapshot(folder, data, tmp_path, monkeypatch, lora):
+    settings, out = replace(QUICK, lora=lora), tmp_path / "out"
+    real = Trainer.step
+
+    def fills(self, number, rows):
+        if number == 5:
+            held.__enter__()
+        return real(self, number, rows)
+
+    held = files_of_at_most(50_000)
+    monkeypatch.setattr(Trainer, "step", fills)
+    try:
+        with pytest.warns(UserWarning, match="The snapshot of step 8 cannot be written .*the snapshot before it stays"):
+            with pytest.raises(QwenError, match="The result cannot be written to .*: make room"):
+                finetune(folder, data, out, settings, keep_every=4)
+    finally:
+        held.__exit__(None, None, None)
+    assert torch.load(out / tuning.SNAPSHOT, weights_only=True)["progress"]["step"] == 4
+    assert not any((out / name).exists() for name in ("config.json", "adapter_config.json", f"{tuning.SNAPSHOT}.part"))
+    monkeypatch.setattr(Trainer, "step", real)
+    finetune(folder, data, out, settings, keep_every=4)
+    finetune(folder, data, tmp_path / "whole", settings)
+    assert same(out, tmp_path / "whole")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(folder, data, tmp_path, monkeypatch):
+    real, trainers = Trainer.loss, []
+
+    def spoilt(self, rows):
+        trainers.append(self)
+        done = [state["step"] for state in self.optimizer.adamw.state.values()]
+        return real(self, rows) * (torch.nan if done and done[0] == 7 else 1)
+
+    monkeypatch.setattr(Trainer, "loss", spoilt)
+    with pytest.raises(QwenError, match="Stopped, as the loss of step 8, or its gradient, is not a number: the same "
+                                        "command with a lower rate than --lr 0.003 goes on from the last good") as told:
+        finetune(folder, data, tmp_path, QUICK, keep_every=3)
+    assert "\n" not in str(told.value)
+    saved = torch.load(tmp_path / tuning.SNAPSHOT, weights_only=True)
+    assert saved["progress"]["step"] == 6 and all(x.isfinite().all() for x in saved["optimizer"]["weights"].values())
+    assert all(x.isfinite().all() for x in trainers[0].model.state_dict().values())
+    monkeypatch.setattr(Trainer, "loss", real)
+    log = finetune(folder, data, tmp_path, replace(QUICK, lr=1e-3))
+    assert log[-1]["step"] == 10 and [entry["step"] for entry in log] == list(range(11)) and log[8]["lr"] < 1e-3
+
+
+def test_a_loss_that_rises_stops_the_run(folder, data, tmp_path):
+    with pytest.raises(QwenError, match="Stopped, as by step [0-9]+ the loss has risen from .* to .* begins anew"):
+        finetune(folder, data, tmp_path, replace(QUICK, lr=1.0, epochs=20, held_out=0), keep_every=1000)
+
+
+def test_snapshots_are_of_good_states_alone():
+    progress = tuning.Progress()
+    for step, loss in enumerate([3.0, 2.0, 1.0, *[0.1] * 40, *[1.0] * 8], 1):
+        progress.note({"step": step, "loss": loss, "gradient": 1.0})
+    assert progress.lowest < 0.2 and progress.smooth > progress.lowest + tuning.WORSE / 2 and not progress.well
+
+
+def test_the_result_is_a_checkpoint_for_everybody(half, data, tmp_path):
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    finetune(half, data, tmp_path / "out", QUICK)
+    ours, source = load(tmp_path / "out"), load(half)
+    assert ours.config == source.config and ours.tokenizer.chat_template == source.tokenizer.chat_template
+    for name, x in ours.model.state_dict().items():
+        assert x.dtype == source.model.state_dict()[name].dtype
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    ids = tokens(1, 20, 256)
+    with torch.no_grad():
+        assert error(load(tmp_path / "out", "float32").model(ids), theirs(ids).logits) < 2e-5
+        assert error(source.model(ids), ours.model(ids)) > 0.01
+    assert ours.processor is not None
+    assert json.loads((tmp_path / "out" / tuning.LOG).read_text())["log"][-1]["step"] == 10
+
+
+def test_an_adapter_is_the_same_merged_or_beside(folder, data, tmp_path):
+    settings = replace(QUICK, lora=2)
+    finetune(folder, data, tmp_path / "beside", settings)
+    finetune(folder, data, tmp_path / "merged", settings, merge=True)
+    model = load(folder).model
+    minqwen.lora.merge(model, tmp_path / "beside")
+    with torch.no_grad():
+        assert model(tokens(1, 9)).equal(load(tmp_path / "merged").model(tokens(1, 9)))
+    assert (tmp_path / "beside" / "preprocessor_config.json").exists()
+    with pytest.raises(QwenError, match="is an adapter"):
+        load(tmp_path / "beside")
+
+
+def test_pictures_are_learnt_from(folder, tmp_path):
+    """Two pictures, the same question, two answers: which is right only the picture says."""
+    for name, shade in (("dark", 20), ("light", 230)):
+        Image.fromarray(np.full((24, 24, 3), shade, np.uint8)).save(tmp_path / f"{name}.png")
+    chats = [{"messages": [{"role": "user", "content": [{"type": "image", "image": f"{name}.png"},
+                                                        {"type": "text", "text": "?"}]},
+                           {"role": "assistant", "content": name}]} for name in ("dark", "light")] * 4
+    data = write_chats(tmp_path / "chats.jsonl", chats)
+    log = finetune(folder, data, tmp_path / "out", replace(QUICK, epochs=30, held_out=0, tower=True, lr=1e-2))
+    qwen = load(tmp_path / "out")
+    assert log[-1]["loss"] < 0.1
+    for name in "dark", "light":
+        assert qwen.chat("?", images=[tmp_path / f"{name}.png"], max_new_tokens=8) == name
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from minqwen.chat import load
+from minqwen.dataset import read_chats, rows_of
+from minqwen.finetune import Settings, Trainer
+
+def steps(folder, data, rank):
+    trainer = Trainer(load(folder), Settings(lora=rank, length=512), 2)
+    rows = [row for chat in read_chats(data) for row in rows_of(chat, trainer.qwen)]
+    for number in 0, 1:
+        trainer.step(number, rows)
+
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+small, narrow, data, rank = sys.argv[1:]
+steps(small, data, 2)
+before = most()
+steps(narrow, data, int(rank) or None)
+print(most() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts other units elsewhere")
+@pytest.mark.parametrize("rank", [None, 8])
+def test_the_memory_that_is_planned_is_the_memory_it_takes(half, tmp_path, rank):
+    narrow = small_checkpoint(tmp_path / "narrow", "bfloat16", hidden_size=512, intermediate_size=4096,
+                              vision={"out_hidden_size": 512})
+    data = write_chats(tmp_path / "chats.jsonl", [chat("q" * 200, "a" * 180)])
+    config = minqwen.load_config(narrow)
+    length = len(rows_of(read_chats(data)[0], load(half))[0].ids)
+    planned = sum(training_memory(config, rank, length).values())
+    command = [sys.executable, "-c", MEASURE, half, narrow, data, rank or 0]
+    measured = int(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
+    assert 0.8 < measured / planned < 1.25, (measured, training_memory(config, rank, length))
+
+
+def test_the_readme_says_what_each_size_takes(repository, capsys):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- training.*?-->\n(.*?)\n<!-- end of training -->", text, re.DOTALL)[1]
+    assert table == training_table()
+    tuning.main(["--plan", "Qwen3.5-4B"])
+    assert capsys.readouterr().out.splitlines()[-1] in table
+
+
+# ---------------------------------------------------------------------------------------------- a new language for nano
+
+COLOURS = {"red": "merah", "blue": "biru", "green": "hijau", "black": "hitam", "white": "putih", "gold": "emas"}
+THINGS = {"cup": "cangkir", "hat": "topi", "key": "kunci", "ball": "bola", "book": "buku", "lamp": "lampu"}
+UNSEEN = {("red", "hat"), ("blue", "key"), ("green", "cup"), ("black", "ball"), ("white", "lamp"), ("gold", "book")}
+
+
+def story(rng, unseen):
+    """What somebody has, told in English, asked and answered in Indonesian. Some pairs are never asked in training."""
+    def thing(pairs):
+        return rng.choice([(c, t) for c in COLOURS for t in THINGS if ((c, t) in UNSEEN) == pairs])
+
+    one, other = rng.sample(["ann", "bob", "eve", "tom", "sue"], 2)
+    (colour, name), second = thing(unseen), thing(False)
+    told = [f"{one} has a {colour} {name}.", f"{other} has a {second[0]} {second[1]}."]
+    rng.shuffle(told)
+    return chat(f"{' '.join(told)} {one} punya apa?", f"{THINGS[name]} {COLOURS[colour]}")
+
+
+def test_nano_learns_to_answer_in_another_language(tmp_path):
+    rng = random.Random(0)
+    data = write_chats(tmp_path / "chats.jsonl", [story(rng, False) for _ in range(160)])
+    asked = [story(rng, True)["messages"] for _ in range(24)]
+
+    def right(qwen):
+        replies = qwen.chat_batch([messages[0]["content"] for messages in asked], max_new_tokens=12)
+        return sum(reply == messages[1]["content"] for reply, messages in zip(replies, asked))
+
+    assert right(load()) == 0
+    log = finetune(NANO, data, tmp_path / "out", Settings(lr=2e-3, epochs=4, length=1024, checkpointing=False))
+    assert log[0]["held out"] > 10 * log[-1]["held out"]
+    assert right(load(tmp_path / "out")) >= 20
+
+
+# ------------------------------------------------------------------------------------------------------- what is wrong
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as left:
+        tuning.main(list(map(str, arguments)))
+    return left.value.code
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--lora", 0], "The rank of an adapter is a whole number from 1 on"),
+    (["--lora", 4, "--targets", "q_proj,qkv"], "no matrix 'qkv'"),
+    (["--alpha", 3], "--alpha is for an adapter: add --lora 16"),
+    (["--merge"], "There is no adapter to merge"),
+    (["--lora", 4, "--tower"], "An adapter does not hold the vision tower"),
+    (["--length", 40], "this chat, the longest, has"),
+    (["--length", 5000], "--length 5,000 is more than the 1,000 tokens that this model reads"),
+    (["--lr", -1], "--lr is -1.0, and must lie between 0 and 1"),
+    (["--lr", "nan"], "--lr is nan, and must lie between 0 and 1"),
+    (["--epochs", 0], "--epochs is 0, and must lie between 1 and"),
+    (["--held-out", 1], "--held-out is 1.0, and must lie between 0 and 0.9"),
+    (["--dtype", "float16"], "Small gradients vanish in float16"),
+    (["--data", "none.jsonl"], "none.jsonl cannot be read"),
+])
+def test_what_cannot_be_is_one_sentence(folder, data, tmp_path, capsys, options, words):
+    assert run(folder, "--data", data, "--out", tmp_path / "out", *options) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("minqwen: ") and words in told and told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_do_not_go_together(folder, half, data, tmp_path, monkeypatch):
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    finetune(folder, data, tmp_path / "done", replace(QUICK, epochs=1))
+    with pytest.raises(QwenError, match="done holds a model already"):
+        finetune(folder, data, tmp_path / "done", QUICK)
+    with pytest.raises(QwenError, match="is the checkpoint itself"):
+        finetune(folder, data, folder, QUICK)
+    other = write_chats(tmp_path / "other.jsonl", spelling(30))
+    real = tuning.finish
+    monkeypatch.setattr(tuning, "finish", stops)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(folder, data, tmp_path / "run", replace(QUICK, epochs=1))
+    for source, chats, settings, what in ((folder, data, replace(QUICK, epochs=1, seed=1), "seed"),
+                                          (half, data, replace(QUICK, epochs=1), "checkpoint"),
+                                          (folder, other, replace(QUICK, epochs=1), "data")):
+        with pytest.raises(QwenError, match=f"run holds a run with another {what}"):
+            finetune(source, chats, tmp_path / "run", settings)
+    monkeypatch.setattr(tuning, "finish", real)
+    (tmp_path / "run" / tuning.SNAPSHOT).write_bytes(b"?")
+    with pytest.raises(QwenError, match="snapshot.pt is damaged"):
+        finetune(folder, data, tmp_path / "run", replace(QUICK, epochs=1))
+    assert len(finetune(folder, data, tmp_path / "run", replace(QUICK, epochs=1), restart=True)) == 6
+
+
+def test_quantized_checkpoints_do_not_learn(folder, data, tmp_path):
+    minqwen.save_model(minqwen.quantize(load(folder).model, bits=8), tmp_path / "codes", tokenizer_from=folder)
+    for lora in None, 4:
+        with pytest.raises(QwenError, match="weights .* are quantized .*take the checkpoint in bfloat16"):
+            finetune(tmp_path / "codes", data, tmp_path / "out", replace(QUICK, lora=lora))
+
+
+def test_a_command_from_beginning_to_end(folder, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = "--lora 2 --epochs 1 --length 256 --targets q_proj"
+    tuning.main([str(folder), "--data", str(data), *options.split()])
+    assert capsys.readouterr().out.splitlines()[-1] == str(Path("tuned", "checkpoint-chats"))
+    settings = json.loads((tmp_path / "tuned" / "checkpoint-chats" / "adapter_config.json").read_text())
+    assert settings["target_modules"] == ["q_proj"] and settings["base_model_name_or_path"] == str(folder)
