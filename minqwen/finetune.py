@@ -20,7 +20,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from .chat import Assistant, load
 from .checkpoint import COMPANIONS, resolve, save_model
-from .config import Config
 from .dataset import Chat, Row, digest, pack, packed, read_chats, rows_of
 from .errors import QwenError, remark, short
 from .files import write_whole
@@ -49,6 +48,7 @@ __all__ = ["Settings", "Trainer", "finetune"]
 SNAPSHOT, LOG = "snapshot.pt", "finetune.json"
 SMOOTH = 0.1                                            # the weight of a step's loss in the smoothed one
 WORSE = 1.0                                             # nats that this may lie above its lowest
+again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)      # nothing here is random
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Settings:
     weight_decay: float = 0.0
     epochs: int = 3
     batch: int = 16                                     # sequences in a step
-    length: int = 4096                                  # tokens of a pack
+    length: int = 4096                                  # tokens of a pack, at most, if the model reads as many
     held_out: float = 0.05                              # the share of the chats to judge by
     seed: int = 0
     checkpointing: bool = True                          # compute layers again for the backward pass, or keep all
@@ -107,7 +107,7 @@ class Trainer:
         self.optimizer = MasterAdamW(learning, settings.weight_decay)
         if settings.checkpointing:
             for layer in [*self.model.model.language_model.layers, *(tower.blocks if settings.tower else ())]:
-                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+                layer.forward = partial(again, layer.forward)
 
     def loss(self, rows: list[Row]) -> Tensor:
         """The sum of the cross entropies (nats) of all learnt tokens of these rows, packed."""
@@ -115,7 +115,7 @@ class Trainer:
         ends = x.cu_seqlens if len(rows) > 1 else None
         hidden, learnt = self.model.hidden_states(x.input_ids, cu_seqlens=ends, **x.media)[0], x.targets >= 0
         pieces = zip(hidden[learnt].split(LOGITS), x.targets[learnt].split(LOGITS))
-        return sum(checkpoint(self._entropy, *piece, use_reentrant=False) for piece in pieces)
+        return sum(again(self._entropy, *piece) for piece in pieces)
 
     def _entropy(self, states: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(F.linear(states, self.model.head_weight).float(), targets, reduction="sum")
@@ -206,7 +206,8 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     qwen, chats = load(source, dtype, device), read_chats(data)
     train, held_out = split(chats, settings) if judge is None else (chats, read_chats(judge))
     train, held_out = ([row for chat in some for row in rows_of(chat, qwen)] for some in (train, held_out))
-    fit(train + held_out, settings.length, qwen.config)
+    settings = replace(settings, length=min(settings.length, qwen.config.text_config.max_position_embeddings))
+    check_length(train + held_out, settings.length)
     trainer = Trainer(qwen, settings, settings.epochs * math.ceil(len(train) / settings.batch))
 
     run = {"checkpoint": str(folder), "dtype": str(qwen.model.head_weight.dtype), "merge": merge, **asdict(settings),
@@ -247,13 +248,11 @@ def split(chats: list[Chat], settings: Settings) -> tuple[list[Chat], list[Chat]
     return [chat for n, chat in enumerate(chats) if n not in apart], [chats[n] for n in sorted(apart)]
 
 
-def fit(rows: list[Row], length: int, config: Config) -> None:
-    most, longest = config.text_config.max_position_embeddings, max(rows, key=lambda row: len(row.ids))
-    if length > most:
-        raise QwenError(f"--length {length:,} is more than the {most:,} tokens that this model reads.")
+def check_length(rows: list[Row], length: int) -> None:
+    longest = max(rows, key=lambda row: len(row.ids))
     if len(longest.ids) > length:
-        raise QwenError(f"{longest.where}: this chat, the longest, has {len(longest.ids):,} tokens, more than --length "
-                        f"{length:,}: raise that, or shorten the chat.")
+        raise QwenError(f"{longest.where}: this chat, the longest, has {len(longest.ids):,} tokens, and {length:,} are "
+                        f"the most that are read (--length, and as far as the model reads): shorten it.")
 
 
 def batches(rows: list[Row], settings: Settings) -> Iterator[list[Row]]:
@@ -289,9 +288,12 @@ def keep(out: Path, state: dict) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, out / SNAPSHOT)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:            # torch, closing what could not be written, raises the second
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
         aside.unlink(missing_ok=True)
-        remark(f"The snapshot of step {state['progress']['step']} cannot be written ({error.strerror}): the run goes "
+        remark(f"The snapshot of step {state['progress']['step']} cannot be written ({cause.strerror}): the run goes "
                f"on, and the snapshot before it stays.")
 
 

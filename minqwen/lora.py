@@ -57,8 +57,8 @@ class Adapter:
         Args:
             rank: rows of A.
             alpha: 2 rank if None.
-            targets: last parts of the names of the matrices, such as "q_proj"; all of `TARGETS` if None. Experts have no
-                such adapter; the shared expert has.
+            targets: last parts of the names of the matrices, such as "q_proj"; None: all of `TARGETS`. Experts have no
+                adapter; the shared expert has.
             seed: of A, which is uniform with variance 1 / (3 in), as `peft` has it.
         Raises:
             QwenError: no such rank, or no such target in this model; or its weights are quantized.

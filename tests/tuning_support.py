@@ -45,6 +45,6 @@ def write_chats(path, chats):
     return path
 
 
-def spelling(count=40):
+def spelling(count=20):
     """Something to learn: single letters are answered with the next one."""
     return [chat(f"after {chr(97 + n % 25)}?", f"{chr(98 + n % 25)}{'!' * (n % 3)}") for n in range(count)]
