@@ -117,7 +117,8 @@ class Adapter:
     def save(self, folder: str | Path, base: str | Path) -> None:
         """Two files, each put in place at one stroke; the settings last, without which a folder is no adapter.
 
-        base: the folder or name of the checkpoint that it is for.
+        base: the folder or name of the checkpoint that it is for. `peft` wants that as `AutoModelForImageTextToText`
+        loads it, or a text model alone as `AutoModelForCausalLM` does.
         """
         settings = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(base), "r": self.rank,
                     "lora_alpha": self.alpha, "lora_dropout": 0.0, "bias": "none", "target_modules": self.targets,
