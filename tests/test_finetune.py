@@ -22,7 +22,7 @@ from tuning_support import chat, small_checkpoint, spelling, write_chats
 
 import minqwen
 from minqwen import finetune as tuning
-from minqwen.chat import NANO, load
+from minqwen.chat import load
 from minqwen.dataset import read_chats, rows_of
 from minqwen.errors import QwenError
 from minqwen.finetune import Settings, Trainer, finetune
@@ -326,8 +326,8 @@ from minqwen.chat import load
 from minqwen.dataset import read_chats, rows_of
 from minqwen.finetune import Settings, Trainer
 
-def steps(folder, data, rank):
-    trainer = Trainer(load(folder), Settings(lora=rank, length=512), 2)
+def steps(folder, data):
+    trainer = Trainer(load(folder), Settings(length=512), 2)
     rows = [row for chat in read_chats(data) for row in rows_of(chat, trainer.qwen)]
     for number in 0, 1:
         trainer.step(number, rows)
@@ -335,26 +335,25 @@ def steps(folder, data, rank):
 def most():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-small, narrow, data, rank = sys.argv[1:]
-steps(small, data, 2)
+small, narrow, data = sys.argv[1:]
+steps(small, data)
 before = most()
-steps(narrow, data, int(rank) or None)
+steps(narrow, data)
 print(most() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts other units elsewhere")
-@pytest.mark.parametrize("rank", [None, 8])
-def test_the_memory_that_is_planned_is_the_memory_it_takes(half, tmp_path, rank):
+def test_the_memory_that_is_planned_is_the_memory_it_takes(half, tmp_path):
     narrow = small_checkpoint(tmp_path / "narrow", "bfloat16", hidden_size=512, intermediate_size=4096,
                               vision={"out_hidden_size": 512})
     data = write_chats(tmp_path / "chats.jsonl", [chat("q" * 200, "a" * 180)])
     config = minqwen.load_config(narrow)
     length = len(rows_of(read_chats(data)[0], load(half))[0].ids)
-    planned = sum(training_memory(config, rank, length).values())
-    command = [sys.executable, "-c", MEASURE, half, narrow, data, rank or 0]
+    planned = sum(training_memory(config, None, length).values())
+    command = [sys.executable, "-c", MEASURE, half, narrow, data]
     measured = int(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
-    assert 0.8 < measured / planned < 1.25, (measured, training_memory(config, rank, length))
+    assert 0.8 < measured / planned < 1.25, (measured, training_memory(config, None, length))
 
 
 def test_the_readme_says_what_each_size_takes(repository, capsys):
@@ -363,40 +362,6 @@ def test_the_readme_says_what_each_size_takes(repository, capsys):
     assert table == training_table()
     tuning.main(["--plan", "Qwen3.5-4B"])
     assert capsys.readouterr().out.splitlines()[-1] in table
-
-
-# ---------------------------------------------------------------------------------------------- a new language for nano
-
-COLOURS = {"red": "merah", "blue": "biru", "green": "hijau", "black": "hitam", "white": "putih", "gold": "emas"}
-THINGS = {"cup": "cangkir", "hat": "topi", "key": "kunci", "ball": "bola", "book": "buku", "lamp": "lampu"}
-UNSEEN = {("red", "hat"), ("blue", "key"), ("green", "cup"), ("black", "ball"), ("white", "lamp"), ("gold", "book")}
-
-
-def story(rng, unseen):
-    """What somebody has, told in English, asked and answered in Indonesian. Some pairs are never asked in training."""
-    def thing(pairs):
-        return rng.choice([(c, t) for c in COLOURS for t in THINGS if ((c, t) in UNSEEN) == pairs])
-
-    one, other = rng.sample(["ann", "bob", "eve", "tom", "sue"], 2)
-    (colour, name), second = thing(unseen), thing(False)
-    told = [f"{one} has a {colour} {name}.", f"{other} has a {second[0]} {second[1]}."]
-    rng.shuffle(told)
-    return chat(f"{' '.join(told)} {one} punya apa?", f"{THINGS[name]} {COLOURS[colour]}")
-
-
-def test_nano_learns_to_answer_in_another_language(tmp_path):
-    rng = random.Random(0)
-    data = write_chats(tmp_path / "chats.jsonl", [story(rng, False) for _ in range(160)])
-    asked = [story(rng, True)["messages"] for _ in range(24)]
-
-    def right(qwen):
-        replies = qwen.chat_batch([messages[0]["content"] for messages in asked], max_new_tokens=12)
-        return sum(reply == messages[1]["content"] for reply, messages in zip(replies, asked))
-
-    assert right(load()) == 0
-    log = finetune(NANO, data, tmp_path / "out", Settings(lr=2e-3, epochs=5, batch=8, checkpointing=False))
-    assert log[0]["held out"] > 10 * log[-1]["held out"]
-    assert right(load(tmp_path / "out")) >= 20
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong
