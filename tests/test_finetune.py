@@ -22,7 +22,7 @@ from tuning_support import chat, small_checkpoint, spelling, write_chats
 
 import minqwen
 from minqwen import finetune as tuning
-from minqwen.chat import load
+from minqwen.chat import NANO, load
 from minqwen.dataset import read_chats, rows_of
 from minqwen.errors import QwenError
 from minqwen.finetune import Settings, Trainer, finetune
@@ -322,7 +322,7 @@ def test_pictures_are_learnt_from(folder, tmp_path):
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from minqwen.chat import load
+from minqwen.chat import NANO, load
 from minqwen.dataset import read_chats, rows_of
 from minqwen.finetune import Settings, Trainer
 
@@ -362,6 +362,38 @@ def test_the_readme_says_what_each_size_takes(repository, capsys):
     assert table == training_table()
     tuning.main(["--plan", "Qwen3.5-4B"])
     assert capsys.readouterr().out.splitlines()[-1] in table
+
+
+# ---------------------------------------------------------------------------------------------- a new language for nano
+
+COLOURS = {"red": "merah", "blue": "biru", "green": "hijau", "black": "hitam"}
+THINGS = {"hat": "topi", "key": "kunci", "ball": "bola", "book": "buku"}
+
+
+def story(rng):
+    """What two people have, told in English; of one it is asked, and answered, in Indonesian: the thing comes first."""
+    one, other = rng.sample(["ann", "bob", "eve", "tom", "sue"], 2)
+    has = {name: (rng.choice(list(COLOURS)), rng.choice(list(THINGS))) for name in (one, other)}
+    told = [f"{name} has a {colour} {thing}." for name, (colour, thing) in has.items()]
+    rng.shuffle(told)
+    colour, thing = has[one]
+    return chat(f"{' '.join(told)} {one} punya apa?", f"{THINGS[thing]} {COLOURS[colour]}")
+
+
+def test_nano_learns_to_answer_in_another_language(tmp_path):
+    rng = random.Random(0)
+    chats = [story(rng) for _ in range(160)]
+    new = [one["messages"] for one in (story(rng) for _ in range(40)) if one not in chats][:32]
+
+    def right(qwen):
+        replies = qwen.chat_batch([question["content"] for question, _ in new], max_new_tokens=12)
+        return sum(reply == answer["content"] for reply, (_, answer) in zip(replies, new))
+
+    assert right(load()) == 0
+    data = write_chats(tmp_path / "chats.jsonl", chats)
+    log = finetune(NANO, data, tmp_path / "out", Settings(lr=4e-3, epochs=5, batch=8, checkpointing=False))
+    assert log[0]["held out"] > 10 * log[-1]["held out"]
+    assert right(load(tmp_path / "out")) >= 12           # a thing and a colour drawn at random are right in two of 32
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong
