@@ -42,6 +42,7 @@ class Shape:
     """One shape. `x`, `y` (its centre) and `radius` are in pixels; `place` is a key of WHERE, or None in a clip.
 
     colour: a key of COLOURS; or red, green and blue of one that has no name.
+    plump: from 0, the leanest form of its kind, to 1, the plumpest.
     """
 
     kind: str
@@ -50,16 +51,19 @@ class Shape:
     y: float
     radius: float
     place: str | None = None
+    plump: float = 0.5
 
     def __str__(self) -> str:
-        return f"{self.colour} {self.kind}"
+        return f"{self.colour} {self.kind}" if self.colour in COLOURS else self.kind
 
 
-def outline(kind: str) -> list[tuple[float, float]]:
-    """The corners of a shape within the unit circle, clockwise from the top; y grows downwards.
+def outline(kind: str, plump: float = 0.5) -> list[tuple[float, float]]:
+    """The corners of a shape within the unit circle, clockwise from the top; y grows downwards. `plump`: see `Shape`.
 
     Raises ValueError for a shape that the world does not have.
     """
+    more = plump - 0.5                                  # than the middling form
+
     def round_the_circle(*radii):
         corners = len(radii)
         return [(r * sin(2 * pi * i / corners), -r * cos(2 * pi * i / corners)) for i, r in enumerate(radii)]
@@ -69,15 +73,17 @@ def outline(kind: str) -> list[tuple[float, float]]:
     if kind == "square":
         return [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)]
     if kind == "triangle":
-        return [(0, -1), (1, 0.8), (-1, 0.8)]
+        a = 1 - 0.2 * abs(more)
+        return [(0, -1), (a, 0.8), (-a, 0.8)]
     if kind == "star":
-        return round_the_circle(*5 * [1, 0.42])
+        return round_the_circle(*5 * [1, 0.42 + 0.16 * more])
     if kind == "cross":
-        a, b = 0.33, 0.95
+        a, b = 0.33 + 0.16 * more, 0.95
         return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a),
                 (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
     if kind == "diamond":
-        return [(0, -1), (0.72, 0), (0, 1), (-0.72, 0)]
+        a = 0.72 + 0.28 * more
+        return [(0, -1), (a, 0), (0, 1), (-a, 0)]
     raise ValueError(f"There is no shape {kind!r}; there are {', '.join(SHAPES)}.")
 
 
@@ -87,7 +93,7 @@ def paint(width: int, height: int, background: tuple[int, int, int], shapes: lis
     brush = ImageDraw.Draw(canvas)
     for shape in shapes:
         corners = [(FINER * (shape.x + shape.radius * x), FINER * (shape.y + shape.radius * y))
-                   for x, y in outline(shape.kind)]
+                   for x, y in outline(shape.kind, shape.plump)]
         brush.polygon(corners, fill=COLOURS.get(shape.colour, shape.colour))
     return canvas.reduce(FINER)
 
@@ -138,13 +144,18 @@ class Scene:
             row, column = divmod(i, 3)
             x, y = ((n + 0.5) * whole / 3 + rng.uniform(-1, 1) * (whole / 6 - radius)
                     for n, whole in ((column, width), (row, height)))
-            shapes.append(Shape(kind, colour, x, y, radius, list(WHERE)[i]))
+            shapes.append(Shape(kind, colour, x, y, radius, list(WHERE)[i], rng.random()))
         return cls(width, height, rng.choice(BACKGROUNDS), shapes)
 
     def in_unnamed_colours(self, rng: Random) -> "Scene":
         """The same shapes in the same places, in colours that nobody has a word for."""
         return replace(self, shapes=[replace(shape, colour=unnamed_colour(rng, shape.kind, self.background))
                                      for shape in self.shapes])
+
+    @property
+    def named(self) -> bool:
+        """Have all its colours a name?"""
+        return all(shape.colour in COLOURS for shape in self.shapes)
 
     def find(self, kind: str | None = None, colour: str | None = None) -> list[Shape]:
         """The shapes of this kind and of this colour, in reading order."""
@@ -171,7 +182,7 @@ class Film:
 
     @classmethod
     def sample(cls, rng: Random, size: tuple[int, int] = (64, 64), test: bool = False) -> "Film":
-        """A random clip of 4 to 8 frames, a third of them with a second shape that rests beside the path."""
+        """A random clip of 4 to 8 frames, half of them with a second shape that rests beside the path."""
         length, way = rng.randint(4, 8), rng.choice(list(WAYS))
         sideways = WAYS[way][0] != 0
         along, across = size if sideways else size[::-1]
@@ -182,16 +193,17 @@ class Film:
             begin = along - begin
         pair, other = pairs(rng, 2, test)
         lane, resting = rng.uniform(radius, across - radius), []
-        if rng.random() < 1 / 3 and pair != other:
+        if rng.random() < 0.5 and pair != other:
             lane = rng.choice((1, -1)) * (across / 2 - radius) * rng.uniform(0.7, 1)    # from the middle, to one side
             beside = (rng.uniform(radius, along - radius), across / 2 - lane)           # and the other on the other
             lane += across / 2
-            resting.append(Shape(other[1], other[0], *(beside if sideways else beside[::-1]), radius))
+            resting.append(Shape(other[1], other[0], *(beside if sideways else beside[::-1]), radius,
+                                 plump=rng.random()))
         start = (begin, lane) if sideways else (lane, begin)
         background = rng.choice(BACKGROUNDS)
         fps = rng.choice((2.0, 2.0, 2.0, 24.0))         # a list of frames that does not say is taken for 24
-        return cls(*size, background, Shape(pair[1], pair[0], *start, radius), way, travel / (length - 1), length,
-                   resting, fps)
+        moving = Shape(pair[1], pair[0], *start, radius, plump=rng.random())
+        return cls(*size, background, moving, way, travel / (length - 1), length, resting, fps)
 
     @property
     def shapes(self) -> list[Shape]:

@@ -17,13 +17,16 @@ class Phase:
 
     name: str
     stories: float
+    unknown: float = 0.0            # the share of stories of which half of what is asked was not told
     sums: float = 0.0
     looking_up: float = 0.0         # pictures of up to three shapes, each asked one kind of question, in running text
     pictures: float = 0.0           # pictures of which all is asked
-    moving: float = 0.0             # clips that are asked, in running text, what moves or which way
+    moving: float = 0.0             # clips that are asked, in running text, what moves, which way, or what stands still
     clips: float = 0.0              # clips of which all is asked
     calls: float = 0.0              # of the calculator
+    chatter: float = 0.0            # what has no answer in this world
     counting: float = 0.0           # pictures that are asked, in running text, how many there are
+    drafts: int = 1                 # so many tokens in a row are drafted by the head for multi-token prediction
     weights: dict[str, float] = field(default_factory=dict)     # of losses, where they differ from the recipe's
     steps: int | None = None        # it ends after so many; None: it is the last one
     until_facts: int | None = None  # or sooner, once stories have grown to so many facts
@@ -36,12 +39,14 @@ PHASES = (
     # Half of the stories, which are known by now, make room for pictures, until what is asked for is looked up in them.
     Phase("pictures", stories=0.4, looking_up=1.5, weights={"facts": 1.5}, until_seen=0.06, steps=700),
     # Everything, and more clips than there will be, until it is known which way something moves.
-    Phase("clips", stories=0.8, sums=0.2, pictures=1, moving=1 / 3, clips=3 / 8, calls=1 / 6, weights={"clips": 2.0},
-          steps=400),
-    # Everything as it is.
-    Phase("everything", stories=0.8, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, steps=220),
+    Phase("clips", stories=0.8, unknown=0.25, sums=0.2, pictures=1, moving=1 / 3, clips=3 / 8, calls=1 / 6, chatter=1 / 8,
+          weights={"clips": 2.0}, steps=400),
+    # Everything as it is; and from here on drafts of three tokens.
+    Phase("everything", stories=0.8, unknown=0.25, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, chatter=1 / 8, drafts=3,
+          steps=220),
     # Everything, and counting by itself: its answers are short and weigh little among those about pictures.
-    Phase("counting", stories=0.8, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, counting=1 / 3),
+    Phase("counting", stories=0.8, unknown=0.25, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, chatter=1 / 8,
+          counting=1 / 3, drafts=3),
 )
 
 
@@ -60,9 +65,11 @@ class Recipe:
     most_facts: int = 48            # in the longest story
     most_digits: int = 3            # in the longest sum without the calculator
     weights: dict[str, float] = field(default_factory=lambda: {         # of the losses
-        "facts": 2.0, "sums": 1.0, "pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4})
+        "facts": 2.0, "unknown": 0.7, "sums": 1.0, "pictures": 1.0, "clips": 0.7, "mixed": 0.5, "calculator": 0.4,
+        "chatter": 0.3})
     enough: int = 256               # learnt tokens of a kind in a step: fewer of them count less
-    mtp_weight: float = 0.2         # of the loss two tokens on, beside that of the next
+    mtp_weight: float = 0.2         # of the loss of all drafts together, beside that of the next token
+    spellings: float = 0.8          # cosine, at first, of the vectors of one word's spellings: "Ann", " Ann", " ann"
     half_lives: tuple[float, float] = (30, 2000)    # tokens: of a layer's shortest and longest memory at first
     phases: tuple[Phase, ...] = PHASES
 

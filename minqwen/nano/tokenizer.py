@@ -1,8 +1,8 @@
 """The nano model's tokenizer and chat template, in the official files' form.
 
-Byte-level BPE like the official one - any text can be written - with merges learnt from the world, so that each of its
-words is one token; the official special tokens by name and in their order; digits one by one. One deviation, for the
-comfort of those who type: text is lower-cased, since the world knows no capitals.
+Byte-level BPE with exactly the official cut into words, its normal form and its special tokens, by name and in their
+order - whoever builds the official tokenizer around this vocabulary reads what we read. The merges are learnt from the
+world, so that each of its words is one token, with a space before it and without, with a capital and without.
 """
 
 import json
@@ -22,10 +22,9 @@ ADDED = ([AddedToken(f"<|{name}|>", special=True, normalized=False) for name in 
             for tag in "tool_call /tool_call tool_response /tool_response think /think".split()])
 FLAGS = "content", "lstrip", "normalized", "rstrip", "single_word", "special"   # of an added token, in the files
 
-# words with a space before them, digits one by one, runs of punctuation, line ends - our own cut, simpler than theirs;
-# but a tag of a call, and a quoted word of JSON with its punctuation, stay whole, so that tools take few tokens
-WORDS = Regex(r"</?\p{L}+(=\p{L}+)?>| ?[{\[]*\"\p{L}+\"[:,\]}]*"
-              r"| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+")
+# the official cut: words with the one sign or space before them, digits one by one, runs of punctuation, line ends
+WORDS = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+              r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 TEMPLATE = """\
 {#- The chat format of Qwen3.5, written for the nano model: <|im_start|>role, the text, <|im_end|>. An answer begins
@@ -115,22 +114,24 @@ VIDEOS = {"size": {"shortest_edge": 4096, "longest_edge": 36864}, **PATCHES, "do
 def build_tokenizer() -> Tokenizer:
     """Bytes, then merges until every word of the world is one token, then the added tokens."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(WORDS, behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])
     tokenizer.decoder = decoders.ByteLevel()
     rng = Random(0)
-    words = [*world.NAMES, *world.COLOURS, *world.THINGS, *world.PLACES, *pictures.SHAPES, "up", "down"]
-    stories = [text for n in range(400) for text, _ in
-               world.pieces(world.facts_conversation(rng, 12, 4, thinking=n % 4 == 0))
-               + world.pieces(world.sums_conversation(rng, thinking=True))
-               + world.pieces(world.picture_conversation(rng, 6, thinking=n % 4 < 2, film=n % 2 == 0))
-               + world.pieces(world.tools_conversation(rng, thinking=n % 2 == 0))]
-    phrases = [*world.GREETINGS, world.INTRODUCTION, world.WELCOME, world.NOTHING_TO_THINK,
-               "user", "assistant", "system", "\n\n", "\n",
-               "<0.2 seconds>"]
+    words = [*world.NAMES, *(name.lower() for name in world.NAMES), *world.COLOURS, *world.THINGS, *world.PLACES,
+             *pictures.SHAPES, "up", "down"]
+    stories = [text for n in range(400) for conversation in (
+                   world.facts_conversation(rng, 12, 4, thinking=n % 4 == 0),
+                   world.sums_conversation(rng, thinking=True),
+                   world.picture_conversation(rng, 6, thinking=n % 4 < 2, film=n % 2 == 0),
+                   world.tools_conversation(rng, thinking=n % 2 == 0, renamed=0.2))
+               for text, _ in world.pieces(world.typed(rng, conversation) if n % 4 == 3 else conversation)]
+    phrases = [*world.GREETINGS, world.INTRODUCTION, world.WELCOME, world.UNDERSTOOD, world.NOBODY_KNOWS, world.BEYOND,
+               world.NO_CALCULATOR, world.NOTHING_TO_THINK, world.NOT_TOLD,
+               "user", "assistant", "system", "\n\n", "\n", "<0.2 seconds>"]
     corpus = [*stories, *(40 * phrases), *(40 * words), *(" " + word for word in 40 * words)]
     added = re.compile("|".join(re.escape(token.content) for token in ADDED))
     corpus = [part for text in corpus for part in added.split(text)]

@@ -44,11 +44,11 @@ def nano_config(tokenizer) -> Config:
     at = tokenizer.token_to_id
     text = TextConfig(
         vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64, hidden_size=128, intermediate_size=256,
-        num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+        num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=2, head_dim=64,
         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=32, linear_value_head_dim=32,
         max_position_embeddings=CONTEXT, tie_word_embeddings=True, mtp_num_hidden_layers=1, dtype="float32",
         eos_token_id=at("<|endoftext|>"),
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000, "partial_rotary_factor": 0.5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000, "partial_rotary_factor": 0.25,
                          "mrope_interleaved": True, "mrope_section": [3, 3, 2]},
     )
     vision = VisionConfig(depth=3, hidden_size=64, intermediate_size=128, num_heads=4, patch_size=8,
@@ -198,21 +198,32 @@ def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, unn
     return teacher(seen, scenes, model.model.language_model.embed_tokens.weight.detach())
 
 
-def losses(model: Qwen, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Cross entropy (nats), (B, T), of every token that is to be learnt: as the next one, and as the one after it."""
+def foresee(model: Qwen, batch: Batch, drafts: int) -> list[Tensor]:
+    """What stands at the top of the model, (B, T, width), and what the head for multi-token prediction makes of it.
+
+    The d-th of `drafts` drafts, (B, T - d, width), is of the token d + 1 places on: the head has read what stands before
+    that, and its own output in place of a hidden state, as it does when it drafts.
+    """
     x = model.embed(batch.input_ids, **batch.media)
     grids = batch.media.get("image_grid_thw"), batch.media.get("video_grid_thw")
     position_ids = model.positions(batch.input_ids, None, *grids)
-    hidden = model.hidden_states(batch.input_ids, position_ids=position_ids, inputs_embeds=x)
-    step = Step.at(position_ids[..., :-1], model.config.text_config, x.dtype)           # pads come last: causal will do
-    ahead = model.mtp(hidden[:, :-1], x[:, 1:], step)
-    both = []
-    for states, targets in ((hidden, batch.targets), (ahead, batch.targets[:, 1:])):
-        learnt = targets >= 0
-        loss = torch.zeros_like(targets, dtype=torch.float)
-        loss[learnt] = F.cross_entropy(F.linear(states[learnt], model.head_weight), targets[learnt], reduction="none")
-        both.append(loss)
-    return both[0], both[1]
+    states = [model.hidden_states(batch.input_ids, position_ids=position_ids, inputs_embeds=x)]
+    for d in range(1, drafts + 1):                                                      # pads come last: causal will do
+        step = Step.at(position_ids[..., d - 1 : -1], model.config.text_config, x.dtype)
+        states.append(model.mtp(states[-1][:, :-1], x[:, d:], step))
+    return states
+
+
+def losses(model: Qwen, batch: Batch, drafts: int = 1) -> list[Tensor]:
+    """Cross entropy (nats) of every token that is to be learnt: as the next one, (B, T), and as each of the drafts."""
+    return [nats(model, states, batch.targets[:, d:]) for d, states in enumerate(foresee(model, batch, drafts))]
+
+
+def nats(model: Qwen, states: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy (B, T) of targets (B, T) after hidden states (B, T, width); 0 where nothing is to be learnt."""
+    learnt, loss = targets >= 0, torch.zeros_like(targets, dtype=torch.float)
+    loss[learnt] = F.cross_entropy(F.linear(states[learnt], model.head_weight), targets[learnt], reduction="none")
+    return loss
 
 
 @dataclass
@@ -239,8 +250,9 @@ class Curriculum:
             self.phase, self.since, self.pictures = self.phase + 1, 0, 1.0
 
 
-def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], recipe: Recipe) -> dict[str, float]:
-    """Backward through all batches of a step -> the mean loss of each kind of sample, and of the MTP head as "mtp".
+def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], recipe: Recipe,
+                drafts: int = 1) -> dict[str, float]:
+    """Backward through all batches of a step -> the mean loss of each kind of sample, and of the first draft as "mtp".
 
     Every kind counts by its weight, however many tokens of it there are - unless they are so few that their mean is
     mostly chance.
@@ -252,9 +264,9 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], re
     means = {kind: 0.0 for kind in (*weights, "mtp")}
     for batch in batches:
         share = torch.tensor([weights[kind] / max(recipe.enough, learnt[kind]) for kind in batch.kinds])
-        following, ahead = (loss.sum(-1) for loss in losses(model, batch))              # (B,)
-        (share @ (following + recipe.mtp_weight * ahead)).backward()
-        for kind, mine, second in zip(batch.kinds, following.tolist(), ahead.tolist()):
+        following, *ahead = (loss.sum(-1) for loss in losses(model, batch, drafts))     # (B,)
+        (share @ (following + recipe.mtp_weight * sum(ahead) / drafts)).backward()
+        for kind, mine, second in zip(batch.kinds, following.tolist(), ahead[0].tolist()):
             means[kind] += mine / learnt[kind]
             means["mtp"] += second / sum(learnt.values())
     return means
@@ -268,10 +280,15 @@ def exact(model: Qwen, batch: Batch) -> float:
 
 
 @torch.no_grad()
-def drafted(model: Qwen, batch: Batch) -> Tensor:
-    """(learnt tokens,) bool: does the head for multi-token prediction say each rightly, two tokens ahead?"""
-    guesses, targets = model.mtp_logits(batch.input_ids, **batch.media).argmax(-1), batch.targets[:, 1:]
-    return (guesses == targets)[targets >= 0]
+def drafted(model: Qwen, batch: Batch, drafts: int = 1) -> list[Tensor]:
+    """For each draft in a row, (learnt tokens,) bool: is it right, and are those right that come before it?"""
+    _, *states = foresee(model, batch, drafts)
+    right, found = torch.ones_like(batch.targets, dtype=torch.bool), []
+    for d, ahead in enumerate(states, start=1):
+        targets = batch.targets[:, d:]
+        right = right[:, : targets.shape[1]] & (model.head(ahead).argmax(-1) == targets)
+        found.append(right[targets >= 0])
+    return found
 
 
 def probe(model: Qwen, encode: Encoder, samples: int = 48) -> dict[str, float]:
@@ -295,11 +312,17 @@ def probe(model: Qwen, encode: Encoder, samples: int = 48) -> dict[str, float]:
         **{kind: looks(kind) for kind in ("what", "colour", "shape", "where", "how many", "how many of a kind")},
         "new colour": looks("colour", test=True), "new shape": looks("shape", test=True),
         "which way": looks("which way", film=True), "what moves": looks("what moves", film=True),
+        "stands still": looks("what stands still", film=True),
         "calculator": lambda rng: world.tools_conversation(rng, others=False, test=True),
+        "renamed": lambda rng: world.tools_conversation(rng, others=False, test=True, renamed=1),
+        "nobody knows": lambda rng: world.facts_conversation(rng, 12, 1, unknown=1),
+        "typed": lambda rng: world.typed(rng, world.facts_conversation(rng, 12, 1)),
+        "chatter": lambda rng: world.chatter_conversation(rng, False, test=True),
     }
     batches = {name: rows(name, conversation) for name, conversation in asked.items()}
     scores = {name: exact(model, batch) for name, batch in batches.items()}
-    scores["two ahead"] = drafted(model, batches["what"]).float().mean().item()
+    for d, right in enumerate(drafted(model, batches["what"], drafts=3), start=1):
+        scores[f"draft {d}"] = right.float().mean().item()
     model.train()
     return scores
 
@@ -373,6 +396,19 @@ def begin_as_a_memory(model: Qwen, half_lives: tuple[float, float]) -> None:
     model.model.visual.pos_embed.weight.mul_(4)                 # and where a patch is counts as much as what it shows
 
 
+@torch.no_grad()
+def spell_alike(model: Qwen, tokenizer, likeness: float) -> None:
+    """A word's spellings - "Ann", " Ann", " ann" - begin as vectors with cosines of about `likeness`."""
+    words, vectors = {}, model.model.language_model.embed_tokens.weight
+    for id in range(tokenizer.get_vocab_size()):
+        word = tokenizer.decode([id]).strip().lower()
+        if len(word) > 1 and word.isalpha():
+            words.setdefault(word, []).append(id)
+    for ids in (ids for ids in words.values() if len(ids) > 1):
+        vectors[ids] = math.sqrt(likeness) * vectors[ids[0]] + math.sqrt(1 - likeness) * torch.randn_like(
+            vectors[ids]) * vectors.std()
+
+
 def schedule(step: int, steps: int, peak: float, warmup: int = 30) -> float:
     """Learning rate: linear warm-up, flat, and a last third down to nothing as 1 - sqrt."""
     down = max(0.0, (step - 2 * steps / 3) / (steps / 3))
@@ -398,6 +434,7 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
     model = Qwen(nano_config(tokenizer))
     encode = Encoder(tokenizer, Processor.from_folder(run / "tokenizer", model.config.vision_config))
     begin_as_a_memory(model, recipe.half_lives)
+    spell_alike(model, tokenizer, recipe.spellings)
     teacher = Teacher(tokenizer, model.config.text_config.hidden_size)
     optimizers = optimizers_for(model, teacher, matrix_pace=recipe.matrix_pace, tower_pace=recipe.tower_pace)
     first, seconds, log = 0, 0.0, []
@@ -435,7 +472,7 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
         phase = recipe.phases[curriculum.phase]
         samples = phase_samples(rng, phase, recipe, curriculum.most_facts)
         batches = encode.batches(samples, area=recipe.tokens)
-        loss = step_losses(model, batches, recipe.weights | phase.weights, recipe)
+        loss = step_losses(model, batches, recipe.weights | phase.weights, recipe, phase.drafts)
         teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
         teaching.backward()
         loss["teacher"] = teaching.item()

@@ -3,10 +3,13 @@ coloured shapes; and a calculator.
 
 Everything in it is known, so that a picture of the model's inside can be held against the truth:
 
-    ann has a red cup. bob is in the park. ann now has a gold key. what does ann have?   ->   a gold key
-    what is 347 + 582?   ->   (thinking, column by column:)  7 + 2 + 0 = 9 ...   ->   929
-    [a picture] where is the red circle?   ->   in the top left
-    what is 48210 + 3377?   ->   (a call of the calculator, its result)   ->   51587
+    Ann has a red cup. Bob is in the park. Ann now has a gold key. What does Ann have?   ->   a gold key
+    What is 347 + 582?   ->   (thinking, column by column:)  7 + 2 + 0 = 9 ...   ->   929
+    [a picture] Where is the red circle?   ->   in the top left
+    What is 48210 + 3377?   ->   (a call of the calculator, its result)   ->   51587
+
+It is written as people write, and understood when it is typed without capitals, too (`typed`). What the model writes
+is the same, however it was asked. What has no answer here is said to have none, in one sentence (`chatter`).
 
 A `Conversation` is a list of turns; `pieces` writes it out in the official chat format and marks what the model is to
 learn: the answers, the calls and the thinking before them, never the questions, which are random.
@@ -15,6 +18,7 @@ learn: the answers, the calls and the thinking before them, never the questions,
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import Parameter, Signature, signature
 from random import Random
 
 from PIL.Image import Image
@@ -22,34 +26,38 @@ from PIL.Image import Image
 from ..media import Clip
 from ..tools import describe
 from . import pictures
+from .chatter import chatter
 from .pictures import Film, Scene
 
-NAMES = ("ann bob cat dan eve fay gus hal ida jim kay leo mia ned oli pam "
-         "quin ray sue tom uma val wes zoe").split()
+NAMES = ("Ann Bob Cat Dan Eve Fay Gus Hal Ida Jim Kay Leo Mia Ned Oli Pam "
+         "Quin Ray Sue Tom Uma Val Wes Zoe").split()
 COLOURS = "red blue green gold pink black white brown".split()
 THINGS = ("cup hat key ball book lamp coat ring box pen bag drum fork kite bell "
           "map rope shoe sock spoon flag vase plate clock").split()
 PLACES = "park lake barn shop school garden kitchen forest tower harbour market library".split()
 
-GREETINGS = ("hello", "hi", "good morning", "who are you?", "what can you do?", "thank you", "thanks")
-WELCOME, NOTHING_TO_THINK = "you are welcome.", "no sum and no story."
-INTRODUCTION = "i am nano. tell me who has what and who is where, or show me shapes, then ask. i can add, too."
+GREETINGS = ("Hello!", "Hello.", "Hello", "Hi!", "Hi", "Good morning!", "Good morning", "Who are you?",
+             "What can you do?", "Thank you.", "Thank you!", "Thanks.", "Thanks!")
+INTRODUCTION = "I am nano. Tell me who has what and who is where, or show me shapes, then ask. I can add, too."
+WELCOME, UNDERSTOOD, NOBODY_KNOWS = "You are welcome.", "I see.", "nobody knows"
+BEYOND = "I only know little stories, shapes in pictures, and sums. Ask me about those!"
+NO_CALCULATOR = "That sum is too long for me without a calculator."
+NOTHING_TO_THINK, NOT_TOLD = "No sum and no story.", "That was not told."
 
 
 @dataclass
 class Call:
     """A sum that is given to the calculator, and what came back; `thinking` is what is thought of the result."""
 
-    a: int
-    b: int
+    name: str
+    arguments: dict[str, int]
     result: str
     thinking: str | None = None
 
     def text(self) -> str:
         """In the official form."""
-        return ("<tool_call>\n<function=add>\n"
-                f"<parameter=a>\n{self.a}\n</parameter>\n<parameter=b>\n{self.b}\n</parameter>\n"
-                "</function>\n</tool_call>")
+        arguments = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in self.arguments.items())
+        return f"<tool_call>\n<function={self.name}>\n{arguments}</function>\n</tool_call>"
 
 
 @dataclass
@@ -70,7 +78,8 @@ class Turn:
 @dataclass
 class Conversation:
     turns: list[Turn] = field(default_factory=list)
-    tools: list[Callable] = field(default_factory=list)     # the functions at hand: [add], or none
+    tools: list[Callable] = field(default_factory=list)     # the functions at hand
+    system: str = ""                                        # what a system message says, if there is one
 
     def images(self) -> list[Image]:
         """Every picture, drawn, in the order of reading."""
@@ -82,7 +91,7 @@ class Conversation:
 
     def dialogue(self) -> list[dict]:
         """All of it as chat messages, to the last answer, with the calls and with what was thought."""
-        messages = []
+        messages = [{"role": "system", "content": self.system}] if self.system else []
         for turn in self.turns:
             media = [{"type": "image", "image": scene.draw()} for scene in turn.images]
             media += [{"type": "video", "video": Clip(film.frames(), film.fps)} for film in turn.clips]
@@ -90,7 +99,7 @@ class Conversation:
             messages.append({"role": "user", "content": media + text if media else turn.question})
             thinking = turn.thinking
             if call := turn.call:
-                function = {"name": "add", "arguments": {"a": call.a, "b": call.b}}
+                function = {"name": call.name, "arguments": call.arguments}
                 messages.append({"role": "assistant", "content": "", "reasoning_content": thinking or "",
                                  "tool_calls": [{"type": "function", "function": function}]})
                 messages.append({"role": "tool", "content": call.result})
@@ -132,16 +141,24 @@ class Story:
             self.told.append((name, "place", sentence))
         return sentence
 
-    def ask(self, thinking: bool = False) -> Turn:
-        """What does somebody have, or where is somebody, of whom it was told? The latest counts."""
+    def ask(self, thinking: bool = False, unknown: bool = False) -> Turn:
+        """What does somebody have, or where is somebody, of whom it was told? The latest counts.
+
+        unknown: it was not told.
+        """
         kind = self.rng.choice(("has", "has", "place"))
-        known = self.place if kind == "place" and self.place else self.has or self.place
-        name = self.rng.choice(sorted(known))
-        kind = "has" if known is self.has else "place"
-        thoughts = [sentence for who, what, sentence in self.told if (who, what) == (name, kind)][-1]
-        if kind == "has":
-            return Turn(f"what does {name} have?", f"a {self.has[name]}", thoughts if thinking else None)
-        return Turn(f"where is {name}?", f"in the {self.place[name]}", thoughts if thinking else None)
+        if unknown:
+            known = self.place if kind == "place" else self.has
+            name = self.rng.choice([name for name in NAMES if name not in known])
+            answer, thoughts = NOBODY_KNOWS, NOT_TOLD
+        else:
+            known = self.place if kind == "place" and self.place else self.has or self.place
+            name = self.rng.choice(sorted(known))
+            kind = "has" if known is self.has else "place"
+            answer = f"a {self.has[name]}" if kind == "has" else f"in the {self.place[name]}"
+            thoughts = [sentence for who, what, sentence in self.told if (who, what) == (name, kind)][-1]
+        question = f"What does {name} have?" if kind == "has" else f"Where is {name}?"
+        return Turn(question, answer, thoughts if thinking else None)
 
 
 def people_for(rng: Random, facts: int) -> int:
@@ -150,15 +167,22 @@ def people_for(rng: Random, facts: int) -> int:
 
 
 def facts_conversation(rng: Random, facts: int, questions: int, thinking: bool = False,
-                       colours: list[str] = COLOURS) -> Conversation:
+                       colours: list[str] = COLOURS, unknown: float = 0, pause: bool = False) -> Conversation:
     """A story of `facts` sentences, then `questions` questions; now and then the story goes on in between.
 
-    colours: those that things have in it.
+    Args:
+        colours: those that things have in it.
+        unknown: the share of questions about what was not told.
+        pause: the story, or its first part, is told in a turn that asks nothing.
     """
     story = Story(rng, people_for(rng, facts), colours)
     conversation, prefix = Conversation(), [story.tell() for _ in range(facts)]
+    if pause:
+        first = rng.randint(1, facts)
+        conversation.turns.append(Turn(" ".join(prefix[:first]), UNDERSTOOD))
+        prefix = prefix[first:]
     for i in range(questions):
-        turn = story.ask(thinking and i == questions - 1)
+        turn = story.ask(thinking and i == questions - 1, unknown=rng.random() < unknown)
         turn.question = " ".join((*prefix, turn.question))
         conversation.turns.append(turn)
         prefix = [story.tell() for _ in range(rng.randint(1, 2))] if rng.random() < 0.3 else []
@@ -181,7 +205,12 @@ def addition(a: int, b: int, thinking: bool) -> Turn:
         column = x + y + carry
         lines.append(f"{x} + {y} + {carry} = {column}")
         carry = column // 10
-    return Turn(f"what is {a} + {b}?", str(a + b), "\n".join(lines) if thinking else None)
+    return Turn(f"What is {a} + {b}?", str(a + b), "\n".join(lines) if thinking else None)
+
+
+def too_long(a: int, b: int, thinking: bool) -> Turn:
+    """A sum for the calculator, where there is none."""
+    return Turn(f"What is {a} + {b}?", NO_CALCULATOR, TOO_LONG if thinking else None)
 
 
 def pair(rng: Random, digits: int, test: bool = False) -> tuple[int, int]:
@@ -203,14 +232,15 @@ def sums_conversation(rng: Random, thinking: bool, max_digits: int = 3, question
 
 def greeting_conversation(rng: Random, thinking: bool) -> Conversation:
     question = rng.choice(GREETINGS)
-    answer = WELCOME if question.startswith("thank") else INTRODUCTION
+    answer = WELCOME if question.startswith("Thank") else INTRODUCTION
     return Conversation([Turn(question, answer, NOTHING_TO_THINK if thinking else None)])
 
 
 # ------------------------------------------------------------------------------------------- pictures and clips
 
 
-LOOKUPS = "colour", "shape", "where", "how many of a kind"  # kinds of question that name what is to be found
+LOOKUPS = ("colour", "shape", "where", "what is there", "how many of a kind",      # kinds of question that name what
+           "what moves", "what stands still")                                      # is to be found
 
 
 def series(shapes: list) -> str:
@@ -227,9 +257,11 @@ def kinds_and_colours(shapes: list) -> dict[str, list[tuple[str, str]]]:
     """What can be asked of shapes wherever they are; only what has one right answer."""
     kinds, colours = [s.kind for s in shapes], [s.colour for s in shapes]
     return {
-        "colour": [(f"what colour is the {s.kind}?", s.colour) for s in shapes if s.kind in once(kinds)],
-        "shape": [(f"which shape is {s.colour}?", f"a {s.kind}") for s in shapes if s.colour in once(colours)],
-        "how many": [("how many shapes are there?", str(len(shapes)))],
+        "colour": [(f"What colour is the {s.kind}?", s.colour) for s in shapes
+                   if s.kind in once(kinds) and s.colour in pictures.COLOURS],
+        "shape": [(f"Which shape is {s.colour}?", f"a {s.kind}") for s in shapes
+                  if s.colour in once(colours) and s.colour in pictures.COLOURS],
+        "how many": [("How many shapes are there?", str(len(shapes)))],
     }
 
 
@@ -238,12 +270,12 @@ def scene_questions(scene: Scene) -> dict[str, list[tuple[str, str]]]:
     shapes = scene.shapes
     kinds, names = [s.kind for s in shapes], [str(s) for s in shapes]
     return {
-        "what": [("what is in the picture?", series(shapes))],
+        "what": [("What is in the picture?", series(shapes))] if scene.named else [],
         **kinds_and_colours(shapes),
-        "where": [(f"where is the {name}?", pictures.WHERE[s.place]) for s in shapes
-                  for name in (s.kind if s.kind in once(kinds) else None, str(s) if str(s) in once(names) else None)
-                  if name],
-        "how many of a kind": [(f"how many {kind}{'es' if kind == 'cross' else 's'} are there?", str(kinds.count(kind)))
+        "where": [(f"Where is the {name}?", pictures.WHERE[s.place]) for s in shapes
+                  for name in dict.fromkeys((s.kind, str(s))) if (kinds + names * scene.named).count(name) == 1],
+        "what is there": [(f"Which shape is {pictures.WHERE[s.place]}?", f"a {s.kind}") for s in shapes],
+        "how many of a kind": [(f"How many {kind}{'es' if kind == 'cross' else 's'} are there?", str(kinds.count(kind)))
                                for kind in pictures.SHAPES],
     }
 
@@ -251,9 +283,9 @@ def scene_questions(scene: Scene) -> dict[str, list[tuple[str, str]]]:
 def film_questions(film: Film) -> dict[str, list[tuple[str, str]]]:
     """All that can be asked of a clip, by kind of question: (question, its one right answer)."""
     return {
-        "which way": [("which way does it move?", film.way)],
-        "what moves": [("what moves?", f"a {film.moving}")],
-        "what stands still": [("what stands still?", f"a {shape}") for shape in film.resting],
+        "which way": [("Which way does it move?", film.way)],
+        "what moves": [("What moves?", f"a {film.moving}")],
+        "what stands still": [("What stands still?", f"a {shape}") for shape in film.resting],
         **kinds_and_colours(film.shapes),
     }
 
@@ -293,17 +325,22 @@ class Look:
 
 
 def picture_conversation(rng: Random, questions: int, thinking: bool = False, kind: str | None = None,
-                         test: bool = False, film: bool = False, most_shapes: int = 4) -> Conversation:
+                         test: bool = False, film: bool = False, most_shapes: int = 4,
+                         unnamed: float = 0) -> Conversation:
     """Questions about a picture, or about a clip with `film`; now and then another one takes its place.
 
     kind: a key of `scene_questions` or `film_questions` that the questions are to be of, if one is asked of each.
     test: shapes of held-out pairs.
     most_shapes: no more shapes than these in a picture; 4 is what there is.
+    unnamed: the share of pictures in colours that have no name, of which no colour is asked.
     """
     def look() -> Look:
         while True:
             count = None if most_shapes >= 4 else rng.randint(1, most_shapes)
-            look = Look(rng, Film.sample(rng, test=test) if film else Scene.sample(rng, count, test=test))
+            sees = Film.sample(rng, test=test) if film else Scene.sample(rng, count, test=test)
+            if rng.random() < unnamed:
+                sees = sees.in_unnamed_colours(rng)
+            look = Look(rng, sees)
             if kind is None or look.questions[kind]:
                 return look
 
@@ -340,9 +377,34 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-HOW_TO_CALL = "call a function by its name, with each parameter."
-TOO_LONG = "the sum is long. the calculator knows."
-FAILED = "the calculator failed."
+def adder(name: str, parameters: tuple[str, str], says: str) -> Callable:
+    """The same under any name, with parameters of any names: what a call needs stands in the schema alone."""
+    def tool(**numbers: int) -> int:
+        return sum(numbers.values())
+
+    tool.__name__, tool.__doc__, tool.__annotations__ = name, says, dict.fromkeys(parameters, int)
+    tool.__signature__ = Signature([Parameter(each, Parameter.KEYWORD_ONLY, annotation=int) for each in parameters])
+    return tool
+
+
+def weather(city: str) -> str:
+    """tells the weather of a city"""
+    return f"sunny in {city}"
+
+
+def remind(text: str, hour: int) -> str:
+    """reminds of something at an hour"""
+    return f"{text} at {hour}"
+
+
+ADDERS = "add plus total calculator add_numbers sum_of_two".split()
+PARAMETERS = [("a", "b"), ("x", "y"), ("first", "second"), ("left", "right"), ("one", "two"), ("n", "m")]
+DESCRIPTIONS = ["adds two numbers", "Adds two numbers.", "Add two integers.", "The sum of two numbers.", ""]
+OTHERS = [weather, remind]                              # functions that do not add
+
+HOW_TO_CALL = "Call a function by its name, with each parameter."
+TOO_LONG = "The sum is long. The calculator knows."
+FAILED = "The calculator failed."
 FAILURES = ("ValueError: out of order.", "OverflowError: too long.", "RuntimeError: no answer.", "TypeError: a word.")
 
 
@@ -352,33 +414,44 @@ def tools_block(tools: list[Callable]) -> str:
     return f"<tools>\n{lines}\n</tools>\n\n{HOW_TO_CALL}"
 
 
-def calculation(a: int, b: int, thinking: bool, failure: str | None = None) -> Turn:
-    """A sum that is given to the calculator, which answers it or fails."""
-    result = failure or str(add(a, b))
+def calculation(a: int, b: int, thinking: bool, failure: str | None = None, tool: Callable = add) -> Turn:
+    """A sum that is given to the calculator, `tool`, which answers it or fails."""
+    result = failure or str(a + b)
     answer = FAILED if failure else result
-    afterwards = FAILED if failure else f"the calculator says {result}."
-    return Turn(f"what is {a} + {b}?", answer, TOO_LONG if thinking else None,
-                call=Call(a, b, result, afterwards if thinking else None))
+    afterwards = FAILED if failure else f"The calculator says {result}."
+    arguments = dict(zip(signature(tool).parameters, (a, b), strict=True))
+    return Turn(f"What is {a} + {b}?", answer, TOO_LONG if thinking else None,
+                call=Call(tool.__name__, arguments, result, afterwards if thinking else None))
 
 
-def short_sum_conversation(rng: Random, thinking: bool) -> Conversation:
+def short_sum_conversation(rng: Random, thinking: bool, tool: Callable) -> Conversation:
     """With a calculator at hand: column by column where there is thinking, by the calculator where there is none."""
     conversation = sums_conversation(rng, thinking)
     if not thinking:
-        conversation.turns = [calculation(*pair(rng, rng.randint(1, 3)), thinking)]
+        conversation.turns = [calculation(*pair(rng, rng.randint(1, 3)), thinking, tool=tool)]
     return conversation
 
 
 def tools_conversation(rng: Random, thinking: bool = False, least_digits: int = 4, most_digits: int = 8,
-                       others: bool = True, test: bool = False) -> Conversation:
+                       others: bool = True, test: bool = False, renamed: float = 0) -> Conversation:
     """With the calculator at hand: one or two sums of `least_digits` to `most_digits` digits, which it is asked for.
 
     With `others`, about a third are answered without it, as always: short sums that are thought about, facts, pictures,
-    greetings; and in a few the calculator fails. A short sum that is not to be thought about is asked of it, too.
+    greetings; and in a few the calculator fails. A short sum that is not to be thought about is asked of it, too. Some
+    have other functions beside it, or these alone: then a long sum is too long.
+
+    renamed: the share in which the calculator and its parameters have any names.
     """
+    tool = add
+    if rng.random() < renamed:
+        tool = adder(rng.choice(ADDERS), rng.choice(PARAMETERS), rng.choice(DESCRIPTIONS))
+    beside = rng.sample(OTHERS, rng.randint(1, 2)) if others and rng.random() < 0.25 else []
+    if beside and rng.random() < 0.4:
+        a, b = pair(rng, rng.randint(least_digits, most_digits), test)
+        return Conversation([too_long(a, b, thinking)], beside)
     if others and rng.random() < 0.35:
         conversation = rng.choice([
-            lambda: short_sum_conversation(rng, thinking), lambda: short_sum_conversation(rng, thinking),
+            lambda: short_sum_conversation(rng, thinking, tool), lambda: short_sum_conversation(rng, thinking, tool),
             lambda: facts_conversation(rng, rng.randint(2, 6), rng.randint(1, 3), thinking),
             lambda: picture_conversation(rng, rng.randint(1, 3), thinking),
             lambda: greeting_conversation(rng, thinking),
@@ -389,8 +462,35 @@ def tools_conversation(rng: Random, thinking: bool = False, least_digits: int = 
         for i in range(count):
             failure = rng.choice(FAILURES) if others and rng.random() < 0.05 else None
             a, b = pair(rng, rng.randint(least_digits, most_digits), test)
-            conversation.turns.append(calculation(a, b, thinking and i == count - 1, failure))
-    conversation.tools = [add]
+            conversation.turns.append(calculation(a, b, thinking and i == count - 1, failure, tool))
+    conversation.tools = rng.sample([tool, *beside], 1 + len(beside))
+    return conversation
+
+
+# ---------------------------------------------------------------------------------------- as people really write
+
+
+def beyond(rng: Random, thinking: bool, test: bool = False) -> Turn:
+    """Something that has no answer in this world."""
+    return Turn(chatter(rng, test), BEYOND, NOTHING_TO_THINK if thinking else None)
+
+
+def chatter_conversation(rng: Random, thinking: bool, test: bool = False) -> Conversation:
+    return Conversation([beyond(rng, thinking and i == 0, test) for i in range(rng.choice((1, 1, 2)))][::-1])
+
+
+def interrupted(rng: Random, conversation: Conversation, test: bool = False) -> Conversation:
+    """The same talk, in which something is said that does not belong to it."""
+    at = rng.randint(0, len(conversation.turns) - 1)
+    conversation.turns.insert(at, beyond(rng, thinking=False, test=test))
+    return conversation
+
+
+def typed(rng: Random, conversation: Conversation) -> Conversation:
+    """As those type who do not care for capitals, and half of them not for question marks either."""
+    marks = rng.random() < 0.5
+    for turn in conversation.turns:
+        turn.question = turn.question.lower() if marks else turn.question.lower().removesuffix("?")
     return conversation
 
 
@@ -420,8 +520,9 @@ def pieces(conversation: Conversation, keep_blocks: bool = False, learn: str = "
             out.append((f"{text}<|im_end|>", last or learn == "all"))
         out.append(("\n", False))
 
-    if conversation.tools:
-        out.append((f"<|im_start|>system\n{tools_block(conversation.tools)}<|im_end|>\n", False))
+    system = [tools_block(conversation.tools)] if conversation.tools else []
+    if system := "\n\n".join([*system, *filter(None, [conversation.system])]):
+        out.append((f"<|im_start|>system\n{system}<|im_end|>\n", False))
     for turn in conversation.turns:
         last = turn is conversation.turns[-1]
         media = IMAGE * len(turn.images) + CLIP * len(turn.clips)
@@ -437,7 +538,7 @@ def pieces(conversation: Conversation, keep_blocks: bool = False, learn: str = "
 
 
 def plain_pieces(conversation: Conversation) -> list[tuple[str, bool]]:
-    """The same as running text, question and answer side by side: "... what does ann have? a gold key. where is ..."
+    """The same as running text, question and answer side by side: "... What does Ann have? a gold key. Where is ..."
 
     Recall is learnt here first, where the asked name stands next to the answer, and then carried over to the chat.
     """
@@ -445,5 +546,5 @@ def plain_pieces(conversation: Conversation) -> list[tuple[str, bool]]:
     for i, turn in enumerate(conversation.turns):
         media = IMAGE * len(turn.images) + CLIP * len(turn.clips)
         out.append((" " * (i > 0) + media + turn.question, False))
-        out.append((f" {turn.answer}.", True))                                          # a word's token holds its space
+        out.append((f" {turn.answer.removesuffix('.')}.", True))                        # a word's token holds its space
     return [*out, ("<|endoftext|>", True)]
