@@ -45,7 +45,7 @@ def from_transformers(model: nn.Module, tokenizer_or_processor=None) -> Assistan
             without a processor there are no pictures in it: `qwen.tokenizer` or `qwen.processor` are None.
 
     Returns:
-        An `Assistant` that remembers the model as its `source`, and the processor as its `source_processor`:
+        An `Assistant` that remembers them as its `source`, `source_tokenizer` and `source_processor`:
         `minqwen.verify` compares with them, too.
 
     Raises:
@@ -64,6 +64,7 @@ def from_transformers(model: nn.Module, tokenizer_or_processor=None) -> Assistan
             tokenizer_or_processor.save_pretrained(folder)
         qwen = Assistant(ours, Tokenizer.from_folder(folder), folder)
     qwen.folder, qwen.source, qwen.source_processor = None, model, tokenizer_or_processor
+    qwen.source_tokenizer = tokenizer
     if tokenizer is tokenizer_or_processor:
         qwen.processor = qwen.source_processor = None     # nobody has said how pictures are prepared
     return qwen

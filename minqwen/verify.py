@@ -9,7 +9,8 @@ Three rings, from the inside out:
     1  kernel       the forms of the delta rule against the recurrence in float64, on this very machine
     2  model        every module and the whole model against `transformers` on the same weights - literally the same:
                     its model is built without memory and given our tensors, so that there is one copy of them. With
-                    a vision tower also the tower, pictures and clips in the prompt, and how they are prepared
+                    a vision tower also the tower, pictures and clips in the prompt, and how they are prepared; with
+                    a tokenizer the ids of texts and of a chat, as `AutoTokenizer` has them and all that build on it
     3  weights      what is publicly known of the answers of Qwen/Qwen3.5-0.8B, where that is the checkpoint; only then
 
 An error is always the largest difference over the largest entry of what is right. The pieces of layer i of both models
@@ -31,7 +32,7 @@ from torch.nn import functional as F
 
 from minqwen.config import Config
 from minqwen.delta_rule import chunk_gated_delta_rule, effective_attention, l2norm, recurrent_gated_delta_rule
-from minqwen.errors import QwenError
+from minqwen.errors import QwenError, short
 from minqwen.model import MixtureOfExperts, Qwen, Step
 from minqwen.quantized import quantized_bits
 
@@ -150,6 +151,11 @@ def verify(qwen, seed: int = 0) -> Report:
         report.checks += model_checks(model, twin, random)
         if getattr(qwen, "source", None) is not None:
             report.checks.append(source_check(model, qwen.source, random))
+        reads_text, why = _official_tokenizer(qwen, folder)
+        if reads_text is not None and tokenizer is not None:
+            report.checks += text_checks(tokenizer, reads_text)
+        elif tokenizer is not None:
+            report.remarks.append(f"Texts: their ids were not compared, because {why}.")
         if model.config.vision_config is not None:
             whole = official_twin(model, pictures=True)
             report.checks += tower_checks(model, whole, random)
@@ -159,7 +165,7 @@ def verify(qwen, seed: int = 0) -> Report:
             else:
                 report.remarks.append("Pictures in the prompt were not compared, because their placeholders are beyond "
                                       "the vocabulary.")
-            ours, theirs, missing = _processors(qwen, folder, model.config, tokenizer)
+            ours, theirs, missing = _processors(qwen, folder, model.config, tokenizer, reads_text)
             if missing:
                 report.remarks.append(f"Pictures: their preparation was not compared, because {missing}.")
             else:
@@ -666,7 +672,49 @@ def official_mtp_logits(qwen: Qwen, twin: nn.Module, inputs: dict[str, Tensor], 
     return F.linear(x, qwen.head_weight)
 
 
-def _processors(qwen, folder: Path | None, config: Config, tokenizer) -> tuple:
+TEXTS = (  # of all kinds that a cut into words, a normal form or special tokens may treat differently
+    "Ann has a red cup. Where is BOB now?", "what's ann's? I'LL say: they've 3,141 cups, he'd 15 hats", "",
+    "  spaces,\n\n\ttabs,\r\nline ends  \n ", '<tools>\n{"name": "add_2", "parameters": {"a": [1, -2.5e3]}}\n</tools>',
+    "<function=add>\n<parameter=a>\n40213\n</parameter>", "e\u0301 is é, Größer, naïve, señor, ﬁ",
+    "привет, 東京 और हिन्दी", "🙂 👩‍👩‍👧 🇨🇭", "f(x) = x**2 // 10; # no_camelCase!? ...",
+)  # fmt: skip
+CHAT = [{"role": "user", "content": TEXTS[0]}, {"role": "assistant", "content": TEXTS[1]},
+        {"role": "user", "content": TEXTS[3]}]
+TOOL = {"type": "function", "function": {"name": "Add_2", "description": "adds", "parameters": {
+    "type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]}}}
+
+
+def _official_tokenizer(qwen, folder: Path | None) -> tuple:
+    """(what `AutoTokenizer` makes of the folder, or `from_transformers` was given; or None, and why)"""
+    given = getattr(qwen, "source_tokenizer", None)
+    if given is not None or folder is None:
+        return given, "this is a model without the folder of its checkpoint"
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder), ""
+    except Exception as error:                            # the files are anybody's, and it fails in many ways
+        return None, f"AutoTokenizer does not load it ({short(error)})"
+
+
+def text_checks(tokenizer, official) -> Iterator[Check]:
+    """The ids of texts and of a chat, beside those of the official tokenizer.
+
+    For a model of the type `qwen3_5`, `AutoTokenizer` builds the official one - its cut into words, its normal form -
+    around the vocabulary in tokenizer.json, whatever else that says; and most engines read with `AutoTokenizer`.
+    """
+    texts = [*TEXTS, " b".join(tokenizer.added_tokens)]
+    odd = [text for text in texts if tokenizer.encode(text) != official.encode(text, add_special_tokens=False)]
+    note = f"{len(odd)} of {len(texts)} differ, such as {short(repr(odd[0]))}" if odd else ""
+    yield Check("model", "ids of texts", "AutoTokenizer", len(odd), 0, note)
+    if tokenizer.chat_template is not None:
+        tools = [TOOL] if tokenizer.supports_tools else None
+        ours = tokenizer.encode_chat(CHAT, tools=tools)
+        theirs = official.apply_chat_template(CHAT, tools=tools, add_generation_prompt=True, return_dict=False)
+        yield Check("model", "ids of a chat", "AutoTokenizer", float(ours != theirs), 0)
+
+
+def _processors(qwen, folder: Path | None, config: Config, tokenizer, reads_text) -> tuple:
     """(our processor, the official one, ""), or (None, None, why there are not both)."""
     settings = ("preprocessor_config.json", "video_preprocessor_config.json")
     if getattr(qwen, "source_processor", None) is not None:              # what `from_transformers` was given
@@ -677,6 +725,8 @@ def _processors(qwen, folder: Path | None, config: Config, tokenizer) -> tuple:
         return None, None, "this is a model without the folder of its checkpoint and a tokenizer"
     if not (folder / "processor_config.json").exists() and not all((folder / name).exists() for name in settings):
         return None, None, f"the folder lacks {' or '.join(settings)}"
+    if reads_text is None:
+        return None, None, "there is no official tokenizer beside it"
     if not let_torchvision_in():
         return None, None, "the official processor needs torchvision, which is missing here (pip install torchvision)"
     import transformers
@@ -685,8 +735,7 @@ def _processors(qwen, folder: Path | None, config: Config, tokenizer) -> tuple:
 
     official = transformers.Qwen3VLProcessor(
         transformers.Qwen2VLImageProcessor.from_pretrained(folder),
-        transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")),
-        transformers.Qwen3VLVideoProcessor.from_pretrained(folder))
+        reads_text, transformers.Qwen3VLVideoProcessor.from_pretrained(folder))
     return Processor.from_folder(folder, config.vision_config), official, ""
 
 

@@ -1,5 +1,7 @@
 """The processors of `transformers` for the tests of ours: a chat with pictures and clips as they make it."""
 
+from tempfile import TemporaryDirectory
+
 import pytest
 from test_lessons_with_checkpoint import make_tokenizer
 
@@ -36,8 +38,10 @@ def official_processor(processor: Processor, clip: str = WRAPPED):
     """Qwen3VLProcessor with the settings of ours, a small tokenizer, and a template that writes `clip` for a clip."""
     transformers = pytest.importorskip("transformers", minversion="5.23")
     pytest.importorskip("torchvision")
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(), eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    with TemporaryDirectory() as folder:                  # as AutoTokenizer makes it: with the official cut into words
+        make_tokenizer().save(f"{folder}/tokenizer.json")
+        tokenizer = transformers.Qwen3_5Tokenizer.from_pretrained(
+            folder, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     image, video = official_dict(processor.image), official_dict(processor.video)
     image = {name: value for name, value in image.items() if name not in FOR_CLIPS}
     return transformers.Qwen3VLProcessor(

@@ -15,7 +15,7 @@ import sys
 import pytest
 import torch
 from notebooks_support import NOTEBOOKS, lessons
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 SPECIAL = ("<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> "
            "<|video_pad|>").split()
@@ -59,6 +59,7 @@ made of letters, and letters of bytes: naïve café, größer, 東京, прив�
 def make_tokenizer():
     """A byte-level BPE of a few hundred tokens, trained on the text above."""
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as FastTokenizer
 
 from minqwen.errors import QwenError
+from minqwen.official import WORDS
 from minqwen.template import NOBODY, Own, joined, marks_of
 from minqwen.tokenizer import Tokenizer, opens_thinking, split_thinking
 
@@ -67,12 +68,11 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def fast():
-    """Byte-level BPE with merges, the official kind of pre-tokenizer, and the official names."""
+    """Byte-level BPE with merges, the official cut into words, and the official names."""
     fast = FastTokenizer(models.BPE())
     fast.normalizer = normalizers.NFC()
-    words = Regex(r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s+")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    fast.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, "isolated"), byte_level])
+    fast.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(WORDS), "isolated"), byte_level])
     fast.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
@@ -100,12 +100,17 @@ def tokenizer(folder):
 
 
 @pytest.fixture(scope="module")
-def reference(fast):
-    """`transformers` around the same tokenizer and template."""
-    transformers = pytest.importorskip("transformers")
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=fast, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=ON_BY_DEFAULT
-    )
+def reference(fast, tmp_path_factory):
+    """What `AutoTokenizer` makes of the same files: the official tokenizer around their vocabulary."""
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    folder = tmp_path_factory.mktemp("reference")
+    fast.save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": ON_BY_DEFAULT}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3_5"}))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert type(tokenizer).__name__ == "Qwen3_5Tokenizer"
+    return tokenizer
 
 
 def random_text(rng, length=40):
@@ -500,10 +505,9 @@ def test_own_texts_are_as_the_plain_ones(seed):
     assert numbered.strip("a>").marks == "<\0a\0" and (numbered + "a" + numbered).marks == "\0<\0a\0>\0\0<\0a\0>"
 
 
-def test_generation_blocks_are_as_in_transformers(fast):
+def test_generation_blocks_are_as_in_transformers(fast, reference):
     template = ("{% for m in messages %}\n  {% generation %}\n<|im_start|>{{ m.content }}{% set m = 1 %}"
                 "{% endgeneration %}\n{{ m.role }}{% endfor %}")
-    reference = pytest.importorskip("transformers").PreTrainedTokenizerFast(tokenizer_object=fast)
     expected = reference.apply_chat_template(HELLO, chat_template=template, tokenize=False)
     tokenizer = Tokenizer(fast, template)
     assert tokenizer.render(HELLO) == expected and tokenizer.encode_chat(HELLO) == tokenizer.encode(expected)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from official_processor import SMALL, official_dict
 from support import random_qwen, seeing_config, small_config
-from test_lessons_with_checkpoint import make_tokenizer
+from test_lessons_with_checkpoint import TEMPLATE, make_tokenizer
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 import minqwen.media as media
 import minqwen.model as architecture
@@ -365,3 +366,50 @@ def test_check_close(capsys):
     for wrong in (right + 1e-3, right * torch.nan, right[:1]):
         with pytest.raises(AssertionError, match=r"^a name: [^\n]+\.$"):
             check_close("a name", wrong, right)
+
+
+# ------------------------------------------------------------------------------------------------ ids of texts
+
+
+def test_the_tokenizer_of_a_folder_is_compared_with_what_auto_tokenizer_makes_of_it(folder):
+    pytest.importorskip("transformers", minversion="5.23")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    report = verify(folder)
+    report.raise_if_failed()
+    assert {check.piece for check in report.checks if check.compared == "AutoTokenizer"} == {
+        "ids of texts", "ids of a chat"}
+
+
+def lower(fast):
+    fast.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+
+
+def cut_at_spaces(fast):
+    fast.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(r" ?\S+|\s+"), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+@pytest.mark.parametrize("change", [lower, cut_at_spaces])
+def test_trap_31_a_tokenizer_that_others_would_read_in_another_way_is_named(folder, change):
+    pytest.importorskip("transformers", minversion="5.23")
+    fast = make_tokenizer()
+    change(fast)
+    fast.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    failed = {check.piece: check for check in verify(folder).failed}
+    assert failed.keys() >= {"ids of texts", "ids of a chat"}
+    assert failed["ids of texts"].note.startswith(f"{failed['ids of texts'].error} of 11 differ, such as ")
+
+
+def test_a_tokenizer_that_auto_tokenizer_does_not_load_is_remarked(folder, monkeypatch):
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+
+    def fails(folder):
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fails)
+    report = verify(folder)
+    assert report.ok and "Texts: their ids were not compared, because AutoTokenizer does not load it (no such" in str(
+        report) and "there is no official tokenizer beside it" in str(report)
