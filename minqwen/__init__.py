@@ -2,7 +2,7 @@
 
     import minqwen
     qwen = minqwen.load()                   # the shipped model; or a folder, or "Qwen/Qwen3.5-0.8B"
-    print(qwen.chat("ann has a red cup. what does ann have?"))
+    print(qwen.chat("Ann has a red cup. What does Ann have?"))
 
 The names below are all there is to know to begin with; each has a docstring. They are imported when first used, so that
 `import minqwen` itself is quick.

@@ -3,7 +3,7 @@
     model = AutoModelForImageTextToText.from_pretrained("Qwen/Qwen3.5-0.8B")
     processor = AutoProcessor.from_pretrained("Qwen/Qwen3.5-0.8B")
     qwen = minqwen.from_transformers(model, processor)
-    minqwen.StateExplorer(qwen, "ann has a red cup.")
+    minqwen.StateExplorer(qwen, "Ann has a red cup.")
 
 The names in a checkpoint are those of both models. So ours is built without memory, and its places are given the
 parameters of theirs.

@@ -1,6 +1,6 @@
 """General figures, and what all figures share: colours, tokens along an axis, `show`.
 
-    t = minqwen.trace(qwen).run("ann has a red cup.")
+    t = minqwen.trace(qwen).run("Ann has a red cup.")
     plots.show(plots.step(t.layers[0], t=5, head=2), alt="The memory after the sixth token, and how it came about.")
 
 Every figure is a function that returns a matplotlib `Figure` and shows nothing. `show` lets it stand on the page's own

@@ -1,6 +1,6 @@
 """Look inside: what every layer computed for every token, and every state of every memory.
 
-    with minqwen.trace(qwen) as t:                      # or: t = minqwen.trace(qwen).run("ann has a red cup.")
+    with minqwen.trace(qwen) as t:                      # or: t = minqwen.trace(qwen).run("Ann has a red cup.")
         qwen.model(input_ids)
     t.tokens, t.logits
     t.layers[0].alpha, t.layers[0].beta                 # a Gated DeltaNet layer: (B, T, Hv) each

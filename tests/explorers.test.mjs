@@ -52,8 +52,8 @@ test("what is said of numbers and texts", () => {
   assert.equal(numbers.kilobytes(1_234_001), "1,235 kB");
   assert.equal(numbers.readable(" a\n\t"), "·a↵⇥");
   assert.equal(numbers.readable(""), "∅");
-  assert.equal(numbers.endOf("ann  has\na cup", 20), "ann has a cup");
-  assert.equal(numbers.endOf("ann has a red cup", 9), "… red cup");
+  assert.equal(numbers.endOf("Ann  has\na cup", 20), "Ann has a cup");
+  assert.equal(numbers.endOf("Ann has a red cup", 9), "… red cup");
   assert.equal(numbers.plain(["a ", { textContent: "b" }, "."]), "a b.");
 });
 

@@ -14,7 +14,7 @@ from minqwen.errors import QwenError
 from minqwen.verify import official_modules, official_twin
 
 pytest.importorskip("transformers", minversion="5.23")
-QUESTION = "ann has a red cup. ann now has a gold key. what does ann have?"
+QUESTION = "Ann has a red cup. Ann now has a gold key. What does Ann have?"
 
 
 def loaded(folder=NANO, kind="Qwen3_5ForConditionalGeneration", **options):
@@ -178,19 +178,19 @@ def nano():
 def test_chat(adopted, nano):
     picture = "data/media/three_shapes.png"
     assert adopted.chat(QUESTION) == nano.chat(QUESTION)
-    assert adopted.chat("what colour is the circle?", images=[picture]) == \
-        nano.chat("what colour is the circle?", images=[picture])
-    assert adopted.chat("what is 478 + 356?", thinking=True).thinking == \
-        nano.chat("what is 478 + 356?", thinking=True).thinking
+    assert adopted.chat("What colour is the circle?", images=[picture]) == \
+        nano.chat("What colour is the circle?", images=[picture])
+    assert adopted.chat("What is 478 + 356?", thinking=True).thinking == \
+        nano.chat("What is 478 + 356?", thinking=True).thinking
     assert adopted.defaults == nano.defaults and adopted.tokenizer.stop_ids == nano.tokenizer.stop_ids
     assert adopted.tokenizer.added_tokens == nano.tokenizer.added_tokens and adopted.processor == nano.processor
     assert adopted.folder is None and repr(adopted).startswith("This model: ")
     talk = adopted.conversation()
-    assert talk("ann has a red cup.") is not None and "cup" in talk("what does ann have?")
+    assert talk("Ann has a red cup.") is not None and "cup" in talk("What does Ann have?")
 
 
 def test_looking_inside(adopted, nano):
-    ours, theirs = (minqwen.trace(qwen).run("ann has a red cup.") for qwen in (nano, adopted))
+    ours, theirs = (minqwen.trace(qwen).run("Ann has a red cup.") for qwen in (nano, adopted))
     assert error(theirs.layers[0].state(5, 2), ours.layers[0].state(5, 2)) < 1e-6
     edit = minqwen.Edit("beta", layer=0, token=3)
     with minqwen.edited(adopted, edit):
@@ -248,21 +248,21 @@ def test_what_was_done_to_a_tokenizer(tokenizer):
     tokenizer = deepcopy(tokenizer)
     tokenizer.add_tokens(["<new>"], special_tokens=True)
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }}<new>{% endfor %}"
-    tokenizer("ann has a red cup.", truncation=True, max_length=2, padding="max_length")
+    tokenizer("Ann has a red cup.", truncation=True, max_length=2, padding="max_length")
     ours = minqwen.from_transformers(loaded(), tokenizer).tokenizer
-    text = "ann has a red cup.<new> bob"
+    text = "Ann has a red cup.<new> Bob"
     assert ours.encode(text) == tokenizer.encode(text) and ours.encode(text).count(ours.id_of("<new>")) == 1
     assert ours.render([{"role": "user", "content": "Hi"}]) == "Hi<new>"
 
 
 def test_a_folder_saved_after_a_call_that_truncated(tokenizer, tmp_path):
     """`transformers` writes into tokenizer.json how its last call cut; a chat must not be cut so."""
-    tokenizer("ann has a red cup.", truncation=True, max_length=2, padding="max_length")
+    tokenizer("Ann has a red cup.", truncation=True, max_length=2, padding="max_length")
     tokenizer.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["truncation"]
     ours = minqwen.Tokenizer.from_folder(tmp_path)
-    assert ours.decode(ours.encode("ann has a red cup.")) == "ann has a red cup."
-    assert ours.decode(ours.encode("ann has a red cup.", special=False)) == "ann has a red cup."
+    assert ours.decode(ours.encode("Ann has a red cup.")) == "Ann has a red cup."
+    assert ours.decode(ours.encode("Ann has a red cup.", special=False)) == "Ann has a red cup."
     tokenizer("a")
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from browser_support import watched
 from chat_support import byte_tokenizer
 from PIL import Image
@@ -19,7 +20,7 @@ from minqwen.edits import Edit
 
 pytestmark = pytest.mark.browser
 
-STORY = "ann has a red cup. bob has a blue hat. ann now has a gold key. what does ann have?"
+STORY = "Ann has a red cup. Bob has a blue hat. Ann now has a gold key. What does Ann have?"
 WIDTH, HEIGHT = 1000, 820
 
 # As a notebook does it: each explorer's own sheet goes to the head, its module is imported by itself, and a model that
@@ -113,7 +114,7 @@ def explorers():
     qwen, large = minqwen.load(), random_qwen(shape_of_0_8b())
     chat = minqwen.ChatPanel(qwen)
     chat.turns = [{"who": "you", "parts": [{"kind": "text", "text": STORY}], "pictures": [], "stopped": False},
-                  {"who": "model", "parts": [{"kind": "thinking", "text": "ann ..."},
+                  {"who": "model", "parts": [{"kind": "thinking", "text": "Ann ..."},
                                              {"kind": "text", "text": "a gold key"}], "pictures": [], "stopped": True}]
     return {
         "state": minqwen.StateExplorer(qwen, STORY, token=12, layer=6, head=1, asked=3),
@@ -122,8 +123,8 @@ def explorers():
         "map": minqwen.AttentionExplorer(qwen, STORY, token=9, layer=3, head=1, opened=True),
         "gates": minqwen.GateExplorer(qwen, STORY, token=9, layer=4, head=1),
         "experts": minqwen.ExpertExplorer(random_qwen(mixture()), tokens(1, 40), token=9, layer=2, head=1),
-        "vision": minqwen.VisionExplorer(qwen, media("image", "three_shapes.png", "what is there?"), head=1),
-        "clip": minqwen.VisionExplorer(qwen, media("video", "moving.webp", "which way does it move?"), head=1),
+        "vision": minqwen.VisionExplorer(qwen, media("image", "three_shapes.png", "Which shape is red?"), head=1),
+        "clip": minqwen.VisionExplorer(qwen, media("video", "moving.webp", "Which way does it move?"), head=1),
         "cost": minqwen.ContextCost(context=2 ** 20),
         "drafts": minqwen.DraftExplorer(qwen, STORY, token=2),
         "many drafts": drafting(),
@@ -324,3 +325,17 @@ def test_the_chosen_token_is_in_sight_when_an_explorer_gets_its_size(page, explo
         page.wait_for_timeout(200)
         seen = root.evaluate(IN_SIGHT)
         assert seen and all(seen), name
+
+
+@pytest.mark.parametrize("name", ["state_explorer", "vision_explorer"])
+def test_the_pictures_of_the_readme_are_of_this_model(browser, tmp_path, monkeypatch, name):
+    """Made again they are alike, but for the fonts of another machine."""
+    monkeypatch.syspath_prepend(REPOSITORY / "website")
+    import pictures
+
+    page = browser.new_page()
+    page.set_viewport_size({"width": WIDTH, "height": 100})
+    pictures.take(page, getattr(pictures, name)(minqwen.load(dtype=torch.float32)), tmp_path / "now.png")
+    now, there = (np.asarray(Image.open(path).convert("RGB").resize((300, 200)), dtype=float)
+                  for path in (tmp_path / "now.png", pictures.DOCS / f"{name}.png"))
+    assert np.abs(now - there).mean() < 4

@@ -265,7 +265,7 @@ def nano(tmp_path_factory):
 
 
 def answered(folder):
-    return str(minqwen.load(folder).chat("what does ann have?", max_new_tokens=3, temperature=0.0))
+    return str(minqwen.load(folder).chat("What does Ann have?", max_new_tokens=3, temperature=0.0))
 
 
 def looked(folder):

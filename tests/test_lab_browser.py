@@ -13,7 +13,7 @@ from minqwen.widgets import ChatPanel, MemoryLab
 
 pytestmark = pytest.mark.browser
 
-QUESTION, NEW = "what does ann have?", 6
+QUESTION, NEW = "What does Ann have?", 6
 
 
 @pytest.fixture(scope="module")

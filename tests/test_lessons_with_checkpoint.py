@@ -53,7 +53,7 @@ TEMPLATE = """\
 TEXT = """The gated delta rule keeps a memory of fixed size. A key asks, the memory answers, the error is written back,
 so that what was there before goes and the new value stays; a gate lets everything fade a little with every token.
 Attention keeps all keys and values instead and looks at every one of them again. Tokens are pieces of words, words are
-made of letters, and letters of bytes: naïve café, größer, 東京, привет. ann has a red cup and bob a blue hat."""
+made of letters, and letters of bytes: naïve café, größer, 東京, привет. Ann has a red cup and Bob a blue hat."""
 
 
 def make_tokenizer():

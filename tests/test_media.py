@@ -141,7 +141,7 @@ def messages(case):
     return [
         {"role": "user", "content": [look, *mixed, and_, *rest]},
         {"role": "assistant", "content": [{"type": "text", "text": "A cup."}]},
-        {"role": "user", "content": [{"type": "text", "text": "What does ann have?"}]},
+        {"role": "user", "content": [{"type": "text", "text": "What does Ann have?"}]},
     ]
 
 
@@ -572,7 +572,7 @@ SENTENCES = [
     ("base64 of no clip", lambda: SMALL.videos(["photos/cat"]), "as base64 is neither a picture nor a video"),
     ("an address", lambda: load_image("https://example.com/a.png"), "save https://example.com/a.png as a file"),
     ("empty file", lambda: load_image(b""), "The picture is no picture of a kind that pillow knows."),
-    ("text", lambda: load_image(b"ann has a red cup"), "no picture of a kind that pillow knows"),
+    ("text", lambda: load_image(b"Ann has a red cup"), "no picture of a kind that pillow knows"),
     ("cut short, PNG", lambda: load_image(as_file(picture(64, 64))[:5000]), "seems cut short or damaged"),
     ("cut short, JPEG", lambda: load_image(as_file(picture(64, 64), "JPEG")[:2000]), "seems cut short or damaged"),
     ("damaged", lambda: load_image(as_file(picture(64, 64))[:200].ljust(9000, b"?")), "seems cut short or damaged"),
@@ -595,7 +595,7 @@ SENTENCES = [
     ("a picture as a clip", lambda: SMALL.videos([picture(9, 9)]), "A clip is a list of pictures"),
     ("frames of two sizes", lambda: SMALL.videos([[NOISE, NOISE[:60]]]),
      "the first has 80 x 64 pixels, and frame 1 has 80 x 60."),
-    ("no video", lambda: SMALL.videos([b"ann has a red cup"]), "neither a picture nor a video"),
+    ("no video", lambda: SMALL.videos([b"Ann has a red cup"]), "neither a picture nor a video"),
     ("no such video", lambda: SMALL.videos(["nowhere/a.mp4"]), "There is no file nowhere/a.mp4."),
     ("GIF cut short", lambda: SMALL.videos([animation("GIF", noise(9, 64, 64, 3))[:20_000]]), "cut short or damaged"),
     ("rates for others", lambda: SMALL.videos([[NOISE]], fps=[1, 2]), "are given for 2 of 1 clips"),

@@ -14,7 +14,7 @@ from minqwen.edits import Edit, edited
 from minqwen.errors import QwenError
 from minqwen.widgets import MemoryLab, lab
 
-QUESTION, NEW = "what does ann have?", 6
+QUESTION, NEW = "What does Ann have?", 6
 
 
 @pytest.fixture(scope="module")

@@ -53,8 +53,8 @@ def test_maps(t):
 
 
 def test_bars():
-    figure = draw(plots.bars({"$1$ scores": {"ann": 1.0, "bob": -2.0}, "answer": {"red": 0.5, "cup": 0.0, "key": 2.0}},
-                             wanted={"ann", "key"}))
+    figure = draw(plots.bars({"$1$ scores": {"Ann": 1.0, "Bob": -2.0}, "answer": {"red": 0.5, "cup": 0.0, "key": 2.0}},
+                             wanted={"Ann", "key"}))
     left, right = figure.axes
     assert [bar.get_height() for bar in left.patches] == [1, -2] and left.get_ylim()[0] < -2
     assert [bar.get_height() for bar in right.patches] == [0.5, 0, 2] and right.get_ylim()[1] > 2

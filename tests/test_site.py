@@ -41,7 +41,7 @@ FIRST = [
     new_code_cell("import minqwen\nqwen = minqwen.load()\nprint('✓ one < two')"),
     new_code_cell("import time\nfor i in range(3):\n    print('bit', i, flush=True)\n    time.sleep(0.3)"),
     new_code_cell("from minqwen import plots\nplots.show(plots.bars({'a': {'b': 1}}), alt='A bar \"b\".')"),
-    new_code_cell("minqwen.StateExplorer(qwen, 'ann has a red cup.')", metadata={"tags": ["nbval-ignore-output"]}),
+    new_code_cell("minqwen.StateExplorer(qwen, 'Ann has a red cup.')", metadata={"tags": ["nbval-ignore-output"]}),
 ]
 SECOND = [new_markdown_cell("# 02 · Two\n\nBack to [one](01_one.ipynb)."),
           new_code_cell("1 + 1", execution_count=1, outputs=[new_output("execute_result", {"text/plain": "2"},

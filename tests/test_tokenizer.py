@@ -56,7 +56,7 @@ OFF_BY_DEFAULT = TEMPLATE % "enable_thinking is defined and enable_thinking"
 
 HELLO = [{"role": "user", "content": "Hi"}]
 TEXTS = [
-    "ann has a red cup. bob now has a gold key.",
+    "Ann has a red cup. Bob now has a gold key.",
     "Größe, naïve, e\u0301 and हिन्दी: marks stay with their letters",
     "漢字かな交じり文、そして한국어 👩‍👩‍👧‍👦 🇨🇭 😀",
     "  spaces,\n\n\ttabs 3.14159 and\r\nline ends  ",
@@ -621,7 +621,7 @@ def test_no_text_is_cut_or_padded_by_what_tokenizer_json_says(folder, fast):
     cutting.save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_folder(folder)
     for special in (True, False):
-        assert tokenizer.encode("ann has a red cup.", special) == Tokenizer(fast).encode("ann has a red cup.", special)
+        assert tokenizer.encode("Ann has a red cup.", special) == Tokenizer(fast).encode("Ann has a red cup.", special)
 
 
 # ----------------------------------------------------------------------------------------------------- errors

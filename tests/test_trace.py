@@ -294,7 +294,7 @@ def test_what_comes_with_a_tokenizer(model):
         tokenizer = Letters()
 
     Loaded.model = model
-    assert trace(Loaded).run("ann has").tokens == list("ann has")
+    assert trace(Loaded).run("Ann has").tokens == list("Ann has")
     assert trace(Loaded).run([{"role": "user", "content": "hi"}]).tokens == ["h", "i"]
 
 
@@ -304,7 +304,7 @@ def test_clear_errors(model, ids):
     with pytest.raises(QwenError, match="Nothing is traced yet"):
         _ = trace(model).layers
     with pytest.raises(QwenError, match="no tokenizer"):
-        trace(model).run("ann has a red cup.")
+        trace(model).run("Ann has a red cup.")
     with pytest.raises(QwenError, match="one by one"), trace(model):
         model(ids[:1], cu_seqlens=torch.tensor([0, 5, T]))
     layer = trace(model).run(ids).layers[0]

@@ -128,8 +128,8 @@ page = lambda explorer: len(explorer.to_html(f"{type(explorer).__name__}.html").
 see = [{"role": "user", "content": [{"type": "image", "image": minqwen.example("three_shapes.png")},
                                     {"type": "text", "text": "what is it?"}]}]
 for explorer in (minqwen.StateExplorer(t), minqwen.AttentionExplorer(t), minqwen.GateExplorer(t),
-                 minqwen.VisionExplorer(qwen, see), minqwen.MemoryLab(qwen, "ann has a red cup."),
-                 minqwen.DraftExplorer(qwen, "ann has a red cup."), minqwen.ContextCost(), minqwen.ChatPanel(qwen)):
+                 minqwen.VisionExplorer(qwen, see), minqwen.MemoryLab(qwen, "Ann has a red cup."),
+                 minqwen.DraftExplorer(qwen, "Ann has a red cup."), minqwen.ContextCost(), minqwen.ChatPanel(qwen)):
     assert "export default" in explorer._esm and "{" in explorer._css
     assert page(explorer) > len(explorer._esm)
 """
@@ -165,7 +165,7 @@ def test_all_that_readme_shows_works_from_the_wheel(environment, wheel, elsewher
 
 def test_the_commands_work_from_the_wheel(environment, elsewhere):
     _, minqwen = environment
-    said = run(minqwen, "chat", input="ann has a red cup. what does ann have?\n\n")
+    said = run(minqwen, "chat", input="Ann has a red cup. What does Ann have?\n\n")
     assert "nano" in said and "a red cup" in said
     assert "checks passed" in run(minqwen, "verify")
 

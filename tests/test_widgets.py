@@ -291,7 +291,7 @@ def test_page_holds_everything(model, tmp_path):
         tokenizer = Letters()
 
     Loaded.model = model
-    text = "</script> {x} & ann"
+    text = "</script> {x} & Ann"
     explorer = StateExplorer(Loaded, text, layer=2)
     kept = kept_in(explorer.to_html(tmp_path / "page.html"))
     (told,) = kept["story"]["texts"]

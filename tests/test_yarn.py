@@ -307,7 +307,7 @@ def test_a_longer_context_is_loaded_saved_and_loaded_again(official, tmp_path):
 def test_nano_answers_with_a_longer_context():
     qwen = minqwen.load(context=2 * minqwen.load().config.text_config.max_position_embeddings)
     assert qwen.config.text_config.rope_parameters["factor"] == 2.0
-    assert qwen.chat("ann has a red cup. what does ann have?", max_new_tokens=20)
+    assert qwen.chat("Ann has a red cup. What does Ann have?", max_new_tokens=20)
 
 
 def test_a_text_config_by_itself_says_what_it_multiplies_by():

@@ -126,7 +126,7 @@ def overview(tiles: list[np.ndarray], unit: int, palettes: list[np.ndarray]) -> 
 class AttentionExplorer(LayerExplorer):
     """All maps of a text in one grid; a click or Enter opens one, with the tokens on both sides and every number.
 
-        AttentionExplorer(qwen, "ann has a red cup. ann now has a gold key.")
+        AttentionExplorer(qwen, "Ann has a red cup. Ann now has a gold key.")
         AttentionExplorer(qwen, [{"role": "user", "content": "..."}])       # a chat, by the checkpoint's template
         AttentionExplorer(t)                                                # a trace: of a generation, for example
 

@@ -208,7 +208,7 @@ class LayerExplorer(Explorer):
         """Run the text, or take the trace; keep its records, without the pads -> the tokens, for the story."""
         name = type(self).__name__
         if isinstance(qwen, Trace) != (text is None):
-            raise QwenError(f"Give a model and a text, {name}(qwen, 'ann has ...'), or a trace alone.")
+            raise QwenError(f"Give a model and a text, {name}(qwen, 'Ann has ...'), or a trace alone.")
         self.trace, self.row = traced_text(name, qwen, text), row
         self._records = {record.index: record for record in self.trace.layers}
         self._real = self.trace.valid[row].nonzero()[:, 0]

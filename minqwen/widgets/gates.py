@@ -86,7 +86,7 @@ PANELS = {                                      # of each kind of layer: which n
 class GateExplorer(LayerExplorer):
     """Sliders, keys and clicks for token, layer and head; the layer's gates over the text, and two profiles.
 
-        GateExplorer(qwen, "ann has a red cup. ann now has a gold key.")
+        GateExplorer(qwen, "Ann has a red cup. Ann now has a gold key.")
         GateExplorer(qwen, [{"role": "user", "content": "..."}])            # a chat, by the checkpoint's template
         GateExplorer(t)                                                     # a trace: of a generation, for example
 

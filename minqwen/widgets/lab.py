@@ -34,7 +34,7 @@ def likeliest(before: torch.Tensor, after: torch.Tensor, rows: int = ROWS) -> li
 class MemoryLab(Explorer):
     """Edit the memories of a model, live, and see the next token and the answer change.
 
-        MemoryLab(qwen, "ann has a red cup. ann now has a gold key. what does ann have?")
+        MemoryLab(qwen, "Ann has a red cup. Ann now has a gold key. What does Ann have?")
         MemoryLab(qwen, "...", edits=[Edit("beta", layer=1, token=14)])
 
     Clear a memory, let nothing fade, let nothing be written, or close an attention layer's output gate: in one layer or

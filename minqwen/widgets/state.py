@@ -31,10 +31,10 @@ KEPT = 64_000_000                               # bytes of states that are kept 
 class StateExplorer(Explorer):
     """Sliders and keys for token, layer and head; the memory there, and this step's fading, erasing and writing.
 
-        StateExplorer(qwen, "ann has a red cup. ann now has a gold key.")
+        StateExplorer(qwen, "Ann has a red cup. Ann now has a gold key.")
         StateExplorer(qwen, [{"role": "user", "content": "..."}])           # a chat, by the checkpoint's template
         StateExplorer(t)                                                    # a trace: of a generation, for example
-        StateExplorer.compare(qwen, "ann has a red cup.", "ann has a blue cup.")
+        StateExplorer.compare(qwen, "Ann has a red cup.", "Ann has a blue cup.")
 
     What fades, what is erased and what is written can be switched off: the first picture is the sum of those that are
     on. A click on a token asks the memory with that token's key: what it would answer before this step, and after.
@@ -63,7 +63,7 @@ class StateExplorer(Explorer):
     def __init__(self, qwen, text=None, second=None, *, token: int = -1, layer: int | None = None, head: int = 0,
                  row: int = 0, asked: int = -1):
         if isinstance(qwen, Trace) != (text is None):
-            raise QwenError("Give a model and a text, StateExplorer(qwen, 'ann has ...'), or a trace alone.")
+            raise QwenError("Give a model and a text, StateExplorer(qwen, 'Ann has ...'), or a trace alone.")
         if second is not None and isinstance(qwen, Trace) != isinstance(second, Trace):
             raise QwenError("Two things are compared that are both texts, for one model, or both traces.")
         texts = [text] if second is None else [text, second]

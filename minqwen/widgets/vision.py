@@ -119,7 +119,7 @@ class VisionExplorer(Explorer):
     """Pictures as the model gets them, and over them where a token looks; or who looks at a piece of a picture.
 
         VisionExplorer(qwen, [{"role": "user", "content": [{"type": "image", "image": "cat.png"},
-                                                           {"type": "text", "text": "what colour is it?"}]}])
+                                                           {"type": "text", "text": "What colour is it?"}]}])
         VisionExplorer(t)                                   # a trace: of an answer, for example
 
     In attention layers the weights are those of the softmax: their sum over all tokens is one. In Gated DeltaNet layers

@@ -39,7 +39,7 @@ def takes_a_key_for_the_number_of_a_row(S, k, v, beta):
 
 @wrong("my_delta_step", "not the memory with the correction")
 def works_for_the_keys_of_the_story_alone(S, k, v, beta):
-    S, row = S.clone(), k.argmax()                      # the row whose key is 1, as ann's
+    S, row = S.clone(), k.argmax()                      # the row whose key is 1, as Ann's
     S[row] += beta * (v - S[row])
     return S
 
