@@ -475,7 +475,7 @@ N = -L.tril(-1)
            "options | self.options", tests=("tests/test_chat.py",)),
     Mutant("nano's template cuts at a tag, thinking or not", "minqwen/nano/tokenizer.py",
            'if message.reasoning_content is not string and "</think>" in', 'if "</think>" in',
-           tests=("tests/test_nano.py",)),
+           tests=("tests/test_nano_training.py",)),
     Mutant("tags in other tokens are tags", "minqwen/speech.py", 'part.replace("tool_call>", f"tool_call{seam}>")',
            "part", tests=("tests/test_chat.py",)),
     Mutant("what may become a call is said at once", "minqwen/speech.py", "if FUNCTION.startswith(text[n:])",

@@ -58,7 +58,7 @@ class Shape:
 
 
 def outline(kind: str, plump: float = 0.5) -> list[tuple[float, float]]:
-    """The corners of a shape within the unit circle, clockwise from the top; y grows downwards. `plump`: see `Shape`.
+    """The corners of a shape, from -1 to 1 both ways, clockwise from the top; y grows downwards. `plump`: see `Shape`.
 
     Raises ValueError for a shape that the world does not have.
     """

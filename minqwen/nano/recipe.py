@@ -39,11 +39,11 @@ PHASES = (
     # Half of the stories, which are known by now, make room for pictures, until what is asked for is looked up in them.
     Phase("pictures", stories=0.4, looking_up=1.5, weights={"facts": 1.5}, until_seen=0.06, steps=700),
     # Everything, and more clips than there will be, until it is known which way something moves.
-    Phase("clips", stories=0.8, unknown=0.25, sums=0.2, pictures=1, moving=1 / 3, clips=3 / 8, calls=1 / 6, chatter=1 / 8,
-          weights={"clips": 2.0}, steps=400),
+    Phase("clips", stories=0.8, unknown=0.25, sums=0.2, pictures=1, moving=1 / 3, clips=3 / 8, calls=1 / 6,
+          chatter=1 / 8, weights={"clips": 2.0}, steps=400),
     # Everything as it is; and from here on drafts of three tokens.
-    Phase("everything", stories=0.8, unknown=0.25, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, chatter=1 / 8, drafts=3,
-          steps=220),
+    Phase("everything", stories=0.8, unknown=0.25, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, chatter=1 / 8,
+          drafts=3, steps=220),
     # Everything, and counting by itself: its answers are short and weigh little among those about pictures.
     Phase("counting", stories=0.8, unknown=0.25, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, chatter=1 / 8,
           counting=1 / 3, drafts=3),

@@ -95,12 +95,12 @@ def plain_samples(rng: Random, count: int, kinds: tuple[str, ...], film: bool = 
 def picture_samples(rng: Random, count: int, film: bool = False) -> list[Sample]:
     """All questions about pictures, or about clips: now and then in running text, mostly as a chat.
 
-    One picture in four is in colours that have no name: a shape is told by its form, whatever colours it has had so far.
+    One picture in four is in colours that have no name: a shape is told by its form, whatever its colours so far.
     """
     samples = []
     for _ in range(count):
         conversation = world.picture_conversation(rng, rng.randint(2, 4), thinking=rng.random() < 0.15, film=film,
-                                                  unnamed=0 if film else 0.25)
+                                                  unnamed=0.25)
         conversation = written(rng, conversation)
         if rng.random() < 0.3:
             pieces = world.plain_pieces(conversation)
@@ -116,17 +116,21 @@ def calculator_samples(rng: Random, count: int) -> list[Sample]:
     return [Sample("calculator", conversation, world.pieces(conversation)) for conversation in conversations]
 
 
+def out_of_place(rng: Random, thinking: bool) -> world.Conversation:
+    """What has no answer here: alone, or in the midst of a short story, of sums or of a look at a picture."""
+    return rng.choice([
+        lambda: world.chatter_conversation(rng, thinking), lambda: world.chatter_conversation(rng, thinking),
+        lambda: world.interrupted(rng, world.facts_conversation(rng, rng.randint(2, 12), 2, thinking)),
+        lambda: world.interrupted(rng, world.sums_conversation(rng, thinking=True, questions=2)),
+        lambda: world.interrupted(rng, world.picture_conversation(rng, 2, thinking)),
+    ])()
+
+
 def chatter_samples(rng: Random, count: int) -> list[Sample]:
-    """What has no answer here: alone, or in the midst of a short story, sum or look at a picture."""
+    """What has no answer here; to one in five a system message says something out of place, too."""
     samples = []
     for _ in range(count):
-        thinking = rng.random() < 0.3
-        conversation = rng.choice([
-            lambda: world.chatter_conversation(rng, thinking), lambda: world.chatter_conversation(rng, thinking),
-            lambda: world.interrupted(rng, world.facts_conversation(rng, rng.randint(2, 12), 2, thinking)),
-            lambda: world.interrupted(rng, world.sums_conversation(rng, thinking=True, questions=2)),
-            lambda: world.interrupted(rng, world.picture_conversation(rng, 2, thinking)),
-        ])()
+        conversation = out_of_place(rng, thinking=rng.random() < 0.3)
         if rng.random() < 0.2:
             conversation.system = world.chatter(rng)
         conversation = written(rng, conversation)

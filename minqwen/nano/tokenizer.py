@@ -12,6 +12,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ..official import WORDS
 from . import pictures, world
 
 # the official added tokens, in the order of their ids; the second group counts as text, not as "special"
@@ -21,10 +22,6 @@ ADDED = ([AddedToken(f"<|{name}|>", special=True, normalized=False) for name in 
          + [AddedToken(f"<{tag}>", special=False, normalized=False)
             for tag in "tool_call /tool_call tool_response /tool_response think /think".split()])
 FLAGS = "content", "lstrip", "normalized", "rstrip", "single_word", "special"   # of an added token, in the files
-
-# the official cut: words with the one sign or space before them, digits one by one, runs of punctuation, line ends
-WORDS = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
-              r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 TEMPLATE = """\
 {#- The chat format of Qwen3.5, written for the nano model: <|im_start|>role, the text, <|im_end|>. An answer begins
@@ -116,7 +113,7 @@ def build_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(WORDS, behavior="isolated"),
+        pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])
     tokenizer.decoder = decoders.ByteLevel()

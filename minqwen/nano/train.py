@@ -201,8 +201,8 @@ def taught(model: Qwen, teacher: Teacher, processor: Processor, rng: Random, unn
 def foresee(model: Qwen, batch: Batch, drafts: int) -> list[Tensor]:
     """What stands at the top of the model, (B, T, width), and what the head for multi-token prediction makes of it.
 
-    The d-th of `drafts` drafts, (B, T - d, width), is of the token d + 1 places on: the head has read what stands before
-    that, and its own output in place of a hidden state, as it does when it drafts.
+    The d-th of `drafts` drafts, (B, T - d, width), is of the token d + 1 places on: the head has read what stands
+    before that, and its own output in place of a hidden state, as it does when it drafts.
     """
     x = model.embed(batch.input_ids, **batch.media)
     grids = batch.media.get("image_grid_thw"), batch.media.get("video_grid_thw")
@@ -281,13 +281,15 @@ def exact(model: Qwen, batch: Batch) -> float:
 
 @torch.no_grad()
 def drafted(model: Qwen, batch: Batch, drafts: int = 1) -> list[Tensor]:
-    """For each draft in a row, (learnt tokens,) bool: is it right, and are those right that come before it?"""
+    """For 1, 2, ... drafts in a row: are they right, wherever all of them are to be learnt? (places,) bool for each."""
     _, *states = foresee(model, batch, drafts)
-    right, found = torch.ones_like(batch.targets, dtype=torch.bool), []
+    wanted = right = torch.ones_like(batch.targets, dtype=torch.bool)
+    found = []
     for d, ahead in enumerate(states, start=1):
         targets = batch.targets[:, d:]
-        right = right[:, : targets.shape[1]] & (model.head(ahead).argmax(-1) == targets)
-        found.append(right[targets >= 0])
+        wanted = wanted[:, :-1] & (targets >= 0)
+        right = right[:, :-1] & (model.head(ahead).argmax(-1) == targets)
+        found.append(right[wanted])
     return found
 
 

@@ -144,15 +144,15 @@ class Story:
     def ask(self, thinking: bool = False, unknown: bool = False) -> Turn:
         """What does somebody have, or where is somebody, of whom it was told? The latest counts.
 
-        unknown: it was not told.
+        unknown: of whom it was not told, unless it was told of everybody.
         """
         kind = self.rng.choice(("has", "has", "place"))
-        if unknown:
-            known = self.place if kind == "place" else self.has
-            name = self.rng.choice([name for name in NAMES if name not in known])
+        known = self.place if kind == "place" else self.has
+        if unknown and (others := [name for name in NAMES if name not in known]):
+            name = self.rng.choice(others)
             answer, thoughts = NOBODY_KNOWS, NOT_TOLD
         else:
-            known = self.place if kind == "place" and self.place else self.has or self.place
+            known = known or self.has or self.place
             name = self.rng.choice(sorted(known))
             kind = "has" if known is self.has else "place"
             answer = f"a {self.has[name]}" if kind == "has" else f"in the {self.place[name]}"
@@ -332,13 +332,13 @@ def picture_conversation(rng: Random, questions: int, thinking: bool = False, ki
     kind: a key of `scene_questions` or `film_questions` that the questions are to be of, if one is asked of each.
     test: shapes of held-out pairs.
     most_shapes: no more shapes than these in a picture; 4 is what there is.
-    unnamed: the share of pictures in colours that have no name, of which no colour is asked.
+    unnamed: the share of pictures (not of clips) in colours that have no name, of which no colour is asked.
     """
     def look() -> Look:
         while True:
             count = None if most_shapes >= 4 else rng.randint(1, most_shapes)
             sees = Film.sample(rng, test=test) if film else Scene.sample(rng, count, test=test)
-            if rng.random() < unnamed:
+            if rng.random() < unnamed and not film:
                 sees = sees.in_unnamed_colours(rng)
             look = Look(rng, sees)
             if kind is None or look.questions[kind]:
@@ -479,10 +479,10 @@ def chatter_conversation(rng: Random, thinking: bool, test: bool = False) -> Con
     return Conversation([beyond(rng, thinking and i == 0, test) for i in range(rng.choice((1, 1, 2)))][::-1])
 
 
-def interrupted(rng: Random, conversation: Conversation, test: bool = False) -> Conversation:
+def interrupted(rng: Random, conversation: Conversation) -> Conversation:
     """The same talk, in which something is said that does not belong to it."""
     at = rng.randint(0, len(conversation.turns) - 1)
-    conversation.turns.insert(at, beyond(rng, thinking=False, test=test))
+    conversation.turns.insert(at, beyond(rng, thinking=False))
     return conversation
 
 
