@@ -73,6 +73,10 @@ LONG = "09_long_context"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
 
 
+def nano(name, module, old, new, where, test):
+    return Mutant(name, f"minqwen/nano/{module}.py", old, new, tests=(f"tests/test_nano_{where}.py::{test}",))
+
+
 def rule(name, old, new, within="", lessons=()):
     return Mutant(name, RULE, old, new, within, RULE_TESTS, lessons)
 
@@ -473,9 +477,28 @@ N = -L.tril(-1)
            tests=("tests/test_chat.py",)),
     Mutant("a conversation's options overrule those of a call", "minqwen/chat.py", "self.options | options",
            "options | self.options", tests=("tests/test_chat.py",)),
-    Mutant("nano's template cuts at a tag, thinking or not", "minqwen/nano/tokenizer.py",
-           'if message.reasoning_content is not string and "</think>" in', 'if "</think>" in',
-           tests=("tests/test_nano_training.py",)),
+    nano("nano's template cuts at a tag, thinking or not", "tokenizer",
+         'if message.reasoning_content is not string and "</think>" in', 'if "</think>" in', "training",
+         "test_thinking_is_looked_for_in_the_answer_only_if_it_is_not_beside_it"),
+    nano("[31] a cut into words of its own", "tokenizer", "Regex(WORDS)", 'Regex(r"\\s?\\S+")', "training",
+         "test_texts_are_cut_and_put_together_as_by_the_official_tokenizer"),
+    nano("[31] no capitals", "tokenizer", "normalizers.NFC()",
+         "normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])", "training",
+         "test_texts_are_cut_and_put_together_as_by_the_official_tokenizer"),
+    nano("[21] every draft is made of the model's own state", "train", "states[-1][:, :-1]", "states[0][:, :-d]",
+         "training", "test_losses_are_of_the_next_token_and_of_three_drafts_in_a_row"),
+    nano("[21] a draft hears of a token again", "train", "x[:, d:], step", "x[:, 1 : x.shape[1] - d + 1], step",
+         "training", "test_losses_are_of_the_next_token_and_of_three_drafts_in_a_row"),
+    nano("a draft counts whatever came before it", "train", "right = right[:, :-1] & (", "right = (", "training",
+         "test_drafts_in_a_row_are_right_together"),
+    nano("three drafts weigh three times as much", "train", "sum(ahead) / drafts", "sum(ahead)", "training",
+         "test_a_kind_of_few_tokens_does_not_drown_the_others"),
+    nano("nobody knows where is who has nothing", "world", "if name not in known]", "if name not in self.has]", "world",
+         "test_nobody_knows_what_was_not_told_and_only_that"),
+    nano("a calculator where there is none", "world", "thinking)], beside)", "thinking)], [tool, *beside])", "world",
+         "test_long_sums_go_to_the_calculator_and_its_results_are_right"),
+    nano("[39] a question of this world is out of place", "chatter", "|Why?|", "|Which way does it move?|", "world",
+         "test_chatter_is_never_something_that_can_be_answered"),
     Mutant("tags in other tokens are tags", "minqwen/speech.py", 'part.replace("tool_call>", f"tool_call{seam}>")',
            "part", tests=("tests/test_chat.py",)),
     Mutant("what may become a call is said at once", "minqwen/speech.py", "if FUNCTION.startswith(text[n:])",
