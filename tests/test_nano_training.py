@@ -456,7 +456,7 @@ def test_some_chats_begin_with_telling_alone():
 
 
 def test_sums_that_are_too_long_are_declined_and_never_one_that_is_not():
-    samples, declined = sum_samples(Random(0), 60_000, most_digits=3), Counter()
+    samples, declined, greeted = sum_samples(Random(0), 60_000, most_digits=3), Counter(), 0
     for sample in samples:
         assert sample.kind == "sums" and not sample.conversation.tools
         for turn in sample.conversation.turns:
@@ -467,6 +467,10 @@ def test_sums_that_are_too_long_are_declined_and_never_one_that_is_not():
                 assert turn.call is None and not world.held_out(a, b)
                 if digits > 3:
                     declined[digits] += 1
+            else:
+                assert turn.answer in (world.INTRODUCTION, world.WELCOME)
+                greeted += 1
+    assert 0.02 < greeted / len(samples) < 0.06
     assert declined.keys() == {4, 5, 6, 7, 8} and 0.06 < declined.total() / len(samples) < 0.1
 
 

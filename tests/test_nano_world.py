@@ -218,9 +218,11 @@ def test_shapes_come_in_all_forms_of_their_kind():
             assert max(max(map(abs, corner)) for corner in corners) <= 1
     for kind in ("star", "cross", "diamond"):
         assert cover(kind, 1).sum() > 1.15 * cover(kind, 0).sum()
-    shown = [s.plump for seed in range(200) for s in pictures.Scene.sample(Random(seed)).shapes]
-    shown += [s.plump for seed in range(200) for s in pictures.Film.sample(Random(seed)).shapes]
-    assert min(shown) < 0.02 and max(shown) > 0.98 and 0.45 < sum(shown) / len(shown) < 0.55
+    films = [pictures.Film.sample(Random(seed)) for seed in range(400)]
+    for shapes in ([shape for seed in range(200) for shape in pictures.Scene.sample(Random(seed)).shapes],
+                   [film.moving for film in films], [shape for film in films for shape in film.resting]):
+        drawn = [shape.plump for shape in shapes]
+        assert min(drawn) < 0.02 and max(drawn) > 0.98 and 0.45 < sum(drawn) / len(drawn) < 0.55
 
 
 def test_scenes_of_all_kinds_occur_and_are_the_same_for_the_same_seed():
