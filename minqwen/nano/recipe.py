@@ -18,6 +18,7 @@ class Phase:
     name: str
     stories: float
     unknown: float = 0.0            # the share of stories of which half of what is asked was not told
+    half_known: float = 0.0         # of that, the share about people of whom something else was told
     sums: float = 0.0
     looking_up: float = 0.0         # pictures of up to three shapes, each asked one kind of question, in running text
     pictures: float = 0.0           # pictures of which all is asked
@@ -42,11 +43,11 @@ PHASES = (
     Phase("clips", stories=0.8, unknown=0.25, sums=0.2, pictures=1, moving=1 / 3, clips=3 / 8, calls=1 / 6,
           chatter=1 / 8, weights={"clips": 2.0}, steps=400),
     # Everything as it is; and from here on drafts of three tokens.
-    Phase("everything", stories=0.8, unknown=0.25, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, chatter=1 / 8,
-          drafts=3, steps=220),
+    Phase("everything", stories=0.8, unknown=0.25, half_known=0.5, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6,
+          chatter=1 / 8, drafts=3, steps=220),
     # Everything, and counting by itself: its answers are short and weigh little among those about pictures.
-    Phase("counting", stories=0.8, unknown=0.25, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6, chatter=1 / 8,
-          counting=1 / 3, drafts=3),
+    Phase("counting", stories=0.8, unknown=0.25, half_known=0.5, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6,
+          chatter=1 / 8, counting=1 / 3, drafts=3),
 )
 
 

@@ -26,10 +26,12 @@ def written(rng: Random, conversation: world.Conversation) -> world.Conversation
     return world.typed(rng, conversation) if rng.random() < 0.2 else conversation
 
 
-def story_samples(rng: Random, tokens: int, most_facts: int, most_digits: int, unknown: float = 0) -> list[Sample]:
+def story_samples(rng: Random, tokens: int, most_facts: int, most_digits: int, unknown: float = 0,
+                  half_known: float = 0) -> list[Sample]:
     """Stories of about the same length, some `tokens` in all; with one in ten there is a picture or a clip.
 
-    unknown: the share of stories of which half of what is asked was not told.
+    unknown: the share of stories of which half of what is asked was not told; half_known: of that, the share about
+    people of whom something else was told.
 
     Short stories, which come first, are running text; then comes the chat, in which the answer stands a dozen tokens
     away from the name that was asked for.
@@ -48,7 +50,7 @@ def story_samples(rng: Random, tokens: int, most_facts: int, most_digits: int, u
         elif most_facts >= 18 and rng.random() < 0.3:
             tell = partial(tell, colours=rng.sample(world.COLOURS, rng.randint(1, 3)))
         if kind == "facts" and rng.random() < unknown:
-            kind, tell = "unknown", partial(tell, unknown=0.5)
+            kind, tell = "unknown", partial(tell, unknown=0.5, half_known=half_known)
         if rng.random() < plain:
             conversation = written(rng, tell(rng, about, rng.randint(10, 16)))
             samples.append(Sample(kind, conversation, world.plain_pieces(conversation)))
@@ -143,7 +145,8 @@ def phase_samples(rng: Random, phase: Phase, recipe: Recipe, most_facts: int) ->
     def number(share):
         return max(1, int(share * recipe.pictures)) if share else 0
 
-    return [*story_samples(rng, int(phase.stories * recipe.tokens), most_facts, recipe.most_digits, phase.unknown),
+    return [*story_samples(rng, int(phase.stories * recipe.tokens), most_facts, recipe.most_digits, phase.unknown,
+                            phase.half_known),
             *sum_samples(rng, int(phase.sums * recipe.tokens), recipe.most_digits),
             *plain_samples(rng, number(phase.looking_up), LOOKING_UP, most_shapes=3),
             *picture_samples(rng, number(phase.pictures)),

@@ -63,7 +63,7 @@ def typed(task: Task) -> Task:
 
 
 def unknown(rng: Random) -> world.Conversation:
-    return world.facts_conversation(rng, 12, 1, unknown=1)
+    return world.facts_conversation(rng, 12, 1, unknown=1, half_known=0.5)
 
 
 def too_long(rng: Random) -> world.Conversation:

@@ -141,14 +141,17 @@ class Story:
             self.told.append((name, "place", sentence))
         return sentence
 
-    def ask(self, thinking: bool = False, unknown: bool = False) -> Turn:
+    def ask(self, thinking: bool = False, unknown: bool = False, half_known: float = 0) -> Turn:
         """What does somebody have, or where is somebody, of whom it was told? The latest counts.
 
         unknown: of whom it was not told, unless it was told of everybody.
+        half_known: the share of these of whom the other of both was told, if there is somebody.
         """
         kind = self.rng.choice(("has", "has", "place"))
         known = self.place if kind == "place" else self.has
         if unknown and (others := [name for name in NAMES if name not in known]):
+            if half_known and self.rng.random() < half_known:
+                others = [name for name in others if name in self.has or name in self.place] or others
             name = self.rng.choice(others)
             answer, thoughts = NOBODY_KNOWS, NOT_TOLD
         else:
@@ -167,12 +170,14 @@ def people_for(rng: Random, facts: int) -> int:
 
 
 def facts_conversation(rng: Random, facts: int, questions: int, thinking: bool = False,
-                       colours: list[str] = COLOURS, unknown: float = 0, pause: bool = False) -> Conversation:
+                       colours: list[str] = COLOURS, unknown: float = 0, half_known: float = 0,
+                       pause: bool = False) -> Conversation:
     """A story of `facts` sentences, then `questions` questions; now and then the story goes on in between.
 
     Args:
         colours: those that things have in it.
         unknown: the share of questions about what was not told.
+        half_known: of these, the share about people of whom something else was told.
         pause: the story, or its first part, is told in a turn that asks nothing.
     """
     story = Story(rng, people_for(rng, facts), colours)
@@ -182,7 +187,7 @@ def facts_conversation(rng: Random, facts: int, questions: int, thinking: bool =
         conversation.turns.append(Turn(" ".join(prefix[:first]), UNDERSTOOD))
         prefix = prefix[first:]
     for i in range(questions):
-        turn = story.ask(thinking and i == questions - 1, unknown=rng.random() < unknown)
+        turn = story.ask(thinking and i == questions - 1, rng.random() < unknown, half_known)
         turn.question = " ".join((*prefix, turn.question))
         conversation.turns.append(turn)
         prefix = [story.tell() for _ in range(rng.randint(1, 2))] if rng.random() < 0.3 else []
