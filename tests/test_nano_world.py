@@ -89,6 +89,23 @@ def test_nobody_knows_what_was_not_told_and_only_that():
     assert {turn.answer for turn in turns} == {"nobody knows"}
 
 
+@pytest.mark.parametrize("wished", [0, 0.5, 1])
+def test_some_of_what_nobody_knows_is_about_people_of_whom_something_was_told(wished):
+    """So that a name alone does not tell that there is an answer."""
+    found = Counter()
+    for seed in range(400):
+        turn = world.facts_conversation(Random(seed), 12, 1, unknown=1, half_known=wished).turns[0]
+        has, place = read_story(turn.question)
+        kind, name = asked_of(turn.question)
+        asked, other = (has, place) if kind == "has" else (place, has)
+        if turn.answer == world.NOBODY_KNOWS:
+            assert name not in asked
+            if other.keys() - asked.keys():
+                found[name in other] += 1
+    share = found[True] / found.total()
+    assert found.total() > 250 and wished - 0.05 < share < wished + 0.2 * (1 - wished) + 0.01, share
+
+
 def test_where_all_is_told_of_everybody_what_is_known_is_asked():
     story = world.Story(Random(0), people=len(world.NAMES))
     while len(story.has) < len(world.NAMES) or len(story.place) < len(world.NAMES):
