@@ -194,7 +194,7 @@ def test_what_they_save_is_ours_again_and_what_we_save_of_it_is_theirs(qwen, the
 
 @cache
 def talks(qwen) -> list[tuple]:
-    """[(messages, options, our inputs, our greedy answer)] of all kinds but clips."""
+    """[(messages, options, our inputs, our greedy answer)] of all kinds but clips, where the answer ends."""
     found = []
     for kind, (_, thinking) in KINDS.items():
         for conversation in conversations(kind):
@@ -202,6 +202,8 @@ def talks(qwen) -> list[tuple]:
                 inputs = qwen.inputs(conversation.messages(), thinking=thinking, tools=conversation.tools)
                 (answer,) = minqwen.generate(qwen.model, [inputs.ids], **inputs.media, max_new_tokens=200,
                                              temperature=0, stop_ids=qwen.tokenizer.stop_ids)
+                if answer[-1] not in qwen.tokenizer.stop_ids:    # lost in thought: rounding decides how it goes on
+                    continue
                 tools = {"tools": [describe(tool) for tool in conversation.tools]} if conversation.tools else {}
                 found.append((conversation.messages(), {"enable_thinking": thinking} | tools, inputs, answer))
     return found
