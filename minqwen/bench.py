@@ -34,12 +34,14 @@ from time import perf_counter
 
 import torch
 
+from . import llama_cpp
 from .cache import Cache
 from .checkpoint import KEPT_FLOAT32, usable_device
 from .config import Config
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .drafts import Drafter, Speculation
 from .errors import QwenError
+from .files import SHIPPED
 from .generate import generate, prefill
 from .model import Qwen
 from .sampling import Choice
@@ -88,6 +90,7 @@ class Row:
 HEADINGS = ["", "ratio", "half of them", "at least", "minqwen", "transformers", ""]
 DRAFTED = ["", "ratio", "half of them", "at least", "drafted", "plain", ""]
 QUANTIZED = ["", "ratio", "half of them", "at least", "few bits", "bfloat16", ""]
+LLAMA_CPP = ["", "ratio", "half of them", "at least", "minqwen", "llama.cpp", ""]
 
 
 def _line(cells: list[str]) -> str:
@@ -460,6 +463,39 @@ def all_rows(layers: int, rounds: int, folder: str | None = None, device: str = 
             yield from model_rows(Pair(shape(layers, dtype), Path(place), device), rounds)
 
 
+class LlamaCpp:
+    """A folder and what a user of llama.cpp calls with it, in weights of so many bits. The methods are those of `Ours`.
+
+    A vocabulary is needed to write its file, and none is ever read: nano's will do.
+    """
+
+    def __init__(self, folder: Path, bits: int):
+        with TemporaryDirectory(prefix="minqwen-bench-", dir=folder) as place:
+            for file in (*folder.glob("*.json"), *folder.glob("*.safetensors*")):
+                (Path(place) / file.name).symlink_to(file)
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                (Path(place) / name).symlink_to(SHIPPED / "data" / "nano" / name)
+            file = llama_cpp.convert(place, folder / f"{bits}.gguf", bits)
+        self.server = llama_cpp.serve(file, context=8192, threads=torch.get_num_threads())
+
+    def answer(self, inputs, new, **options):
+        return [self._complete(row, new, **options) for row in inputs["input_ids"].tolist()]
+
+    def _complete(self, ids, new, **options):
+        asked = {"prompt": ids, "n_predict": new, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+        answer = self.server.handle_completions(asked | {"return_tokens": True, "verbose": True} | options)
+        if "error" in answer:
+            raise QwenError(f"llama.cpp: {answer['error']}")
+        return answer["__verbose"]["tokens"]
+
+    def begin(self, inputs, room):
+        (self.ids,) = inputs["input_ids"].tolist()
+        self.go_on(1)
+
+    def go_on(self, new, **options):
+        self.ids = self.ids + self._complete(self.ids, new, cache_prompt=True, **options)
+
+
 class InFewBits(Pair):
     """The folder of another pair, by us in so many bits, and beside it one of that pair's sides, in bfloat16."""
 
@@ -482,10 +518,33 @@ def few_bits_rows(pair: Pair, rounds: int) -> Iterator[Row]:
         yield Row(f"{bits} bits, first token after 512, beside ours", 1.0, "ms", partial(ours.answering, rounds, [512]))
 
 
-def quantized_rows(layers: int, rounds: int, folder: str | None = None, device: str = "cpu") -> Iterator[Row]:
+class BesideLlamaCpp(InFewBits):
+    """By us in so many bits, and beside it llama.cpp in as many."""
+
+    def __init__(self, pair: Pair, bits: int):
+        super().__init__(pair, bits, beside=0)
+
+    @cached_property
+    def sides(self):
+        return Ours(self.pair.folder, self.device, self.bits), LlamaCpp(self.pair.folder, self.bits)
+
+
+def in_place(rows: Callable, layers: int, rounds: int, folder: str | None, device: str) -> Iterator[Row]:
+    """`rows` of a pair in bfloat16, whose folder is there for the while. On a CPU only."""
     if device == "cpu":
         with TemporaryDirectory(prefix="minqwen-bench-", dir=folder, ignore_cleanup_errors=True) as place:
-            yield from few_bits_rows(Pair(shape(layers, "bfloat16"), Path(place), device), rounds)
+            yield from rows(Pair(shape(layers, "bfloat16"), Path(place)), rounds)
+
+
+def llama_cpp_rows(pair: Pair, rounds: int) -> Iterator[Row]:
+    """Weights of 8 and of 4 bits here and there."""
+    for bits in (8, 4):
+        both = BesideLlamaCpp(pair, bits)
+        for context in (32, 4096):
+            yield Row(f"{bits} bits, decoding after {context:,}, beside llama.cpp", 0.9, "tokens/s",
+                      partial(both.going_on, rounds, context))
+        yield Row(f"{bits} bits, first token after 512, beside llama.cpp", 0.9, "ms",
+                  partial(both.answering, rounds, [512]))
 
 
 def draft_rows(layers: int, rounds: int, device: str = "cpu") -> Iterator[Row]:
@@ -526,7 +585,7 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
 
     Args:
         quick: fewer rounds, and 8 layers of the model's 24.
-        only: measure the rows whose names this regular expression finds.
+        only: measure the rows whose names this regular expression finds; those beside llama.cpp it has to name.
         layers: of the model.
         folder: where the checkpoint is made for the while: 3.5 GB in float32.
         device: "cpu", or "cuda" for a GPU.
@@ -545,7 +604,9 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
     print(f"{machine(device)}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers", flush=True)
     tables = []
     for headings, there_are in ((HEADINGS, all_rows(layers, rounds, folder, device)),
-                                (QUANTIZED, quantized_rows(layers, rounds, folder, device)),
+                                (QUANTIZED, in_place(few_bits_rows, layers, rounds, folder, device)),
+                                (LLAMA_CPP, in_place(llama_cpp_rows, layers, rounds, folder, device)
+                                 if "llama" in only else ()),
                                 (DRAFTED, draft_rows(layers, rounds, device))):
         rows = []
         for row in there_are:

@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from random import Random
@@ -16,6 +14,7 @@ import pytest
 import torch
 
 import minqwen
+from minqwen import llama_cpp
 from minqwen.checkpoint import save_model
 from minqwen.media import Clip
 from minqwen.nano import world
@@ -230,26 +229,13 @@ def test_mlx_lm_gives_the_same_answers(qwen):
     print(f"mlx-lm: {len(asked)} of {len(asked)} answers are ours")
 
 
-# run in a folder of llama.cpp: its converter knows vocabularies by a hash, and ours is read as Qwen3.5's is
-CONVERT = ("import convert_hf_to_gguf as c, conversion.base as b; "
-           "b.TextModel.get_vocab_base_pre = lambda *_: 'qwen35'; c.main()")
-
-
 def test_llama_cpp_gives_the_same_answers(qwen, tmp_path):
     """By its own tokenizer, its own reading of the template, and, for pictures, its own preparation and tower."""
-    llama = pytest.importorskip("xllamacpp", reason="no llama.cpp here (pip install xllamacpp)")
-    source = os.environ.get("LLAMA_CPP")
-    if not source:
+    pytest.importorskip("xllamacpp", reason="no llama.cpp here (pip install xllamacpp)")
+    if not os.environ.get("LLAMA_CPP"):
         pytest.skip("LLAMA_CPP does not say where the source of llama.cpp is, which has the converter")
-    files = {"model": [], "tower": ["--mmproj"]}
-    for name, more in files.items():
-        command = [sys.executable, "-c", CONVERT, str(qwen.folder.resolve()), "--outtype", "f32", *more,
-                   "--outfile", str(tmp_path / f"{name}.gguf")]
-        subprocess.run(command, cwd=source, check=True, capture_output=True)
-    settings = llama.CommonParams()
-    settings.model.path, settings.mmproj.path = (str(tmp_path / f"{name}.gguf") for name in files)
-    settings.n_ctx, settings.n_parallel, settings.use_jinja, settings.special = 4096, 1, True, True
-    server = llama.Server(settings)
+    model, tower = (llama_cpp.convert(qwen.folder, tmp_path / f"{tower}.gguf", 32, tower) for tower in (False, True))
+    server = llama_cpp.serve(model, tower)
     options = {"temperature": 0, "cache_prompt": False, "n_predict": 200}
     count = {"text": 0, "pictures": 0}
     for messages, template, inputs, answer in talks(qwen):

@@ -1,13 +1,17 @@
 """The benchmark compares what is equal, by turns; its figures are not judged here, for no test knows how busy it is."""
 
+import json
 import re
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from support import error, seeing_config
 
-from minqwen import bench, cli
+from minqwen import bench, cli, llama_cpp
 from minqwen.errors import QwenError
 from minqwen.quantized import quantized_bits
 
@@ -59,7 +63,7 @@ def test_every_row_can_fail():
     rows = list(bench.all_rows(4, 1))
     assert len({row.what for row in rows}) == len(rows) == 2 * (4 * 2 + 1) + 2 * 14
     for row in rows:
-        assert "✗" in str(replace(row, pairs=[(1.01, 1.0)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
+        assert "✗" in str(replace(row, pairs=[(1.01, row.aim)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
 
 
 # ------------------------------------------------------------------------------------------------------- the delta rule
@@ -213,12 +217,88 @@ def test_in_few_bits_beside_both(tmp_path, results):
 
 
 @pytest.mark.parametrize("rows, number", [
-    (bench.draft_rows(4, 1), 2 * 4 + 2 * 2 * 4), (bench.quantized_rows(4, 1), 2 * 3)], ids=["drafts", "few bits"])
+    (bench.draft_rows(4, 1), 2 * 4 + 2 * 2 * 4),
+    (bench.in_place(bench.few_bits_rows, 4, 1, None, "cpu"), 2 * 3),
+    (bench.in_place(bench.llama_cpp_rows, 4, 1, None, "cpu"), 2 * 3),
+], ids=["drafts", "few bits", "llama.cpp"])
 def test_every_row_of_the_other_tables_can_fail(rows, number):
     rows = list(rows)
     assert len({row.what for row in rows}) == len(rows) == number
     for row in rows:
-        assert "✗" in str(replace(row, pairs=[(1.01, 1.0)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
+        assert "✗" in str(replace(row, pairs=[(1.01, row.aim)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
+
+
+CONVERTER = """
+import json, pathlib, sys
+from conversion.base import TextModel
+
+def main():
+    names = "blk.3.ffn_up.weight", "token_embd.weight"
+    kinds = {name: TextModel.tensor_force_quant(None, "", name, 0, 2) for name in names}
+    files = sorted(path.name for path in pathlib.Path(sys.argv[1]).iterdir())
+    pathlib.Path(sys.argv[3]).write_text(json.dumps([TextModel.get_vocab_base_pre(), kinds, files, sys.argv[4:]]))
+"""
+
+
+@pytest.fixture
+def llama(monkeypatch, tmp_path):
+    """A stand-in for llama.cpp: a converter that writes what it was asked for, and a server that counts on."""
+    source = tmp_path / "source"
+    for name, text in {"convert_hf_to_gguf.py": CONVERTER, "gguf.py": "class GGMLQuantizationType: Q4_0 = 'Q4_0'",
+                       "conversion/base.py": "class TextModel: tensor_force_quant = lambda *_: False"}.items():
+        (source / name).parent.mkdir(exist_ok=True, parents=True)
+        (source / name).write_text(text)
+    asked = []
+
+    class Server:
+        def __init__(self, settings):
+            self.written = json.loads(Path(settings.model.path).read_text())
+
+        def handle_completions(self, question):
+            asked.append(question)
+            ids, new = question["prompt"], question["n_predict"]
+            return {"__verbose": {"tokens": [*range(len(ids), len(ids) + new)]}} if ids else {"error": "no prompt"}
+
+    def settings():
+        return SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace())
+
+    monkeypatch.setitem(sys.modules, "xllamacpp", SimpleNamespace(Server=Server, CommonParams=settings))
+    monkeypatch.setenv("LLAMA_CPP", str(source))
+    return asked
+
+
+def test_beside_llama_cpp(tmp_path, llama):
+    """It has the folder, a vocabulary, and its matrices in as few bits; and it goes on from what it has read."""
+    (folder := tmp_path / "folder").mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    for bits, kind, outtype in ((8, False, "q8_0"), (4, "Q4_0", "q8_0")):
+        side = bench.LlamaCpp(folder, bits)
+        assert side.server.written == [
+            "qwen35", {"blk.3.ffn_up.weight": kind, "token_embd.weight": False},
+            ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+            ["--outtype", outtype, "--no-mtp"]]
+    assert side.answer({"input_ids": torch.tensor([[7, 8], [8, 9]])}, 3) == [[2, 3, 4]] * 2
+    assert not llama[-1]["cache_prompt"] and llama[-1]["ignore_eos"] and llama[-1]["temperature"] == 0
+    side.begin({"input_ids": torch.tensor([[7, 8]])}, room=4)
+    side.go_on(2)
+    assert llama[-1]["prompt"] == [7, 8, 2] and side.ids == [7, 8, 2, 3, 4] and llama[-1]["cache_prompt"]
+    with pytest.raises(QwenError, match="llama.cpp: no prompt"):
+        side.answer({"input_ids": torch.empty(1, 0, dtype=torch.long)}, 1)
+
+
+def test_llama_cpp_that_is_not_there(monkeypatch, tmp_path, llama):
+    with pytest.raises(QwenError, match=r"8, 4 or 32 bits, or the folder's own \(None\), not 5"):
+        llama_cpp.convert(tmp_path, tmp_path / "x", bits=5)
+    (tmp_path / "source" / "gguf.py").write_text("raise ValueError('broken')")
+    with pytest.raises(QwenError, match="converter failed: (.|\n)*broken"):
+        llama_cpp.convert(tmp_path, tmp_path / "x")
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    with pytest.raises(QwenError, match="Set LLAMA_CPP to the folder of llama.cpp's source"):
+        llama_cpp.convert(tmp_path, tmp_path / "x")
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(QwenError, match="pip install xllamacpp"):
+        llama_cpp.serve(tmp_path / "x")
 
 
 # -------------------------------------------------------------------------------------------------------------- the run
