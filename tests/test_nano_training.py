@@ -308,7 +308,7 @@ def test_stories_come_first_then_pictures_and_then_everything():
         assert weights.keys() == recipe.weights.keys()
         return weights, {kind: kinds[kind] / steps for kind in kinds}
 
-    assert list(phases) == ["stories", "pictures", "clips", "everything", "counting"]
+    assert list(phases) == ["stories", "pictures", "clips", "everything", "counting", "kinds"]
     weights, told = read("stories")
     assert told["pictures"] == 8 and told["facts"] > 8 and told.keys() == {"pictures", "facts", "mixed"}
     assert weights["facts"] == 10 * weights["pictures"]
@@ -321,6 +321,9 @@ def test_stories_come_first_then_pictures_and_then_everything():
         assert [kinds[kind] for kind in ("pictures", "clips", "calculator", "chatter")] == [24 + counts, clips, 4, 3]
         assert 0.2 < kinds["unknown"] / (kinds["unknown"] + kinds["facts"]) < 0.3
         assert kinds.keys() == weights.keys() and weights == Recipe().weights | more
+    weights, kinds = read("kinds")
+    assert [kinds[kind] for kind in ("pictures", "clips", "calculator", "chatter")] == [8 + 24, 6, 8, 2]
+    assert kinds.keys() == weights.keys() and weights["pictures"] == 2 and weights["calculator"] == 0.8
     _, kinds = read("clips", tokens=400, pictures=1)                            # none of them is ever left out
     assert [kinds[kind] for kind in ("pictures", "clips", "calculator", "chatter")] == [1, 2, 1, 1]
 
@@ -337,7 +340,7 @@ def test_the_next_phase_begins_when_this_one_is_mastered():
         return steps
 
     slow, quick = train.Curriculum(), train.Curriculum()
-    stories, looking, clips, everything, _ = recipe.phases
+    stories, looking, clips, *between, _ = recipe.phases
     assert steps_with(slow, facts=0.3, pictures=0) == stories.steps and slow == train.Curriculum(
         1, 0, 8, pytest.approx(0.3), 1.0)
     assert 30 < steps_with(quick, facts=0.1, pictures=0.5) < 200 and quick.most_facts >= stories.until_facts > 25
@@ -346,7 +349,8 @@ def test_the_next_phase_begins_when_this_one_is_mastered():
     assert 20 < steps_with(quick, facts=0.1, pictures=looking.until_seen - 0.01) < 100
     assert (slow.phase, slow.since) == (2, 0) == (quick.phase, quick.since) and slow.most_facts == 8
     assert steps_with(quick, facts=0.1, pictures=0) == clips.steps
-    assert steps_with(quick, facts=0.1, pictures=0) == everything.steps
+    for phase in between:
+        assert steps_with(quick, facts=0.1, pictures=0) == phase.steps
     assert steps_with(quick, facts=0.1, pictures=0) == 5000 and quick.most_facts == recipe.most_facts
 
 
@@ -405,7 +409,9 @@ def test_what_is_asked_in_running_text_is_of_one_kind(sample, kinds_asked, shape
             assert turn.thinking is None and not any(pictures.held_out(s.colour, s.kind) for s in sees.shapes)
         [kind] = kinds
         asked[kind] += 1
-    assert asked.keys() == set(kinds_asked) and min(asked.values()) > 60 and counts == shapes
+    assert asked.keys() == set(kinds_asked) and counts == shapes
+    for kind, times in Counter(kinds_asked).items():
+        assert 0.8 < asked[kind] / asked.total() / (times / len(kinds_asked)) < 1.2
 
 
 @pytest.mark.parametrize("least, samples", [
@@ -484,9 +490,12 @@ def test_a_quarter_of_the_pictures_and_no_clip_is_in_unnamed_colours():
 
 
 def test_the_calculator_is_trained_under_other_names_too():
-    samples = calculator_samples(Random(0), 600)
-    made = [turn.call.name for sample in samples for turn in sample.conversation.turns if turn.call]
-    assert 0.25 < sum(name != "add" for name in made) / len(made) < 0.45 and set(made) == set(world.ADDERS)
+    """In so many of its calls; once in a while another name is the usual one."""
+    for renamed in (0.4, 0.7):
+        samples = calculator_samples(Random(0), 600, renamed)
+        made = [turn.call.name for sample in samples for turn in sample.conversation.turns if turn.call]
+        assert 0.75 * renamed < sum(name != "add" for name in made) / len(made) < renamed + 0.05
+        assert set(made) == set(world.ADDERS)
     declined = [sample.conversation for sample in samples
                 if any(turn.answer == world.NO_CALCULATOR for turn in sample.conversation.turns)]
     assert 30 < len(declined) < 90 and all(set(talk.tools) <= set(world.OTHERS) for talk in declined)

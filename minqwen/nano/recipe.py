@@ -25,6 +25,7 @@ class Phase:
     moving: float = 0.0             # clips that are asked, in running text, what moves, which way, or what stands still
     clips: float = 0.0              # clips of which all is asked
     calls: float = 0.0              # of the calculator
+    renamed: float = 0.4            # the share of these in which it and its parameters have any names
     chatter: float = 0.0            # what has no answer in this world
     counting: float = 0.0           # pictures that are asked, in running text, how many there are
     drafts: int = 1                 # so many tokens in a row are drafted by the head for multi-token prediction
@@ -47,7 +48,10 @@ PHASES = (
           chatter=1 / 8, drafts=3, steps=220),
     # Everything, and counting by itself: its answers are short and weigh little among those about pictures.
     Phase("counting", stories=0.8, unknown=0.25, half_known=0.5, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 6,
-          chatter=1 / 8, counting=1 / 3, drafts=3),
+          chatter=1 / 8, counting=1 / 3, drafts=3, steps=700),
+    # What comes last by itself: counting one kind of shape among others, and calculators of any name.
+    Phase("kinds", stories=0.6, unknown=0.25, half_known=0.5, sums=0.15, pictures=1 / 3, clips=1 / 4, calls=1 / 3,
+          renamed=0.7, chatter=1 / 12, counting=1, drafts=3, weights={"pictures": 2.0, "calculator": 0.8}),
 )
 
 
@@ -57,7 +61,7 @@ class Recipe:
 
     seed: int = 2
     looks: int = 600                # steps of the tower by itself, before
-    steps: int = 3000
+    steps: int = 3500
     lr: float = 2e-3
     matrix_pace: float = 3.0        # the learning rate of matrices is so many times `lr`
     tower_pace: float = 0.2         # and the tower's so much of that, once it has learnt to look

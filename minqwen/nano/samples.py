@@ -10,7 +10,7 @@ from .recipe import Phase, Recipe
 # Kinds of question that are asked by themselves for a while, because beside all others they were not learnt.
 LOOKING_UP = "colour", "where", "shape"
 MOVING = "which way", "what moves", "what stands still"
-COUNTING = "how many", "how many of a kind"
+COUNTING = "how many", *3 * ("how many of a kind",)      # of a kind is the harder one
 
 
 class Sample(NamedTuple):
@@ -112,8 +112,8 @@ def picture_samples(rng: Random, count: int, film: bool = False) -> list[Sample]
     return samples
 
 
-def calculator_samples(rng: Random, count: int) -> list[Sample]:
-    conversations = [written(rng, world.tools_conversation(rng, thinking=rng.random() < 0.4, renamed=0.4))
+def calculator_samples(rng: Random, count: int, renamed: float) -> list[Sample]:
+    conversations = [written(rng, world.tools_conversation(rng, thinking=rng.random() < 0.4, renamed=renamed))
                      for _ in range(count)]
     return [Sample("calculator", conversation, world.pieces(conversation)) for conversation in conversations]
 
@@ -152,6 +152,6 @@ def phase_samples(rng: Random, phase: Phase, recipe: Recipe, most_facts: int) ->
             *picture_samples(rng, number(phase.pictures)),
             *plain_samples(rng, number(phase.moving), MOVING, film=True),
             *picture_samples(rng, number(phase.clips), film=True),
-            *calculator_samples(rng, number(phase.calls)),
+            *calculator_samples(rng, number(phase.calls), phase.renamed),
             *chatter_samples(rng, number(phase.chatter)),
             *plain_samples(rng, number(phase.counting), COUNTING)]

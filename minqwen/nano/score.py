@@ -269,7 +269,9 @@ Seed {seed}, {steps} steps, {minutes:.0f} minutes on {threads} thread(s) of a sh
 The curve is in `training.csv`, all numbers of the recipe are in `training.json`, and `minqwen/nano/recipe.py` says what
 each means. The vision tower was first taught by itself, by a small teacher that holds what it sees against the model's
 own words for it, goes along to the end and is thrown away. Mostly stories came first, then pictures beside them, then
-everything.
+everything. The last phase and 500 of the steps were added at step 2,500, until when the learning rate had been falling
+as for 3,000: counting one kind of shape among others was still guessed (55 of 100 right), and so were the parameters
+of a calculator of another name (25 of 100).
 
 ## How the recipe was found
 
@@ -281,6 +283,8 @@ What earlier runs failed at, and what has helped:
 - **A phase has mostly pictures.** From a few among stories, looking something up in a picture was never learnt.
 - **Clips, then counting, are asked by themselves for a while.** Which way something moves was not learnt without. The
   answers to counting are so short that they weigh little among those about pictures.
+- **Spellings of a word begin as neighbours.** "Ann", " Ann" and " ann" are three tokens under the official cut into
+  words; with vectors that point the same way at first, recall came at step 240, and at about 450 without.
 - **The tower's teacher speaks the model's own words.** With no teacher, colours and places were half learnt after an
   hour, and shapes hardly. One with a language of its own left vectors twenty times as long as words, in which nothing
   was ever looked up by its name. From named colours alone the tower learns, too, which shapes never are of which
