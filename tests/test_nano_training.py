@@ -308,17 +308,18 @@ def test_stories_come_first_then_pictures_and_then_everything():
         assert weights.keys() == recipe.weights.keys()
         return weights, {kind: kinds[kind] / steps for kind in kinds}
 
-    assert list(phases) == ["stories", "pictures", "clips", "everything", "counting", "kinds"]
+    assert list(phases) == ["stories", "pictures", "clips", "everything", "counting", "kinds", "together"]
     weights, told = read("stories")
     assert told["pictures"] == 8 and told["facts"] > 8 and told.keys() == {"pictures", "facts", "mixed"}
     assert weights["facts"] == 10 * weights["pictures"]
     weights, kinds = read("pictures")
     assert kinds["pictures"] == 36 and 0.4 < kinds["facts"] / told["facts"] < 0.6 and kinds.keys() == told.keys()
     assert weights["facts"] == 1.5 * weights["pictures"]
-    for phase, clips, more, counts in (("clips", 9 + 8, {"clips": 2.0}, 0), ("everything", 9, {}, 0),
-                                       ("counting", 9, {}, 8)):
+    for phase, clips, more, counts, calls in (("clips", 9 + 8, {"clips": 2.0}, 0, 4), ("everything", 9, {}, 0, 4),
+                                              ("counting", 9, {}, 8, 4), ("together", 9, {}, 8, 6)):
         weights, kinds = read(phase)
-        assert [kinds[kind] for kind in ("pictures", "clips", "calculator", "chatter")] == [24 + counts, clips, 4, 3]
+        assert (kinds["pictures"], kinds["clips"], kinds["calculator"], kinds["chatter"]) == (
+            24 + counts, clips, calls, 3)
         assert 0.2 < kinds["unknown"] / (kinds["unknown"] + kinds["facts"]) < 0.3
         assert kinds.keys() == weights.keys() and weights == Recipe().weights | more
     weights, kinds = read("kinds")

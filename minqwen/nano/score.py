@@ -269,9 +269,9 @@ Seed {seed}, {steps} steps, {minutes:.0f} minutes on {threads} thread(s) of a sh
 The curve is in `training.csv`, all numbers of the recipe are in `training.json`, and `minqwen/nano/recipe.py` says what
 each means. The vision tower was first taught by itself, by a small teacher that holds what it sees against the model's
 own words for it, goes along to the end and is thrown away. Mostly stories came first, then pictures beside them, then
-everything. The last phase and 500 of the steps were added at step 2,500, until when the learning rate had been falling
-as for 3,000: counting one kind of shape among others was still guessed (55 of 100 right), and so were the parameters
-of a calculator of another name (25 of 100).
+everything. The last two phases and 250 of the steps were added at step 2,500, until when the learning rate had been
+falling as for 3,000: counting one kind of shape among others was still guessed (55 of 100 right), and so were the names
+in calls of another calculator (25 of 100).
 
 ## How the recipe was found
 
