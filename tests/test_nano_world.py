@@ -571,7 +571,7 @@ def test_what_does_not_belong_here_is_told_what_does():
     assert lengths.keys() == {1, 2} and lengths[1] > 1.5 * lengths[2]
 
 
-def test_what_does_not_belong_to_a_talk_comes_before_its_last_question_and_changes_nothing():
+def test_what_does_not_belong_to_a_talk_comes_anywhere_in_it_and_changes_nothing():
     places = Counter()
     for seed in range(200):
         talk = world.facts_conversation(Random(seed), 6, 3, thinking=True)
@@ -579,9 +579,8 @@ def test_what_does_not_belong_to_a_talk_comes_before_its_last_question_and_chang
         assert world.interrupted(Random(seed), talk) is talk
         [at] = [i for i, turn in enumerate(talk.turns) if turn.answer == world.BEYOND]
         assert talk.turns[:at] + talk.turns[at + 1 :] == turns and talk.turns[at].thinking is None
-        assert talk.turns[-1].thinking == turns[-1].thinking
         places[at] += 1
-    assert places.keys() == {0, 1, 2} and min(places.values()) > 40
+    assert places.keys() == {0, 1, 2, 3} and min(places.values()) > 30
 
 
 @pytest.mark.parametrize("make", [

@@ -54,7 +54,7 @@ PHASES = (
           renamed=0.7, chatter=1 / 12, counting=1, drafts=3, weights={"pictures": 2.0, "calculator": 0.8}, steps=300),
     # All of it together, while the learning rate goes down.
     Phase("together", stories=0.8, unknown=0.25, half_known=0.5, sums=0.2, pictures=1, clips=3 / 8, calls=1 / 4,
-          renamed=0.7, chatter=1 / 8, counting=1 / 3, drafts=3),
+          renamed=0.7, chatter=1 / 4, counting=1 / 3, drafts=3),
 )
 
 
@@ -64,7 +64,7 @@ class Recipe:
 
     seed: int = 2
     looks: int = 600                # steps of the tower by itself, before
-    steps: int = 3250
+    steps: int = 3450
     lr: float = 2e-3
     matrix_pace: float = 3.0        # the learning rate of matrices is so many times `lr`
     tower_pace: float = 0.2         # and the tower's so much of that, once it has learnt to look

@@ -119,12 +119,13 @@ def calculator_samples(rng: Random, count: int, renamed: float) -> list[Sample]:
 
 
 def out_of_place(rng: Random, thinking: bool) -> world.Conversation:
-    """What has no answer here: alone, or in the midst of a short story, of sums or of a look at a picture."""
+    """What has no answer here: alone, or in a short story, among sums, looks at a picture, or calls; at any turn."""
     return rng.choice([
         lambda: world.chatter_conversation(rng, thinking), lambda: world.chatter_conversation(rng, thinking),
         lambda: world.interrupted(rng, world.facts_conversation(rng, rng.randint(2, 12), 2, thinking)),
         lambda: world.interrupted(rng, world.sums_conversation(rng, thinking=True, questions=2)),
         lambda: world.interrupted(rng, world.picture_conversation(rng, 2, thinking)),
+        lambda: world.interrupted(rng, world.tools_conversation(rng, thinking, renamed=0.4)),
     ])()
 
 

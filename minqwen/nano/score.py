@@ -73,7 +73,7 @@ def too_long(rng: Random) -> world.Conversation:
 def chatter(rng: Random) -> world.Conversation:
     """Out of this world, at the first turn or in the midst of a talk."""
     conversation = rng.choice([world.Conversation, lambda: world.facts_conversation(rng, 6, 1),
-                               lambda: world.picture_conversation(rng, 1)])()
+                               lambda: world.picture_conversation(rng, 1), lambda: calculator(rng)])()
     conversation.turns.append(world.beyond(rng, thinking=False, test=True))
     return conversation
 
@@ -269,9 +269,10 @@ Seed {seed}, {steps} steps, {minutes:.0f} minutes on {threads} thread(s) of a sh
 The curve is in `training.csv`, all numbers of the recipe are in `training.json`, and `minqwen/nano/recipe.py` says what
 each means. The vision tower was first taught by itself, by a small teacher that holds what it sees against the model's
 own words for it, goes along to the end and is thrown away. Mostly stories came first, then pictures beside them, then
-everything. The last two phases and 250 of the steps were added at step 2,500, until when the learning rate had been
-falling as for 3,000: counting one kind of shape among others was still guessed (55 of 100 right), and so were the names
-in calls of another calculator (25 of 100).
+everything. The last two phases and 450 of the steps were added from step 2,500 on, until when the learning rate had
+been falling as for 3,000: counting one kind of shape among others was still guessed (55 of 100 right), and so were the
+names in calls of another calculator (25 of 100). What does not belong here was heard among calls, and as the last of a
+talk, from step 3,250 on.
 
 ## How the recipe was found
 

@@ -486,7 +486,7 @@ def chatter_conversation(rng: Random, thinking: bool, test: bool = False) -> Con
 
 def interrupted(rng: Random, conversation: Conversation) -> Conversation:
     """The same talk, in which something is said that does not belong to it."""
-    at = rng.randint(0, len(conversation.turns) - 1)
+    at = rng.randint(0, len(conversation.turns))
     conversation.turns.insert(at, beyond(rng, thinking=False))
     return conversation
 
