@@ -17,7 +17,7 @@ NBVAL  := --nbval-current-env --nbval-cell-timeout=300
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint wheel bench notebooks site gpu long nano mutants lessons-with-checkpoint pins clean
+.PHONY: help setup lab test lint wheel bench notebooks site gpu long nano nano_moe mutants lessons-with-checkpoint pins clean
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
@@ -55,6 +55,10 @@ long: $(READY)    ## what a long text costs on this machine: memory and work, up
 
 nano: $(READY)    ## train the small model of data/nano again, from scratch
 	$(PY) -m minqwen.nano.train
+
+nano_moe: $(READY) ## train its small sibling of data/nano_moe again, a mixture of experts
+	$(PY) -m minqwen.nano.train --experts
+	$(PY) -m minqwen.nano.balance
 
 mutants: $(READY) ## break the library one line at a time; every lesson and test that teaches the line must go red
 	$(STEADY) $(PY) -m pytest -q -m mutants tests

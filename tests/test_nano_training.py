@@ -652,7 +652,7 @@ def test_a_kind_of_few_tokens_does_not_drown_the_others(monkeypatch):
     monkeypatch.setattr(train, "losses", losses)
     for drafts in (1, 2, 3):                            # they share the weight that one of them would have alone
         loss, first, further = (torch.full(targets.shape, x, requires_grad=True) for x in (1.0, 2.0, 4.0))
-        means = train.step_losses(None, [batch], weights, recipe, drafts)
+        means = train.step_losses(random_qwen(), [batch], weights, recipe, drafts)
         assert means["calculator"] == means["facts"] == 1 and means["mtp"] == 2 and means["sums"] == 0
         assert loss.grad.sum(-1).tolist() == pytest.approx([0.5 * few / 512, 2])
         for ahead, share in ((first, 0.25 / drafts), (further, 0.25 * (drafts - 1) / drafts)):

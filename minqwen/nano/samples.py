@@ -27,11 +27,12 @@ def written(rng: Random, conversation: world.Conversation) -> world.Conversation
 
 
 def story_samples(rng: Random, tokens: int, most_facts: int, most_digits: int, unknown: float = 0,
-                  half_known: float = 0) -> list[Sample]:
-    """Stories of about the same length, some `tokens` in all; with one in ten there is a picture or a clip.
+                  half_known: float = 0, mixed: float = 0.1) -> list[Sample]:
+    """Stories of about the same length, some `tokens` in all.
 
     unknown: the share of stories of which half of what is asked was not told; half_known: of that, the share about
     people of whom something else was told.
+    mixed: the share of those in which there is a picture or a clip.
 
     Short stories, which come first, are running text; then comes the chat, in which the answer stands a dozen tokens
     away from the name that was asked for.
@@ -45,7 +46,7 @@ def story_samples(rng: Random, tokens: int, most_facts: int, most_digits: int, u
     while tokens > 0:
         about = max(1, facts + rng.randint(-1, 1))
         kind, tell = "facts", world.facts_conversation
-        if rng.random() < 0.1:
+        if rng.random() < mixed:
             kind, tell = "mixed", world.mixed_conversation
         elif most_facts >= 18 and rng.random() < 0.3:
             tell = partial(tell, colours=rng.sample(world.COLOURS, rng.randint(1, 3)))
@@ -147,7 +148,7 @@ def phase_samples(rng: Random, phase: Phase, recipe: Recipe, most_facts: int) ->
         return max(1, int(share * recipe.pictures)) if share else 0
 
     return [*story_samples(rng, int(phase.stories * recipe.tokens), most_facts, recipe.most_digits, phase.unknown,
-                            phase.half_known),
+                            phase.half_known, phase.mixed),
             *sum_samples(rng, int(phase.sums * recipe.tokens), recipe.most_digits),
             *plain_samples(rng, number(phase.looking_up), LOOKING_UP, most_shapes=3),
             *picture_samples(rng, number(phase.pictures)),

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from ..chat import Assistant, Reply, load
+from ..info import active_parameters
 from . import world
 from .pictures import HELD_OUT
 from .recipe import Recipe
@@ -130,6 +131,9 @@ TASKS = [
     *(Task(name, mixture, DRAFTS, drafts=drafts)
       for drafts, name in ((1, "the first"), (2, "two in a row"), (3, "three in a row"))),
 ]  # fmt: skip
+
+
+IN_WORDS = [facts(12), facts(24), sums(3, thinking=True), sums(3, thinking=False)]   # what data/nano_moe has learnt
 
 
 class Score(NamedTuple):
@@ -299,22 +303,62 @@ What earlier runs failed at, and what has helped:
 """
 
 
+EXPERTS_CARD = """\
+---
+license: apache-2.0
+---
+# minqwen nano, a mixture of experts
+
+A mixture of experts in the official layout of Qwen3.5, trained from scratch in nano's little world, of which it knows
+the stories and the sums alone. It is here for lesson 11, so that its routers have something to tell.
+
+{parameters:,} parameters, of which a token meets {active:,}: {layers} layers of width {width}, {delta} Gated
+DeltaNet and {attention} gated attention, each with {experts} experts {expert} wide, of which {chosen} read a token,
+and a shared one. Tokenizer and chat template are nano's.
+
+## Scores
+
+Asked through the chat template, answered greedily; right means right to the letter. Training saw stories of up to
+{facts} facts and sums of up to {digits} digits, and none of the sums that are asked here.
+
+{table}
+
+Made by `python -m minqwen.nano.score data/nano_moe --card`.
+
+## Training
+
+`{command}`
+
+Seed {seed}, {steps} steps, {minutes:.0f} minutes on {threads} thread(s) of a shared machine, torch {torch}; with the
+balancing loss, times {balance}. The curve is in `training.csv`, all numbers of the recipe are in `training.json`. What
+the balancing loss does is in `balance.json`, from two shorter trainings with it and without, made by
+`python -m minqwen.nano.balance`. `make nano_moe` makes all of this again.
+"""
+
+
 def write_card(qwen: Assistant, folder: Path, scores: list[Score]) -> None:
     """README.md and scores.json beside the weights, from what was measured."""
     text, tower = qwen.config.text_config, qwen.config.vision_config
     training = json.loads((folder / "training.json").read_text())
     recipe = training["recipe"]
-    (folder / "README.md").write_text(CARD.format(
+    numbers = dict(
         parameters=sum(p.numel() for p in qwen.model.parameters()), layers=text.num_hidden_layers,
         delta=text.layer_types.count("linear_attention"), attention=text.layer_types.count("full_attention"),
-        width=text.hidden_size, Hk=text.linear_num_key_heads, Hv=text.linear_num_value_heads,
-        Dk=text.linear_key_head_dim, Dv=text.linear_value_head_dim, vocabulary=text.vocab_size,
-        context=text.max_position_embeddings, depth=tower.depth, tower=tower.hidden_size, heads=tower.num_heads,
-        side=tower.patch_size * tower.spatial_merge_size, frames=tower.temporal_patch_size,
-        facts=recipe["most_facts"], digits=recipe["most_digits"],
-        pairs=world.series([" ".join(pair) for pair in HELD_OUT]), table=table(scores),
+        width=text.hidden_size, facts=recipe["most_facts"], digits=recipe["most_digits"], table=table(scores),
         seed=recipe["seed"], steps=recipe["steps"], minutes=training["seconds"] / 60, **training,
-    ))
+    )  # fmt: skip
+    if tower is None:
+        card = EXPERTS_CARD.format(
+            active=active_parameters(qwen.config), experts=text.num_experts, expert=text.moe_intermediate_size,
+            chosen=text.num_experts_per_tok, balance=text.router_aux_loss_coef, **numbers)
+    else:
+        card = CARD.format(
+            Hk=text.linear_num_key_heads, Hv=text.linear_num_value_heads, Dk=text.linear_key_head_dim,
+            Dv=text.linear_value_head_dim, vocabulary=text.vocab_size, context=text.max_position_embeddings,
+            depth=tower.depth, tower=tower.hidden_size, heads=tower.num_heads,
+            side=tower.patch_size * tower.spatial_merge_size, frames=tower.temporal_patch_size,
+            pairs=world.series([" ".join(pair) for pair in HELD_OUT]), **numbers)
+    (folder / "README.md").write_text(card)
     measured = {s.task.name: {"right": s.right, "samples": s.samples} for s in scores}
     (folder / "scores.json").write_text(json.dumps(measured, indent=2) + "\n")
 
@@ -330,7 +374,9 @@ def main() -> None:
         parser.error("the card is for the model as it was trained; leave --bits out, or --card.")
     qwen = load(args.path, bits=args.bits)
     tasks, scores = [task for task in TASKS if able(qwen, task)], []
-    if args.card and tasks != TASKS:
+    if qwen.config.text_config.num_experts and qwen.config.vision_config is None:
+        tasks = IN_WORDS
+    elif args.card and tasks != TASKS:
         parser.error("the card is for a model that sees, knows tools and drafts; leave --card out for this one.")
     for task in tqdm(tasks, disable=None):
         scores.append(score(qwen, task, args.samples))

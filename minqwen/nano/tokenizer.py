@@ -139,11 +139,11 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(folder: str | Path) -> Tokenizer:
+def save_tokenizer(folder: str | Path, media: bool = True) -> Tokenizer:
     """Write tokenizer.json, chat_template.jinja and the settings beside them into `folder`.
 
-    These are tokenizer_config.json, generation_config.json, and for pictures and clips preprocessor_config.json and
-    video_preprocessor_config.json.
+    These are tokenizer_config.json, generation_config.json, and with `media` for pictures and clips
+    preprocessor_config.json and video_preprocessor_config.json.
     """
     folder, tokenizer = Path(folder), build_tokenizer()
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,6 +163,7 @@ def save_tokenizer(folder: str | Path) -> Tokenizer:
     end, pad = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
     generation = {"bos_token_id": pad, "do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES, indent=2) + "\n")
-    (folder / "video_preprocessor_config.json").write_text(json.dumps(VIDEOS, indent=2) + "\n")
+    if media:
+        (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES, indent=2) + "\n")
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(VIDEOS, indent=2) + "\n")
     return tokenizer

@@ -1,5 +1,7 @@
 """Train the nano model: `make nano`, or `python -m minqwen.nano.train`. From nothing to data/nano.
 
+With `--experts`, or by `make nano_moe`, its small sibling: a mixture of experts that knows stories and sums alone.
+
 First, for a minute or two, the vision tower looks at pictures by itself: a `Teacher`, which is thrown away in the end,
 holds what it sees where against the model's words for it. Then the whole model learns: the next token, and by the head
 for multi-token prediction the one after it, through the phases of its `Recipe`. Text and pictures share a context from
@@ -14,7 +16,9 @@ import csv
 import json
 import math
 import os
+import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -29,8 +33,9 @@ from ..checkpoint import save_model
 from ..config import Config, TextConfig, VisionConfig
 from ..media import Processor
 from ..model import GatedDeltaNet, Qwen, Step
+from ..routing import balancing_loss, routing
 from . import pictures, world
-from .recipe import Recipe
+from .recipe import EXPERTS, Recipe
 from .samples import Sample, phase_samples
 from .tokenizer import save_tokenizer
 
@@ -59,6 +64,17 @@ def nano_config(tokenizer) -> Config:
     return Config(text, vision, **ids)
 
 
+def mixture_config(tokenizer, balance: float = 0.02) -> Config:
+    """The same a little narrower, for text alone, and with eight experts in each layer, two of them for a token.
+
+    balance: how much the balancing loss counts beside the others.
+    """
+    nano = nano_config(tokenizer)
+    text = replace(nano.text_config, hidden_size=96, mtp_num_hidden_layers=0, num_experts=8, num_experts_per_tok=2,
+                   moe_intermediate_size=28, shared_expert_intermediate_size=28, router_aux_loss_coef=balance)
+    return replace(nano, text_config=text, vision_config=None)
+
+
 # ------------------------------------------------------------------------------------------------------ batches
 
 
@@ -72,12 +88,14 @@ class Row(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows padded on the right. targets (B, T): the next token where it is to be learnt, else -100."""
+    """Rows padded on the right. targets (B, T): the next token where it is to be learnt, else -100; real (B, T): is it
+    a token, and no padding?"""
 
     kinds: list[str]
     input_ids: Tensor
     targets: Tensor
     media: dict[str, Tensor]
+    real: Tensor | None = None                          # None: all are
 
 
 class Encoder:
@@ -116,7 +134,8 @@ class Encoder:
         for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
             if parts := [row.media[name] for row in rows if name in row.media]:
                 media[name] = torch.cat(parts)
-        return Batch([row.kind for row in rows], input_ids, targets, media)
+        real = torch.arange(T) < torch.tensor([[len(row.ids)] for row in rows])
+        return Batch([row.kind for row in rows], input_ids, targets, media, real)
 
     def batches(self, samples: list[Sample], area: int) -> list[Batch]:
         """Samples of a like length together, whatever their kinds, in batches of up to `area` tokens, pads included.
@@ -240,7 +259,7 @@ class Curriculum:
         """After a step with these losses: stories grow where they are easy, and a phase that is known ends."""
         self.since += 1
         self.facts += 0.1 * (loss["facts"] - self.facts)
-        self.pictures += 0.1 * (loss["pictures"] - self.pictures)
+        self.pictures += 0.1 * (loss.get("pictures", 1.0) - self.pictures)
         if self.facts < 0.2:                            # these stories are easy by now: make them longer by a fifth
             self.most_facts, self.facts = min(recipe.most_facts, self.most_facts + -(-self.most_facts // 5)), 0.3
         phase = recipe.phases[self.phase]
@@ -254,21 +273,30 @@ def step_losses(model: Qwen, batches: list[Batch], weights: dict[str, float], re
                 drafts: int = 1) -> dict[str, float]:
     """Backward through all batches of a step -> the mean loss of each kind of sample, and of the first draft as "mtp".
 
+    Of a mixture of experts also its "balance", which counts by the coefficient in the model's config.
+
     Every kind counts by its weight, however many tokens of it there are - unless they are so few that their mean is
     mostly chance.
     """
-    learnt = {kind: 0 for kind in weights}
+    text, learnt = model.config.text_config, {kind: 0 for kind in weights}
     for batch in batches:
         for kind, row in zip(batch.kinds, batch.targets):
             learnt[kind] += (row >= 0).sum().item()
     means = {kind: 0.0 for kind in (*weights, "mtp")}
     for batch in batches:
         share = torch.tensor([weights[kind] / max(recipe.enough, learnt[kind]) for kind in batch.kinds])
-        following, *ahead = (loss.sum(-1) for loss in losses(model, batch, drafts))     # (B,)
-        (share @ (following + recipe.mtp_weight * sum(ahead) / drafts)).backward()
-        for kind, mine, second in zip(batch.kinds, following.tolist(), ahead[0].tolist()):
+        with routing(model) as logits:
+            following, *ahead = (loss.sum(-1) for loss in losses(model, batch, drafts))             # (B,)
+        loss = share @ (following + recipe.mtp_weight * sum(ahead) / max(1, drafts))
+        if logits:
+            balance = balancing_loss(logits, text.num_experts_per_tok, batch.real) / len(batches)
+            loss = loss + text.router_aux_loss_coef * balance
+            means["balance"] = means.get("balance", 0.0) + balance.item()
+        loss.backward()
+        for kind, mine in zip(batch.kinds, following.tolist()):
             means[kind] += mine / learnt[kind]
-            means["mtp"] += second / sum(learnt.values())
+        if ahead:
+            means["mtp"] += ahead[0].sum().item() / sum(learnt.values())
     return means
 
 
@@ -311,27 +339,35 @@ def probe(model: Qwen, encode: Encoder, samples: int = 48) -> dict[str, float]:
         "12 facts": lambda rng: world.facts_conversation(rng, 12, 1),
         "40 facts": lambda rng: world.facts_conversation(rng, 40, 1),
         "sums thinking": sums(True), "sums at once": sums(False),
-        **{kind: looks(kind) for kind in ("what", "colour", "shape", "where", "how many", "how many of a kind")},
-        "new colour": looks("colour", test=True), "new shape": looks("shape", test=True),
-        "which way": looks("which way", film=True), "what moves": looks("what moves", film=True),
-        "stands still": looks("what stands still", film=True),
-        "calculator": lambda rng: world.tools_conversation(rng, others=False, test=True),
-        "renamed": lambda rng: world.tools_conversation(rng, others=False, test=True, renamed=1),
-        "nobody knows": lambda rng: world.facts_conversation(rng, 12, 1, unknown=1),
-        "typed": lambda rng: world.typed(rng, world.facts_conversation(rng, 12, 1)),
-        "chatter": lambda rng: world.chatter_conversation(rng, False, test=True),
     }
+    if model.config.vision_config is not None:          # else it is trained on stories and sums alone
+        asked |= {
+            **{kind: looks(kind) for kind in ("what", "colour", "shape", "where", "how many", "how many of a kind")},
+            "new colour": looks("colour", test=True), "new shape": looks("shape", test=True),
+            "which way": looks("which way", film=True), "what moves": looks("what moves", film=True),
+            "stands still": looks("what stands still", film=True),
+            "calculator": lambda rng: world.tools_conversation(rng, others=False, test=True),
+            "renamed": lambda rng: world.tools_conversation(rng, others=False, test=True, renamed=1),
+            "nobody knows": lambda rng: world.facts_conversation(rng, 12, 1, unknown=1),
+            "typed": lambda rng: world.typed(rng, world.facts_conversation(rng, 12, 1)),
+            "chatter": lambda rng: world.chatter_conversation(rng, False, test=True),
+        }
     batches = {name: rows(name, conversation) for name, conversation in asked.items()}
     scores = {name: exact(model, batch) for name, batch in batches.items()}
-    for d, right in enumerate(drafted(model, batches["what"], drafts=3), start=1):
-        scores[f"draft {d}"] = right.float().mean().item()
+    if model.config.text_config.mtp_num_hidden_layers:
+        for d, right in enumerate(drafted(model, batches["what"], drafts=3), start=1):
+            scores[f"draft {d}"] = right.float().mean().item()
     model.train()
     return scores
 
 
+OTHERS = re.compile(r"embed|mlp\.(gate|shared_expert_gate)\.")    # matrices that are no projections
+
+
 def optimizers_for(*modules: torch.nn.Module, matrix_pace: float,
                    tower_pace: float = 1.0) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the projections; AdamW for norms, gates, convolutions, biases and embeddings.
+    """Muon for the matrices of the projections; AdamW for norms, gates, convolutions, biases and embeddings, and for
+    experts and their routers.
 
     Muon (K. Jordan 2024; scaled to AdamW's steps as in arXiv 2502.16982) turns a matrix in all its directions alike,
     also in those that a few samples of a rare kind would drown. Recall, which the whole of training waits for, comes
@@ -339,7 +375,7 @@ def optimizers_for(*modules: torch.nn.Module, matrix_pace: float,
     """
     matrices, others = {}, {}
     for name, p in (named for module in modules for named in module.named_parameters()):
-        groups, pace = (matrices, matrix_pace) if p.ndim == 2 and "embed" not in name else (others, 1.0)
+        groups, pace = (matrices, matrix_pace) if p.ndim == 2 and not OTHERS.search(name) else (others, 1.0)
         pace *= tower_pace if name.startswith("model.visual.") else 1.0
         groups.setdefault(pace, []).append(p)
     matrices, others = ([{"params": group, "pace": pace} for pace, group in groups.items()]
@@ -380,7 +416,7 @@ def begin_as_a_memory(model: Qwen, half_lives: tuple[float, float]) -> None:
     half_lives: in tokens, of a layer's shortest and longest memory.
     """
     for name, p in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
+        if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
             p.mul_(0.1)
     for mixer in (module for module in model.modules() if isinstance(module, GatedDeltaNet)):
         q, k, v = mixer.in_proj_qkv.weight.split([mixer.key_dim, mixer.key_dim, mixer.value_dim])     # (rows, width)
@@ -394,8 +430,9 @@ def begin_as_a_memory(model: Qwen, half_lives: tuple[float, float]) -> None:
         lives = torch.logspace(*(math.log10(x) for x in half_lives), mixer.num_v_heads)
         step = math.log(2) / (lives * mixer.A_log.exp())        # is softplus(dt_bias): half is gone after that long
         mixer.dt_bias.copy_(torch.log(torch.expm1(step)))
-    model.model.visual.merger.linear_fc2.weight.mul_(0.15)      # pictures' vectors about as long as words'
-    model.model.visual.pos_embed.weight.mul_(4)                 # and where a patch is counts as much as what it shows
+    if model.config.vision_config is not None:
+        model.model.visual.merger.linear_fc2.weight.mul_(0.15)  # pictures' vectors about as long as words'
+        model.model.visual.pos_embed.weight.mul_(4)             # and where a patch is counts as much as what it shows
 
 
 @torch.no_grad()
@@ -418,13 +455,14 @@ def schedule(step: int, steps: int, peak: float, warmup: int = 30) -> float:
 
 
 def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_every: int = 100,
-          restart: bool = False) -> None:
+          restart: bool = False, config: Callable[..., Config] = nano_config) -> None:
     """Train a model as the recipe says, from nothing or from where the run was interrupted.
 
     Args:
         run: the folder where a run keeps its place; an interrupted one goes on there, unless `restart`.
         out: where the finished model goes.
         probe_every, keep_every: steps.
+        config: makes the model's, from the tokenizer.
     Raises: SystemExit if the run there has another recipe, or torch is too old.
     """
     if not hasattr(torch.optim, "Muon"):
@@ -433,7 +471,8 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
     torch.set_flush_denormal(True)
     run.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(run / "tokenizer")
-    model = Qwen(nano_config(tokenizer))
+    model = Qwen(config(tokenizer))
+    sees = model.config.vision_config is not None
     encode = Encoder(tokenizer, Processor.from_folder(run / "tokenizer", model.config.vision_config))
     begin_as_a_memory(model, recipe.half_lives)
     spell_alike(model, tokenizer, recipe.spellings)
@@ -455,7 +494,8 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
         curriculum = Curriculum(**saved["curriculum"])
     else:
         started = time.perf_counter()
-        look_first(model, teacher, encode.processor, recipe)
+        if sees:
+            look_first(model, teacher, encode.processor, recipe)
         seconds = time.perf_counter() - started
         average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
@@ -475,9 +515,10 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
         samples = phase_samples(rng, phase, recipe, curriculum.most_facts)
         batches = encode.batches(samples, area=recipe.tokens)
         loss = step_losses(model, batches, recipe.weights | phase.weights, recipe, phase.drafts)
-        teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
-        teaching.backward()
-        loss["teacher"] = teaching.item()
+        if sees:
+            teaching = taught(model, teacher, encode.processor, rng, unnamed=True)
+            teaching.backward()
+            loss["teacher"] = teaching.item()
         lr = schedule(step, recipe.steps, recipe.lr)
         norm = step_all(optimizers, lr)
         with torch.no_grad():                           # an average over the last hundred steps or so is what is kept
@@ -512,7 +553,7 @@ def kept(run: Path) -> dict | None:
 def finish(model: Qwen, out: Path, recipe: Recipe, log: list[dict]) -> None:
     """Weights, tokenizer, log and recipe, into the folder that ships."""
     save_model(model.eval(), out, overwrite=True)
-    save_tokenizer(out)
+    save_tokenizer(out, media=model.config.vision_config is not None)
     columns = list(dict.fromkeys(key for row in log for key in row))
     with open(out / "training.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -520,7 +561,8 @@ def finish(model: Qwen, out: Path, recipe: Recipe, log: list[dict]) -> None:
         for row in log:
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
     options = " ".join(f"--{name} {getattr(recipe, name)}" for name in OPTIONS)
-    facts = {"command": f"python -m minqwen.nano.train {options}", "seconds": log[-1]["seconds"],
+    which = " --experts" * (model.config.text_config.num_experts > 0)
+    facts = {"command": f"python -m minqwen.nano.train{which} {options}", "seconds": log[-1]["seconds"],
              "threads": torch.get_num_threads(), "torch": torch.__version__, "recipe": recipe.to_dict()}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
@@ -535,20 +577,25 @@ OPTIONS = {                                              # of the command: what 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, words in OPTIONS.items():
-        default = getattr(Recipe(), name)
-        parser.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS,
-                            help=f"{words} (default: {default}, or that of the run that is resumed)")
+        default, other = getattr(Recipe(), name), getattr(EXPERTS, name)
+        parser.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS, help=(
+            f"{words} (default: {default}, with --experts {other}; or that of the run that is resumed)"))
+    parser.add_argument("--experts", action="store_true", help="the mixture of experts of data/nano_moe instead")
     parser.add_argument("--probe-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--keep-every", type=int, default=100, metavar="STEPS", help="where an interrupted run resumes")
-    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "nano", help="where a run keeps its place")
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "nano", help="where the finished model goes")
+    parser.add_argument("--run", type=Path, help="where a run keeps its place (default: runs/nano, or runs/nano_moe)")
+    parser.add_argument("--out", type=Path, help="where the model goes (default: data/nano, or data/nano_moe)")
     parser.add_argument("--restart", action="store_true", help="forget a run that was interrupted")
     args = vars(parser.parse_args(arguments))
     chosen = {name: args.pop(name) for name in OPTIONS if name in args}
-    saved = None if args["restart"] else kept(args["run"])
+    name, recipe, config = (("nano_moe", EXPERTS, mixture_config) if args.pop("experts") else
+                            ("nano", Recipe(), nano_config))
+    run, out = args.pop("run") or ROOT / "runs" / name, args.pop("out") or ROOT / "data" / name
+    saved = None if args["restart"] else kept(run)
     if saved:
-        print(f"{args['run']} holds a run at step {saved['step']}: it goes on, by the recipe that it began with.")
-    train(replace(Recipe.from_dict(saved["recipe"]) if saved else Recipe(), **chosen), **args)
+        print(f"{run} holds a run at step {saved['step']}: it goes on, by the recipe that it began with.")
+        recipe = Recipe.from_dict(saved["recipe"])
+    train(replace(recipe, **chosen), run, out, config=config, **args)
 
 
 if __name__ == "__main__":
