@@ -70,6 +70,7 @@ DRAFTS = "10_multi_token_prediction"
 CHUNKS, KERNEL = "04_chunked_delta_rule", "15_gpu_kernel"
 DECODER = "06_hybrid_decoder"
 LONG = "09_long_context"
+MIXTURE = "11_mixture_of_experts"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
 
 
@@ -135,8 +136,8 @@ def balance(name, old, new, lessons=()):
     return Mutant(name, "minqwen/routing.py", old, new, tests=("tests/test_routing.py",), lessons=lessons)
 
 
-def moe(name, old, new, file=MODEL):
-    return Mutant(name, file, old, new, tests=("tests/test_moe.py",))
+def moe(name, old, new, file=MODEL, lessons=()):
+    return Mutant(name, file, old, new, tests=("tests/test_moe.py",), lessons=lessons)
 
 
 def codes(name, file, old, new, test):
@@ -780,7 +781,12 @@ N = -L.tril(-1)
            'if not any(name.startswith("mtp.") for name in stored):', "if False:", tests=("tests/test_checkpoint.py",)),
 
     # ---- mixture of experts
-    moe("weights of the chosen do not add up to one", "weights / weights.sum(-1, keepdim=True)", "weights"),
+    moe("weights of the chosen do not add up to one", "weights / weights.sum(-1, keepdim=True)", "weights",
+        lessons=(MIXTURE,)),
+    Mutant("training does not balance", "minqwen/nano/train.py", "loss = loss + text.router_aux_loss_coef * balance",
+           "pass", tests=("tests/test_nano_moe.py::test_the_balance_is_learnt_by_its_coefficient",)),
+    Mutant("training balances its padding", "minqwen/nano/train.py", "text.num_experts_per_tok, batch.real)",
+           "text.num_experts_per_tok)", tests=("tests/test_nano_moe.py::test_padding_is_not_balanced",)),
     Mutant("the wrong layer's load is marked", "minqwen/widgets/stills.py", "layers.index(layer), expert)",
            "layer, expert)", tests=("tests/test_stills.py",)),
     Mutant("the shared expert's gate before its sigmoid", "minqwen/trace.py",
@@ -790,23 +796,29 @@ N = -L.tril(-1)
            "x[row].float()", tests=("tests/test_experts_widget.py",)),
     balance("padding is balanced, too", "if attention_mask is not None:", "if False:"),
     balance("padding alone cannot be balanced", "max(len(probabilities), 1)", "len(probabilities)"),
-    balance("the balancing loss counts one expert a token", "probabilities.topk(top_k)", "probabilities.topk(1)"),
+    balance("the balancing loss counts one expert a token", "probabilities.topk(top_k)", "probabilities.topk(1)",
+            (MIXTURE,)),
     balance("each layer's balance by itself", "experts * shares @ (probabilities.sum(0) / rows)",
             "sum(experts * shares @ layer.float().softmax(-1).mean(0) for layer in logits) / len(logits)"),
-    balance("the balancing loss forgets the experts' number", "return experts * shares", "return shares"),
+    balance("the balancing loss forgets the experts' number", "return experts * shares", "return shares",
+            (MIXTURE,)),
     balance("the balancing loss in half precision", "layer.float().softmax(-1)", "layer.softmax(-1)"),
     balance("the multi-token head is balanced, too", "model.model.modules()", "model.modules()"),
     moe("the router rounds", "full_precision(F.linear(x, self.weight)).softmax(-1)",
         "F.linear(x, self.weight).softmax(-1)"),
     moe("sigmoid for softmax", "full_precision(F.linear(x, self.weight)).softmax(-1)",
-        "full_precision(F.linear(x, self.weight)).sigmoid()"),
+        "full_precision(F.linear(x, self.weight)).sigmoid()", lessons=(MIXTURE,)),
     moe("of two that are as probable the later is taken", "weights, chosen = probabilities.topk(self.top_k)",
         "weights, chosen = probabilities.flip(-1).topk(self.top_k); chosen = len(self.weight) - 1 - chosen"),
-    moe("[22] up first", "gate, up = by_groups(", "up, gate = by_groups("),
-    moe("the shared expert is not gated", "torch.sigmoid(self.shared_expert_gate(x)) * self.", "self."),
-    moe("the shared expert is not heard", "return y + torch.sigmoid(", "return y + 0 * torch.sigmoid("),
-    moe("every expert's word counts the same", "(y * weights[..., None]).sum(1)", "y.mean(1)"),
-    moe("answers go back in the order of experts", "y = y[order.argsort()].view(", "y = y.view("),
+    moe("[22] up first", "gate, up = by_groups(", "up, gate = by_groups(", lessons=(MIXTURE,)),
+    moe("the shared expert is not gated", "torch.sigmoid(self.shared_expert_gate(x)) * self.", "self.",
+        lessons=(MIXTURE,)),
+    moe("the shared expert is not heard", "return y + torch.sigmoid(", "return y + 0 * torch.sigmoid(",
+        lessons=(MIXTURE,)),
+    moe("every expert's word counts the same", "(y * weights[..., None]).sum(1)", "y.mean(1)",
+        lessons=(MIXTURE,)),
+    moe("answers go back in the order of experts", "y = y[order.argsort()].view(", "y = y.view(",
+        lessons=(MIXTURE,)),
     moe("a group begins with the last row of the one before", "right=True, out_int32", "right=False, out_int32"),
     moe("an older torch gives a group the next one's matrix", "x.tensor_split(ends[:-1].tolist())",
         "x.tensor_split(ends[1:].tolist())"),
@@ -821,7 +833,7 @@ N = -L.tril(-1)
         "if True or not (alone and experts.endswith(", CHECKPOINT),
     moe("quantized experts are taken for numbers", '"weight|bias|A_log|_proj$"', '"weight|bias|A_log"', CHECKPOINT),
     moe("a missing matrix is not missed", "if odd:", "if False:", CHECKPOINT),
-    moe("all experts are active", "t.num_experts - t.num_experts_per_tok if", "0 if", "minqwen/info.py"),
+    moe("all experts are active", "t.num_experts - t.num_experts_per_tok if", "0 if", "minqwen/info.py", (MIXTURE,)),
     moe("a CUDA graph waits for the CPU", "untouched(model) and not model.config.text_config.num_experts",
         "untouched(model)", "minqwen/graph.py"),
     loading("experts where the model type says that there are none", CONFIG, "(experts == 0, f", "(True, f"),

@@ -366,3 +366,41 @@ def test_overlap():
     both, refused, instead = np.array([bar.get_height() for bar in ax.patches]).reshape(3, 3)
     assert np.allclose(both + refused, q) and np.allclose(both + instead, p)
     assert np.allclose(np.minimum(refused, instead), 0)
+
+
+def test_a_mixture_leads_to_its_chosen_experts():
+    (ax,) = draw(figures.mixture(5, {3: 0.75, 1: 0.25})).axes
+    words = [text.get_text() for text in ax.texts if text.get_text()]
+    boxes = dict(zip(words, (patch for patch in ax.patches if isinstance(patch, Rectangle)), strict=True))
+    assert words[2:8] == ["expert 0", "expert 1\n× 0.25", "expert 2", "expert 3\n× 0.75", "expert 4",
+                          "shared expert\n× its gate"]
+    chosen = {boxes[word].get_facecolor() for word in words if "×" in word}
+    assert len(chosen) == 1 and boxes["expert 0"].get_facecolor() not in chosen
+
+
+def test_readers():
+    shares = {0: np.array([[0.5, 0.5], [1, 0]]), 6: np.array([[0, 1], [0.25, 0.75]])}
+    figure = draw(figures.readers(shares, ["names", "digits"], top=2))
+    for ax, (layer, share) in zip(figure.axes, shares.items()):
+        assert ax.get_title() == f"layer {layer}" and ax.images[0].get_clim() == (0, 2)
+        assert np.array_equal(ax.images[0].get_array(), share)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["names", "digits"]
+
+
+def test_loads():
+    runs = {name: {"steps": [10, 20], "balance": [2.5, end], "loads": [[0.5, 1.5], [load, 2 - load]]}
+            for name, end, load in (("with", 2.0, 1.0), ("without", 3.0, 2.0))}
+    left, *maps = draw(figures.loads(runs, top_k=2)).axes[:3]
+    assert [list(line.get_ydata()) for line in left.lines] == [[2.5, 2.0], [2.5, 3.0], [2, 2]]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["with it", "without it"]
+    for ax, run in zip(maps, runs.values()):
+        assert np.array_equal(ax.images[0].get_array(), run["loads"]) and ax.images[0].get_clim() == (0, 2)
+
+
+def test_times():
+    ratios = {"held": {"small": 1.0, "8 experts": 4.0}, "met": {"small": 1.0, "8 experts": 1.25}}
+    left, right = draw(figures.times(ratios)).axes
+    assert [bar.get_width() for ax in (left, right) for bar in ax.patches] == [1, 4, 1, 1.25]
+    assert [text.get_text() for text in right.texts] == ["1.0", "1.2"]
+    assert left.patches[1].get_facecolor() != left.patches[0].get_facecolor()
+    assert [label.get_text() for label in left.get_yticklabels()] == ["small", "8 experts"]
