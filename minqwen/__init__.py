@@ -26,8 +26,8 @@ HOME = {                                        # where each public name is defi
     "recurrent_gated_delta_rule": "delta_rule", "chunk_gated_delta_rule": "delta_rule",
     "effective_attention": "delta_rule",
     "AttentionExplorer": "widgets", "ChatPanel": "widgets", "ContextCost": "widgets", "DraftExplorer": "widgets",
-    "ExpertExplorer": "widgets", "GateExplorer": "widgets", "MemoryLab": "widgets", "StateExplorer": "widgets",
-    "VisionExplorer": "widgets",
+    "ExpertExplorer": "widgets", "GateExplorer": "widgets", "MemoryLab": "widgets", "QuantExplorer": "widgets",
+    "StateExplorer": "widgets", "VisionExplorer": "widgets",
     "example": "files", "QwenError": "errors",
 }  # fmt: skip
 __all__ = list(HOME)

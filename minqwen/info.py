@@ -59,7 +59,17 @@ def weight_bytes(config: Config, dtype: str = "bfloat16", bits: int | None = Non
                  embeddings: int = 8) -> dict[str, int]:
     """Bytes of the weights in memory: of the decoder's "layers", and of the "embedding", the "head", the "vision" tower
     and what is for prediction, "mtp", as far as there are such. bits and so on: quantized, see `minqwen.quantize`."""
-    shapes = {name: p.shape for name, p in without_memory(config).named_parameters()}
+    return bytes_by_part(shapes_of(config), dtype, bits, group_size, embeddings)
+
+
+def shapes_of(config: Config) -> dict[str, Sequence[int]]:
+    """The shape of each parameter, by its name."""
+    return {name: p.shape for name, p in without_memory(config).named_parameters()}
+
+
+def bytes_by_part(shapes: dict[str, Sequence[int]], dtype: str, bits: int | None, group_size: int | None = None,
+                  embeddings: int = 8) -> dict[str, int]:
+    """`weight_bytes`, of parameters of these shapes."""
     chosen = plan(shapes, bits, group_size, embeddings) if quantizes(bits, group_size, embeddings) else {}
     parts = {TOWER: "vision", "mtp.": "mtp", EMBEDDING: "embedding", HEAD: "head", "": "layers"}
     sizes = dict.fromkeys(["layers", "embedding", "head", "vision", "mtp"], 0)

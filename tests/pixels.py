@@ -11,7 +11,7 @@ import numpy as np
 
 from minqwen import plots
 from minqwen.trace import ask, delta_step
-from minqwen.widgets import attention, cost, drafts, experts, gates, lab, vision
+from minqwen.widgets import attention, cost, drafts, experts, gates, lab, quant, vision
 from minqwen.widgets.state import PARTS
 
 
@@ -379,23 +379,23 @@ def total(costs, chart):
     return sum(x for name, x in costs[chart].items() if name != "all attention")
 
 
-def cost_lines(explorer, chart, size, batch, dtype, work) -> list[dict]:
+def cost_lines(explorer, chart, size, batch, dtype, work, bits) -> list[dict]:
     """The lines of a chart, from the back to the front: "values", (WIDTH,) numbers, one for each column; "colour";
     "thick", how far it reaches up and down from its middle; "dashed"; "dot", whether the context is marked on it."""
     columns = cost.CONTEXTS[0] * 2.0 ** (np.arange(cost.WIDTH) / cost.STEP)
     line = {"thick": 1, "dashed": False, "dot": False, "colour": "others"}
-    lines = [line | {"values": total(cost.cost(counts, columns, batch, dtype, work), chart)}
+    lines = [line | {"values": total(cost.cost(counts, columns, batch, dtype, work, bits), chart)}
              for name, counts in explorer.counts.items() if name != size]
-    costs = cost.cost(explorer.counts[size], columns, batch, dtype, work)[chart]
+    costs = cost.cost(explorer.counts[size], columns, batch, dtype, work, bits)[chart]
     return lines + [{"values": costs[name], "colour": name, "thick": 1 if name == "all attention" else 2,
                      "dashed": name == "all attention", "dot": True} for name in cost.CHARTS[chart]]
 
 
-def cost_chart(explorer, chart="memory", size=None, context=None, batch=None, dtype=None, work=None,
+def cost_chart(explorer, chart="memory", size=None, context=None, batch=None, dtype=None, work=None, bits=None,
                dark=False) -> np.ndarray:
     """A chart, "memory" or "work", on two logarithmic axes."""
-    names = ("size", "context", "batch", "dtype", "work")
-    size, context, batch, dtype, work = place_of(explorer, names, (size, context, batch, dtype, work))
+    size, context, batch, dtype, work, bits = place_of(explorer, explorer.position,
+                                                       (size, context, batch, dtype, work, bits))
     WIDTH, HEIGHT, decades = cost.WIDTH, cost.HEIGHT, explorer.story["decades"][f"{chart} {work}"]
     colours = cost.COLOURS["dark" if dark else "light"]
     inks = {name: [*bytes.fromhex(colour[1:]), 255] for name, colour in colours.items()}
@@ -406,7 +406,7 @@ def cost_chart(explorer, chart="memory", size=None, context=None, batch=None, dt
     for beside in (0, 1):
         canvas[:, beside :: cost.STEP] = inks["grid"]
     canvas[:, max(0, at - 1) : at + 2] = inks["here"]
-    for line in cost_lines(explorer, chart, size, batch, dtype, work):
+    for line in cost_lines(explorer, chart, size, batch, dtype, work, bits):
         rows, thick = [height_of(value, decades) for value in line["values"]], line["thick"]
         for x, (row, following) in enumerate(zip(rows, [*rows[1:], rows[-1]])):
             if row is None or following is None or line["dashed"] and x // 12 % 2:
@@ -421,12 +421,13 @@ def cost_chart(explorer, chart="memory", size=None, context=None, batch=None, dt
     return canvas
 
 
-def cost_table(explorer, context=None, batch=None, dtype=None) -> list[dict]:
-    """A row for each size: bytes of keys and values and of states, and operations, each with its name."""
-    context, batch, dtype = place_of(explorer, ("context", "batch", "dtype"), (context, batch, dtype))
+def cost_table(explorer, context=None, batch=None, dtype=None, bits=None) -> list[dict]:
+    """A row for each size: bytes of weights, of keys and values and of states, and operations, each with its name."""
+    names = ("context", "batch", "dtype", "bits")
+    context, batch, dtype, bits = place_of(explorer, names, (context, batch, dtype, bits))
     rows = []
     for name in explorer.counts:
-        token, prompt = (explorer.numbers(name, context, batch, dtype, work) for work in cost.WORKS)
+        token, prompt = (explorer.numbers(name, context, batch, dtype, work, bits) for work in cost.WORKS)
         next_token = total(token, "work")
         rows.append({"size": name, **token["memory"], "next token": next_token,
                      "of it attention": token["work"]["attention"] / next_token, "prompt": total(prompt, "work")})
@@ -478,3 +479,45 @@ def lab_bars(bench, at=None, dark=False) -> np.ndarray:
     at = bench.at if at is None else at
     place = bench.result["places"][bench.result["most"] if at == -1 else at]
     return bars(place["before"], place["after"], dark)
+
+
+# ---------------------------------------------------------------------------------------- the explorer of quantization
+
+
+def quant_rows(explorer, row=None, bits=None, size=None, kind="numbers", dark=False) -> np.ndarray:
+    """The rows of a page, or what each of their numbers is off by ("errors"), in colours."""
+    row, bits, size = place_of(explorer, ("row", "bits", "size"), (row, bits, size))
+    N, K = explorer.story["shape"]
+    (across, down), first = explorer.story["cell"], row // quant.ROWS * quant.ROWS
+    numbers = explorer.weight.numpy()[first : first + quant.ROWS]
+    limit = explorer.story["limit"]
+    if kind == "errors":
+        numbers, limit = numbers - explorer.becomes(bits, size)[first : first + quant.ROWS], limit / 15
+    canvas = np.zeros((quant.ROWS * down, K * across, 4), dtype=np.uint8)
+    colours = opaque(coloured(numbers.astype(np.float64), limit, plots.diverging(dark)))
+    canvas[: len(numbers) * down] = enlarged(colours, down, across)
+    return canvas
+
+
+def quant_group(explorer, row=None, column=None, bits=None, size=None, dark=False) -> np.ndarray:
+    """A group on its grid: a rung for each code, a stroke for each number, and from it to its code."""
+    row, column, bits, size = place_of(explorer, explorer.position, (row, column, bits, size))
+    numbers, becomes, scale = explorer.group(row, column, bits, size)
+    high, margin = explorer.story["chart"]
+    width = explorer.story["shape"][1] * explorer.story["cell"][0]
+    colours = quant.COLOURS["dark" if dark else "light"]
+    inks = {name: [*bytes.fromhex(colour[1:]), 255] for name, colour in colours.items()}
+    canvas, largest = np.zeros((high, width, 4), dtype=np.uint8), max(2 ** (bits - 1) * scale, np.abs(numbers).max())
+
+    def height(x):
+        return int(np.floor((1 - float(x) / float(largest)) / 2 * (high - 1 - 2 * margin) + margin + 0.5))
+
+    for code in range(-(2 ** (bits - 1)), 2 ** (bits - 1)) if bits < 5 else ():
+        canvas[height(code * scale)] = inks["rung"]
+    ends = [i * width // size for i in range(size + 1)]
+    for left, end, x, y in zip(ends, ends[1:], numbers, becomes):
+        right, at, goes = max(left + 1, end - 1), height(x), height(y)
+        canvas[min(at, goes) : max(at, goes) + 1, (left + right) // 2] = inks["off"]
+        canvas[goes : goes + 2, left:right] = inks["off"]
+        canvas[at - 1 : at + 2, left:right] = inks["number"]
+    return canvas

@@ -15,7 +15,7 @@ from widget_support import in_a_notebook, kept_in, move
 import minqwen
 from minqwen.config import OFFICIAL_SIZES, Config
 from minqwen.errors import QwenError
-from minqwen.info import readable
+from minqwen.info import describe, readable, weight_bytes
 from minqwen.model import AttentionCache, Cache, Qwen
 from minqwen.widgets import ContextCost, cost
 
@@ -56,6 +56,26 @@ def test_bytes_of_every_sizes_caches(explorer):
             whole = replace(text, layer_types=["full_attention"] * text.num_hidden_layers)
             cache = Cache(whole, 8, 262_144, getattr(torch, dtype), torch.device("meta"))
             assert (memory["all attention"], 0) == bytes_of(cache)
+
+
+def test_weights_are_those_of_minqwen_info(explorer):
+    """Of every size, in each dtype, at each number of bits; and where groups of 128 do not fit, smaller ones."""
+    for size in SIZES:
+        config = Config.named(size)
+        for dtype in cost.DTYPES:
+            for bits, options in ((16, {}), (8, {"bits": 8}), (4, {"bits": 4})):
+                held = explorer.numbers(size, dtype=dtype, bits=bits)["memory"]["weights"]
+                assert held == sum(weight_bytes(config, dtype, **options).values())
+                if size == "Qwen3.5-9B":
+                    assert f"weights       {readable(held)}" in describe(config, dtype=dtype, **options)
+    narrow = small_config(hidden_size=96, intermediate_size=160)
+    with pytest.raises(QwenError, match="groups of 128 do not divide"):
+        weight_bytes(narrow, bits=4)
+    kept = ContextCost({"narrow": narrow}).numbers(bits=4, dtype="float32")["memory"]["weights"]
+    assert kept == sum(weight_bytes(narrow, "float32", bits=4, group_size=16).values())
+    odd = small_config(intermediate_size=100)
+    assert ContextCost({"odd": odd}).numbers(bits=4)["memory"]["weights"] == 0
+    assert pixels.cost_chart(ContextCost({"odd": odd}, bits=4)).any(), "a line of nothing is left out"
 
 
 def torch_counts(forward, ids, cache):
@@ -114,7 +134,8 @@ def test_numbers_go_by_their_axes(explorer):
     assert longer["memory"]["keys and values"] == 2 * small["memory"]["keys and values"]
     assert longer["memory"]["states"] == small["memory"]["states"]
     for chart in small:
-        assert all(wider[chart][name] == 2 * small[chart][name] for name in small[chart])
+        assert all(wider[chart][name] == 2 * small[chart][name] for name in small[chart] if name != "weights")
+    assert wider["memory"]["weights"] == longer["memory"]["weights"] == small["memory"]["weights"] > 0
     half, whole = (explorer.numbers(dtype=dtype)["memory"] for dtype in ("bfloat16", "float32"))
     assert whole["keys and values"] == 2 * half["keys and values"]
     assert half["states"] < whole["states"] < 1.05 * half["states"]     # the states themselves are float32 always
@@ -191,18 +212,20 @@ def test_models_of_one_kind_of_layer():
     assert explorer.numbers("full_attention")["memory"]["states"] == 0
     memory = explorer.numbers("linear_attention")["memory"]
     assert memory["keys and values"] == memory["all attention"] == 0 and memory["states"] > 0
+    assert memory["weights"] == sum(weight_bytes(alone["linear_attention"]).values())
     for size in alone:
         assert pixels.cost_chart(explorer, size=size).any()
 
 
 def test_position(explorer):
-    assert [getattr(explorer, name) for name in explorer.position] == ["Qwen3.5-4B", 4096, 2, "bfloat16", "token"]
+    assert [getattr(explorer, name) for name in explorer.position] == ["Qwen3.5-4B", 4096, 2, "bfloat16", "token", 16]
     there = pixels.cost_chart(explorer, "memory", "Qwen3.5-4B", 4096, 2, "bfloat16", "token")
     assert np.array_equal(pixels.cost_chart(explorer), there)
     for wrong, match in (({"size": "Qwen3.5-3B"}, "no size 'Qwen3.5-3B' to show; there are Qwen3.5-0.8B, "),
                          ({"context": 1000}, "no context 1000 .* 256, 512, 1,024, .*1,048,576"),
                          ({"batch": 3}, "no batch 3"), ({"dtype": "int8"}, "no dtype 'int8'"),
-                         ({"work": "all"}, "no work 'all' to show; there are token, prompt")):
+                         ({"work": "all"}, "no work 'all' to show; there are token, prompt"),
+                         ({"bits": 3}, "no bits 3 to show; there are 16, 8, 4")):
         with pytest.raises(QwenError, match=match):
             ContextCost(**wrong)
         with pytest.raises(QwenError, match=match):

@@ -127,6 +127,8 @@ def explorers():
         "clip": minqwen.VisionExplorer(qwen, media("video", "moving.webp", "Which way does it move?"), head=1),
         "cost": minqwen.ContextCost(context=2 ** 20),
         "drafts": minqwen.DraftExplorer(qwen, STORY, token=2),
+        "quant": minqwen.QuantExplorer(qwen, "mtp.fc.weight", row=50, column=200),
+        "quant of 0.8B": minqwen.QuantExplorer(large, "model.language_model.layers.0.mlp.down_proj.weight"),
         "many drafts": drafting(),
         "lab": minqwen.MemoryLab(qwen, STORY, edits=[Edit("beta", token=20)], thinking=False, max_new_tokens=12),
         "chat": chat,
@@ -172,7 +174,8 @@ def apart(*pictures):
 
 def test_all_on_one_page_are_as_each_alone(page, explorers, tmp_path):
     """Boxes, colours and pixels; whichever came last."""
-    some = [explorers[name] for name in ("chat", "state", "map", "gates", "experts", "clip", "cost", "drafts", "lab")]
+    some = [explorers[name] for name in ("chat", "state", "map", "gates", "experts", "clip", "cost", "drafts", "quant",
+                                         "lab")]
     for order in (some, some[::-1]):
         together = [(root.evaluate(BOXES), root.screenshot()) for root in opened(page, tmp_path, *order)]
         assert page.locator("#minqwen-explorers").count() == 1, "one sheet is shared, and stands on the page once"

@@ -39,6 +39,26 @@ def test_looking():
     assert below == [3, 3, 3]                                                               # one scale for each kind
 
 
+def test_rounding():
+    """Rows 48 to 50 of a weight; a group of 8 of row 49, from column 8 on, on the rungs of 2 bits."""
+    random = np.random.default_rng(0)
+    numbers, off = random.random((3, 24)), random.random((3, 24)) / 15
+    group = random.random(8), np.round(random.random(8)), 0.5
+    figure = draw(stills.rounding(numbers, off, 1.0, group, first=48, row=1, column=8, bits=2))
+    above, middle, below = figure.axes[:3]
+    assert np.array_equal(above.images[0].get_array(), numbers) and np.array_equal(middle.images[0].get_array(), off)
+    assert above.images[0].get_clim() == (-1, 1) and middle.images[0].get_clim() == (-1 / 15, 1 / 15)
+    for ax in (above, middle):
+        box = ax.patches[-1].get_bbox()
+        assert (box.x0, box.x1, box.y0, box.y1) == (7.5, 15.5, 48.5, 49.5)
+    drawn = {line.get_label(): line for line in below.lines}
+    assert np.array_equal(drawn["the numbers"].get_ydata(), group[0])
+    assert np.array_equal(drawn["what each becomes"].get_ydata(), group[1])
+    assert list(drawn["the numbers"].get_xdata()) == list(range(8, 16))
+    rungs = [segment[0, 1] for segment in below.collections[0].get_segments()]
+    assert rungs == [-1.0, -0.5, 0.0, 0.5]
+
+
 def test_expert_maps():
     """Of layers 2 and 5, of five experts; what is marked is token 3, expert 4 and the second of the layers."""
     random = np.random.default_rng(0)

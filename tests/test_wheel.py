@@ -129,7 +129,8 @@ see = [{"role": "user", "content": [{"type": "image", "image": minqwen.example("
                                     {"type": "text", "text": "what is it?"}]}]
 for explorer in (minqwen.StateExplorer(t), minqwen.AttentionExplorer(t), minqwen.GateExplorer(t),
                  minqwen.VisionExplorer(qwen, see), minqwen.MemoryLab(qwen, "Ann has a red cup."),
-                 minqwen.DraftExplorer(qwen, "Ann has a red cup."), minqwen.ContextCost(), minqwen.ChatPanel(qwen)):
+                 minqwen.DraftExplorer(qwen, "Ann has a red cup."), minqwen.ContextCost(), minqwen.ChatPanel(qwen),
+                 minqwen.QuantExplorer(qwen, "mtp.fc.weight")):
     assert "export default" in explorer._esm and "{" in explorer._css
     assert page(explorer) > len(explorer._esm)
 """

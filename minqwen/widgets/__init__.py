@@ -7,10 +7,11 @@ from .drafts import DraftExplorer
 from .experts import ExpertExplorer
 from .gates import GateExplorer
 from .lab import MemoryLab
+from .quant import QuantExplorer
 from .state import StateExplorer
 from .vision import VisionExplorer, pictures_of
 
 __all__ = [
     "AttentionExplorer", "ChatPanel", "ContextCost", "DraftExplorer", "ExpertExplorer", "GateExplorer", "MemoryLab",
-    "StateExplorer", "VisionExplorer", "pictures_of",
+    "QuantExplorer", "StateExplorer", "VisionExplorer", "pictures_of",
 ]

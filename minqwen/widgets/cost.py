@@ -5,7 +5,8 @@ All of it is counted from a configuration, nothing is timed. A row of a batch ke
     keys and values     2 Hkv D numbers for each token and attention layer, in the model's dtype
     states              Hv Dk Dv numbers for each Gated DeltaNet layer, in float32, and a convolution's last inputs
 
-and a token takes, an addition and a multiplication being two operations,
+beside the weights, which all rows share: in the dtype, or of 8 or 4 bits as `minqwen.quantize` makes them. A token
+takes, an addition and a multiplication being two operations,
 
     matrices            2 for each weight of a matrix, the output head's included: "Scaling Laws for Neural Language
                         Models" (Kaplan et al. 2020, arXiv 2001.08361), table 1, on this architecture's matrices
@@ -20,33 +21,37 @@ Norms, softmax, gates, activations and rotary positions are left out: they go wi
 Symbols are those of `model.py`.
 """
 
+from contextlib import suppress
+
 import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
 from ..config import OFFICIAL_SIZES, Config
 from ..errors import QwenError
-from ..info import BYTES, in_thousands, memory, readable
+from ..info import BYTES, bytes_by_part, in_thousands, memory, readable, shapes_of
 from . import stills
 from .explorer import Explorer, sources
 
 CONTEXTS = [2 ** i for i in range(8, 21)]       # tokens: 256 to 1,048,576
 BATCHES = [1, 2, 4, 8, 16, 32, 64]
 DTYPES = ["bfloat16", "float32"]
+BITS = [16, 8, 4]                               # of the weights; 16: as they are, in the dtype
+GROUPS = [None, 64, 32, 16, 8]                  # sizes of groups that are tried where those of 128 do not fit a model
 WORKS = ["token", "prompt"]                     # the work of the next token, or of a whole prompt
 HEIGHT, STEP = 440, 70                          # pixels of a chart: its height, and from one context to the next
 WIDTH = STEP * (len(CONTEXTS) - 1) + 1
 CHARTS = {                                      # lines, from the back to the front
-    "memory": ("all attention", "states", "keys and values"),
+    "memory": ("all attention", "weights", "states", "keys and values"),
     "work": ("all attention", "matrices", "delta rule", "attention"),
 }
 COLOURS = {                                     # safe for colour-blind eyes, and told apart by their places as well
     "light": {"grid": "#e9ebee", "others": "#c3c8cf", "all attention": "#8a8f98", "here": "#1565c0",
               "keys and values": "#d8721b", "attention": "#d8721b", "states": "#2f7cba", "delta rule": "#2f7cba",
-              "matrices": "#8e63b0"},
+              "matrices": "#8e63b0", "weights": "#8e63b0"},
     "dark": {"grid": "#2a2e36", "others": "#505865", "all attention": "#9aa2ad", "here": "#64b5f6",
              "keys and values": "#e08a2e", "attention": "#e08a2e", "states": "#4597dc", "delta rule": "#4597dc",
-             "matrices": "#ad85cf"},
+             "matrices": "#ad85cf", "weights": "#ad85cf"},
 }  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------------ counting
@@ -60,6 +65,7 @@ def counted(config: Config) -> dict[str, int]:
     matrices        operations of a token, without the output head; head: of the output head
     pair            operations of one token looking at one token, in all attention layers
     rule            operations of a token in all Gated DeltaNet layers, convolutions included
+    weights         bytes of all weights, by dtype and bits: {"bfloat16 4": ...}
     layers, attention_layers
     """
     t = config.text_config
@@ -80,11 +86,25 @@ def counted(config: Config) -> dict[str, int]:
         "convolutions": kept.convolutions // BYTES["float32"],
         "matrices": 2 * weights, "head": 2 * t.vocab_size * d, "pair": attention * 4 * Hq * D,
         "rule": linear * (7 * Hv * Dk * Dv + 2 * t.linear_conv_kernel_dim * channels),
-        "layers": attention + linear, "attention_layers": attention,
+        "layers": attention + linear, "attention_layers": attention, "weights": weights_held(config),
     }
 
 
-def cost(counts: dict, context, batch: int, dtype: str, work: str) -> dict[str, dict]:
+def weights_held(config: Config) -> dict[str, int]:
+    """Bytes of all weights, by dtype and bits, as `minqwen info --bits` says them; 0 where no size of groups fits."""
+    shapes, held = shapes_of(config), {}
+    for dtype in DTYPES:
+        for bits in BITS:
+            sizes = {}
+            for group in GROUPS:
+                with suppress(QwenError):
+                    sizes = bytes_by_part(shapes, dtype, None if bits == 16 else bits, group)
+                    break
+            held[f"{dtype} {bits}"] = sum(sizes.values())
+    return held
+
+
+def cost(counts: dict, context, batch: int, dtype: str, work: str, bits: int = 16) -> dict[str, dict]:
     """Bytes and operations of a batch at a context: chart -> line -> number, or an array like `context`.
 
     "all attention" is what keys and values, or attention's work, would be if every layer were one of attention.
@@ -93,6 +113,7 @@ def cost(counts: dict, context, batch: int, dtype: str, work: str) -> dict[str, 
         counts: from `counted`.
         context: tokens in each row; the next token is the last of them, and looks at all.
         work: "token", the work of that token alone, or "prompt", of all of them, of which the last goes to the head.
+        bits: of the weights, one of `BITS`.
     """
     more = counts["layers"] / (counts["attention_layers"] or 1)
     keys_and_values = batch * context * counts["key_values"] * BYTES[dtype]
@@ -100,11 +121,17 @@ def cost(counts: dict, context, batch: int, dtype: str, work: str) -> dict[str, 
     tokens, pairs = (1 + 0 * context, context) if work == "token" else (context, context * (context + 1) / 2)
     attention = batch * pairs * counts["pair"]
     return {
-        "memory": {"keys and values": keys_and_values, "states": states, "all attention": keys_and_values * more},
+        "memory": {"weights": counts["weights"][f"{dtype} {bits}"] + 0 * context, "keys and values": keys_and_values,
+                   "states": states, "all attention": keys_and_values * more},
         "work": {"attention": attention, "delta rule": batch * tokens * counts["rule"],
                  "matrices": batch * (tokens * counts["matrices"] + counts["head"]),
                  "all attention": attention * more},
     }
+
+
+def weights_in(dtype: str, bits: int) -> str:
+    """In words."""
+    return f"in {dtype}" if bits == 16 else f"of {bits} bits"
 
 
 def operations(number: float) -> str:
@@ -119,7 +146,7 @@ class ContextCost(Explorer):
     """Keys and values against states, and a token's work, over the context; and a table of all sizes.
 
         ContextCost()                                                   # every official size
-        ContextCost(size="Qwen3.5-27B", context=262_144, batch=8)
+        ContextCost(size="Qwen3.5-27B", context=262_144, batch=8, bits=4)
         ContextCost({"mine": qwen.config})                              # or others: names and configurations
 
     Args:
@@ -129,19 +156,20 @@ class ContextCost(Explorer):
         batch: rows, a power of two from 1 to 64.
         dtype: "bfloat16" or "float32", for keys, values and a convolution's inputs; states are float32 always.
         work: "token" for the work of the next token, "prompt" for that of a whole prompt.
+        bits: of the weights, 8 or 4 as `minqwen.quantize` makes them; 16 for weights as they are, in the dtype.
 
     Raises:
-        QwenError: no such size, context, batch, dtype or work.
+        QwenError: no such size, context, batch, dtype, work or bits.
     """
 
     _esm, _css = sources("cost_explorer")
-    position = ("size", "context", "batch", "dtype", "work")
+    position = ("size", "context", "batch", "dtype", "work", "bits")
 
     size, dtype, work = (traitlets.Unicode().tag(sync=True) for _ in range(3))
-    context, batch = (traitlets.Int().tag(sync=True) for _ in range(2))
+    context, batch, bits = (traitlets.Int().tag(sync=True) for _ in range(3))
 
     def __init__(self, configs: dict[str, Config] | None = None, *, size: str | None = None, context: int = 32_768,
-                 batch: int = 1, dtype: str = "bfloat16", work: str = "token"):
+                 batch: int = 1, dtype: str = "bfloat16", work: str = "token", bits: int = 16):
         if configs is None:
             configs = {name: Config.named(name) for name in OFFICIAL_SIZES}
         if not configs or not all(isinstance(config, Config) for config in dict(configs).values()):
@@ -152,17 +180,17 @@ class ContextCost(Explorer):
         super().__init__(story={
             "title": "What a context costs", "counts": self.counts, "longest": longest, "contexts": CONTEXTS,
             "batches": BATCHES, "dtypes": DTYPES, "bytes": BYTES, "works": WORKS, "charts": CHARTS,
-            "colours": COLOURS, "canvas": [HEIGHT, WIDTH],
+            "bits": BITS, "colours": COLOURS, "canvas": [HEIGHT, WIDTH],
             "decades": {f"{chart} {work}": self._decades(chart, work) for chart in CHARTS for work in WORKS},
         })
         self.size = next(iter(configs)) if size is None else size
-        self.context, self.batch, self.dtype, self.work = context, batch, dtype, work
+        self.context, self.batch, self.dtype, self.work, self.bits = context, batch, dtype, work, bits
 
     def _decades(self, chart, work) -> list[int]:
         """Powers of ten that all lines of all sizes and batches lie between, so that the axis never moves."""
         ends = [x for counts in self.counts.values() for batch in (BATCHES[0], BATCHES[-1]) for dtype in DTYPES
-                for context in (CONTEXTS[0], CONTEXTS[-1])
-                for x in cost(counts, context, batch, dtype, work)[chart].values() if x]
+                for context in (CONTEXTS[0], CONTEXTS[-1]) for bits in BITS
+                for x in cost(counts, context, batch, dtype, work, bits)[chart].values() if x]
         return [int(np.floor(np.log10(min(ends)))), int(np.ceil(np.log10(max(ends))))]
 
     def page_names(self) -> list[str]:
@@ -170,15 +198,16 @@ class ContextCost(Explorer):
 
     # -------------------------------------------------------------------------------------------- what can be had of it
 
-    def numbers(self, size=None, context=None, batch=None, dtype=None, work=None) -> dict[str, dict[str, float]]:
+    def numbers(self, size=None, context=None, batch=None, dtype=None, work=None,
+                bits=None) -> dict[str, dict[str, float]]:
         """chart -> line -> bytes, or operations; what is not given is where the explorer stands. See `cost`."""
-        size, *place = self._place(size, context, batch, dtype, work)
+        size, *place = self._place(size, context, batch, dtype, work, bits)
         return cost(self.counts[size], *place)
 
-    def still(self, size=None, context=None, batch=None, dtype=None, work=None) -> tuple[Figure, str]:
+    def still(self, size=None, context=None, batch=None, dtype=None, work=None, bits=None) -> tuple[Figure, str]:
         """What it shows, as a figure that stands still, and its description."""
-        size, context, batch, dtype, work = place = self._place(size, context, batch, dtype, work)
-        costs = cost(self.counts[size], np.array(CONTEXTS, dtype=float), batch, dtype, work)
+        size, context, batch, dtype, work, bits = place = self._place(size, context, batch, dtype, work, bits)
+        costs = cost(self.counts[size], np.array(CONTEXTS, dtype=float), batch, dtype, work, bits)
         what = "the next token" if work == "token" else "the whole prompt"
         colours = COLOURS["light"]
         titles = {"memory": f"bytes kept by {size}", "work": f"operations for {what}"}
@@ -190,21 +219,23 @@ class ContextCost(Explorer):
         return figure, (
             f"Two charts over the context on logarithmic axes, for {size}, {batch} row{'s' * (batch > 1)}, {dtype}. "
             f"Left, bytes: keys and values rise with the context, {readable(here['keys and values'])} at {context:,} "
-            f"tokens, states stay at {readable(here['states'])}. Right, operations for {what}: matrices, delta rule "
+            f"tokens, states stay at {readable(here['states'])}, and the weights {weights_in(dtype, bits)} at "
+            f"{readable(here['weights'])}. Right, operations for {what}: matrices, delta rule "
             f"and attention.")
 
     # ----------------------------------------------------------------------------------------------- numbers and places
 
-    @traitlets.validate("size", "context", "batch", "dtype", "work")
+    @traitlets.validate("size", "context", "batch", "dtype", "work", "bits")
     def _validate(self, proposal):
         return self._checked(proposal["trait"].name, proposal["value"])
 
     def _place(self, *place) -> list:
-        """A size, context, batch, dtype and work; where one is None, our own."""
+        """A size, context, batch, dtype, work and bits; where one is None, our own."""
         return [getattr(self, name) if x is None else self._checked(name, x) for name, x in zip(self.position, place)]
 
     def _checked(self, name, value):
-        there = {"size": list(self.counts), "context": CONTEXTS, "batch": BATCHES, "dtype": DTYPES, "work": WORKS}[name]
+        there = {"size": list(self.counts), "context": CONTEXTS, "batch": BATCHES, "dtype": DTYPES, "work": WORKS,
+                 "bits": BITS}[name]
         if value not in there:
             shown = ", ".join(f"{x:,}" if isinstance(x, int) else x for x in there)
             raise QwenError(f"There is no {name} {value!r} to show; there are {shown}.")

@@ -4,13 +4,14 @@
 // ------------------------------------------------------------------------------------------------------------ counting
 
 // Bytes and operations of a batch at a context: chart -> line -> number. See `cost` in cost.py.
-export function costOf(counts, { context, batch, dtype, work }, bytes) {
+export function costOf(counts, { context, batch, dtype, work, bits }, bytes) {
   const more = counts.layers / (counts.attention_layers || 1);
   const keysAndValues = batch * context * counts.key_values * bytes[dtype];
   const [count, pairs] = work === "token" ? [1, context] : [context, (context * (context + 1)) / 2];
   const attention = batch * pairs * counts.pair, states = counts.states + counts.convolutions * bytes[dtype];
   return {
-    memory: { "keys and values": keysAndValues, states: batch * states, "all attention": keysAndValues * more },
+    memory: { weights: counts.weights[`${dtype} ${bits}`], "keys and values": keysAndValues, states: batch * states,
+              "all attention": keysAndValues * more },
     work: { attention, "delta rule": batch * count * counts.rule,
             matrices: batch * (count * counts.matrices + counts.head), "all attention": attention * more },
   };

@@ -5,11 +5,13 @@ import { grouped, percent } from "./numbers.js";
 import { costOf, inBytes, inOperations, paintChart, totalOf } from "./cost_chart.js";
 
 const LINES = {                                            // how the lines are called
-  "keys and values": "keys and values", states: "states", "all attention": "if all layers were attention",
+  "keys and values": "keys and values", states: "states", weights: "weights",
+  "all attention": "if all layers were attention",
   attention: "attention", "delta rule": "delta rule", matrices: "matrices",
 };
 const COLUMNS = [
-  "size", "keys and values", "states", "if all layers were attention", "next token", "of it attention", "whole prompt",
+  "size", "weights", "keys and values", "states", "if all layers were attention", "next token", "of it attention",
+  "whole prompt",
 ];
 const HINT = "Point at a chart for its numbers; click to go there.";
 
@@ -24,21 +26,21 @@ function tickOf(context) {
 
 class CostExplorer extends Explorer {
   keys = { ArrowUp: ["batch", 1], ArrowDown: ["batch", -1], PageUp: ["size", 1], PageDown: ["size", -1], d: ["dtype"],
-           w: ["work"] };
+           w: ["work"], b: ["bits"] };
 
   constructor(context) {
-    super(context, "cost", ["size", "context", "batch", "dtype", "work"], HINT);
-    const { counts, contexts, batches, dtypes, works, canvas: [height, width] } = this.story;
+    super(context, "cost", ["size", "context", "batch", "dtype", "work", "bits"], HINT);
+    const { counts, contexts, batches, dtypes, works, bits, canvas: [height, width] } = this.story;
     const sizes = Object.keys(counts);
     Object.assign(this, { height, width, sizes, step: (width - 1) / (contexts.length - 1) });
-    this.lists = { size: sizes, context: contexts, batch: batches, dtype: dtypes, work: works };
-    this.slide(...this.names);
+    this.lists = { size: sizes, context: contexts, batch: batches, dtype: dtypes, work: works, bits };
+    this.slide("size", "context", "batch", "dtype", "work", ["bits", "weights"]);
     this.panels = Object.fromEntries(Object.keys(this.story.charts).map((chart) => [chart, this.makePanel(chart)]));
     this.stage = make("div", { class: "stage", tabindex: 0, role: "img", "data-moves": "context" },
       ...Object.values(this.panels).map(({ figure }) => figure));
     this.lay(this.said, this.stage, make("div", { class: "foot" }, this.pointed), this.makeTable());
     this.help.append(keyLine(["←", "→", "context"], ["Home", "End", "first, last"], ["↑", "↓", "batch"],
-      ["PgUp", "PgDn", "size"], ["d", "dtype"], ["w", "next token or prompt"]));
+      ["PgUp", "PgDn", "size"], ["d", "dtype"], ["w", "next token or prompt"], ["b", "bits of the weights"]));
     this.note("Counted from the configurations, not timed: an addition and a multiplication are two operations. " +
       "Norms, softmax, gates and activations are left out; states are float32 in every dtype.");
   }
@@ -76,8 +78,8 @@ class CostExplorer extends Explorer {
       return row;
     });
     this.caption = make("caption");
-    const group = (name) => make("th", { colspan: 3, scope: "colgroup" }, name);
-    const heads = make("thead", {}, make("tr", {}, make("th"), group("bytes kept"), group("operations")),
+    const group = (name, colspan) => make("th", { colspan, scope: "colgroup" }, name);
+    const heads = make("thead", {}, make("tr", {}, make("th"), group("bytes kept", 4), group("operations", 3)),
       make("tr", {}, ...COLUMNS.map((name) => make("th", { scope: "col" }, name))));
     const table = make("table", {}, this.caption, heads, make("tbody", {}, ...this.rows));
     return make("div", { class: "scroller" }, table);
@@ -125,21 +127,25 @@ class CostExplorer extends Explorer {
 
   // ---- saying it
 
+  weightsIn({ dtype, bits }) { return bits === 16 ? `in ${dtype}` : `of ${bits} bits`; }
+
   sentence({ size, context, dtype, work }) {
     const { counts, bytes } = this.story, { memory, work: done } = this.costs(size, this.shown), own = counts[size];
     const each = own.key_values * bytes[dtype], states = own.states + own.convolutions * bytes[dtype];
     const even = each ? Math.ceil(states / each) : 0;
     const kept = `${grouped(context)} tokens: keys and values take ${inBytes(memory["keys and values"])}, states ` +
       `${inBytes(memory.states)}`;
-    const larger = even ? `; from ${grouped(even)} tokens on, keys and values are the larger part. ` : ". ";
+    const larger = even ? `; from ${grouped(even)} tokens on, keys and values are the larger of the two. ` : ". ";
+    const weights = memory.weights ? `Weights ${this.weightsIn(this.shown)} take ${inBytes(memory.weights)}. ` : "";
     const other = each ? `If all layers were attention: ${inBytes(memory["all attention"])}. ` : "";
     const what = work === "token" ? "The next token takes" : "The whole prompt takes";
     const share = percent(done.attention / totalOf(done));
-    return `${kept}${larger}${other}${what} ${inOperations(totalOf(done))} operations, ${share} of them attention's.`;
+    return `${kept}${larger}${weights}${other}${what} ${inOperations(totalOf(done))} operations, ${share} of them ` +
+      "attention's.";
   }
 
   describe() {
-    const { size, context, batch, dtype, work } = this.shown, text = this.sentence(this.shown);
+    const { size, context, batch, dtype, work, bits } = this.shown, text = this.sentence(this.shown);
     const { longest } = this.story, beyond = `; beyond the ${grouped(longest[size])} tokens that it is made for`;
     this.where.textContent = `${size}, ${rowsOf(batch)}, ${dtype}` + (context > longest[size] ? beyond : "");
     if (this.said.textContent !== text) this.say(text);
@@ -147,6 +153,7 @@ class CostExplorer extends Explorer {
     const told = {
       size: [size, size], context: [grouped(context), `context of ${grouped(context)} tokens`],
       batch: [batch, `batch of ${rowsOf(batch)}`], dtype: [dtype, dtype], work: [kind, kind],
+      bits: [bits === 16 ? "as they are" : `${bits} bits`, `weights ${this.weightsIn(this.shown)}`],
     };
     for (const [name, [number, aloud]] of Object.entries(told))
       this.told(name, this.stepOf(name, this.shown[name]), number, `${aloud}. ${text}`);
@@ -176,18 +183,19 @@ class CostExplorer extends Explorer {
     this.sizes.forEach((name, i) => {
       const [next, prompt] = ["token", "prompt"].map((work) => this.costs(name, { ...this.shown, work }));
       const { memory } = next, share = next.work.attention / totalOf(next.work);
-      const numbers = [memory["keys and values"], memory.states, memory["all attention"], totalOf(next.work), share,
-        totalOf(prompt.work)];
+      const numbers = [memory.weights, memory["keys and values"], memory.states, memory["all attention"],
+        totalOf(next.work), share, totalOf(prompt.work)];
       numbers.forEach((x, j) => {
         const cell = this.cells[i][j + 1];
-        cell.textContent = j < 3 ? inBytes(x) : j === 4 ? percent(x) : inOperations(x);
-        cell.title = j === 4 ? `${x}` : grouped(Math.round(x));
+        cell.textContent = j < 4 ? inBytes(x) : j === 5 ? percent(x) : inOperations(x);
+        cell.title = j === 5 ? `${x}` : grouped(Math.round(x));
         cell.dataset.value = x;
       });
       this.rows[i].classList.toggle("here", name === size);
       this.rows[i].setAttribute("aria-selected", name === size);
     });
-    this.caption.textContent = `every size at ${grouped(context)} tokens, ${rowsOf(batch)}, ${dtype}`;
+    this.caption.textContent = `every size at ${grouped(context)} tokens, ${rowsOf(batch)}, ${dtype}, weights ` +
+      this.weightsIn(this.shown);
   }
 
   numbersAt(event, chart) {

@@ -204,6 +204,39 @@ def context_cost(contexts, charts: dict, at: int) -> Figure:
     return figure
 
 
+def rounding(numbers, off, limit: float, group: tuple, first: int, row: int, column: int, bits: int) -> Figure:
+    """The explorer of quantization, standing still: rows of a weight, what each number is off by, and one group.
+
+    Args:
+        numbers, off: (rows, K); limit: the number that has the full colour, 15 times as much as what is off.
+        group: its numbers, what they become, (size,) each, and their scale.
+        first: the number of the first row; row, column: where the group begins.
+    """
+    here, becomes, scale = group
+    figure = Figure(figsize=(9.2, 5.4), layout="constrained")
+    *maps, below = figure.subplots(3, 1, height_ratios=(1, 1, 1.5))
+    last = first + len(numbers) - 1
+    for ax, x, most, title in ((maps[0], numbers, limit, f"rows {first} to {last}: the weights"),
+                               (maps[1], off, limit / 15, f"what each is off by in {bits} bits")):
+        image = ax.imshow(x, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto", interpolation="nearest",
+                          extent=(-0.5, numbers.shape[1] - 0.5, last + 0.5, first - 0.5))
+        ax.add_patch(Rectangle((column - 0.5, first + row - 0.5), len(here), 1, fill=False, edgecolor=WRITES))
+        ax.set_title(title, fontsize=9, color=INK, loc="left")
+        colour_bar(figure, image, [ax])
+    x = np.arange(column, column + len(here))
+    if bits < 5:
+        rungs = scale * np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1))
+        below.hlines(rungs, x[0] - 1, x[-1] + 1, color=GRID, linewidth=0.8, zorder=0)
+    below.vlines(x, here, becomes, color=WRITES, linewidth=1)
+    below.plot(x, becomes, "_", color=WRITES, markersize=4, label="what each becomes")
+    below.plot(x, here, "o", color=KEEPS, markersize=2.5, label="the numbers")
+    below.set_title(f"one group of row {first + row}", fontsize=9, color=INK, loc="left")
+    below.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    for ax in figure.axes:
+        plain_axes(ax)
+    return figure
+
+
 def looking(frames, names: list[str], weights, maps: dict, patch: int, merge: int = 2, title: str = "") -> Figure:
     """The vision explorer, standing still: frames with their patches, the weights over them, and more maps below.
 
