@@ -71,6 +71,7 @@ CHUNKS, KERNEL = "04_chunked_delta_rule", "15_gpu_kernel"
 DECODER = "06_hybrid_decoder"
 LONG = "09_long_context"
 MIXTURE = "11_mixture_of_experts"
+FEW_BITS = "12_quantization"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
 
 
@@ -140,8 +141,8 @@ def moe(name, old, new, file=MODEL, lessons=()):
     return Mutant(name, file, old, new, tests=("tests/test_moe.py",), lessons=lessons)
 
 
-def codes(name, file, old, new, test):
-    return Mutant(name, f"minqwen/{file}.py", old, new, tests=(f"tests/{test}",))
+def codes(name, file, old, new, test, lessons=()):
+    return Mutant(name, f"minqwen/{file}.py", old, new, tests=(f"tests/{test}",), lessons=lessons)
 
 
 def loop(name, old, new, file="minqwen/generate.py"):
@@ -870,13 +871,19 @@ N = -L.tril(-1)
            "min((worst, where), (error(ours, theirs), layer))"),
     # ---- weights in few bits
     codes("codes are cut off, and not rounded", "quantize", "(x / scale).round()", "(x / scale).trunc()",
-          "test_quantize.py::test_a_code_is_the_nearest_whole_number_of_scales"),
+          "test_quantize.py::test_a_code_is_the_nearest_whole_number_of_scales", lessons=(FEW_BITS,)),
+    codes("the second of two codes is in the lower half", "quantized", "codes[..., i] << i", "codes[..., -1 - i] << i",
+          "test_quantize.py::test_a_code_is_the_nearest_whole_number_of_scales", lessons=(FEW_BITS,)),
     codes("the worst scale is taken", "quantize", "lost < least,", "lost > least,",
-          "test_quantize.py::test_a_search_for_the_scale_comes_nearer"),
+          "test_quantize.py::test_a_search_for_the_scale_comes_nearer", lessons=(FEW_BITS,)),
     codes("gates of the memory are quantized", "quantize", "in_proj_[ab]|", "in_proj_a|",
-          "test_quantize.py::test_what_stays_as_it_is"),
+          "test_quantize.py::test_what_stays_as_it_is", lessons=(FEW_BITS,)),
     codes("the head is of as few bits as the rest", "quantize", "embeddings if name in (EMBEDDING, HEAD)",
           "embeddings if name in (EMBEDDING,)", "test_quantize.py::test_bits_of_embedding_and_head_are_said_apart"),
+    codes("weights of few bits are counted as they were", "widgets/cost", "None if bits == 16 else bits, group",
+          "None, group", "test_cost_widget.py::test_weights_are_those_of_minqwen_info"),
+    codes("an explorer's errors are those of the widest scales", "widgets/quant", "bits, size, self.search)",
+          "bits, size, False)", "test_quant_widget.py::test_it_rounds_as_the_package_does"),
     codes("how without to how many bits is passed over", "quantize", "if bits is None and (", "if False and (",
           "test_cli.py::test_mistakes_are_one_sentence_and_exit_code_2"),
     codes("an option of load is not handed on", "cli", ".parameters)[1:]}", ".parameters)[1:-1]}",

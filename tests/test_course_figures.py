@@ -74,6 +74,8 @@ def test_recall():
     panels = {"by age": ("age", ["near", "far"], {"short": [1.0, 0.5], "long": [0.9, float("nan")]}),
               "by load": ("people", [2, 4, 8], {"all": [1, 0.75, 0.5]})}
     figure = draw(figures.recall(panels))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["recalled", ""]
+    assert draw(figures.recall(panels, "right")).axes[0].get_ylabel() == "right"
     for ax, (title, (label, places, lines)) in zip(figure.axes, panels.items()):
         assert (ax.get_title(), ax.get_xlabel()) == (title, label)
         assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(place) for place in places]
@@ -404,3 +406,29 @@ def test_times():
     assert [text.get_text() for text in right.texts] == ["1.0", "1.2"]
     assert left.patches[1].get_facecolor() != left.patches[0].get_facecolor()
     assert [label.get_text() for label in left.get_yticklabels()] == ["small", "8 experts"]
+
+
+def test_on_a_grid():
+    numbers, becomes = torch.tensor([0.4, -0.3, 0.1]), torch.tensor([0.5, -0.5, 0.0])
+    figure = draw(figures.on_a_grid({"2 bits": (numbers, torch.tensor([-1, -0.5, 0, 0.5]), becomes),
+                                     "4 bits": (numbers, torch.arange(-8, 8) / 8, numbers)}))
+    above, below = figure.axes
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["2 bits", "4 bits"]
+    rungs, ways = above.collections
+    assert [segment[0, 1] for segment in rungs.get_segments()] == [-1, -0.5, 0, 0.5]
+    assert np.allclose([segment[:, 1] for segment in ways.get_segments()], torch.stack((numbers, becomes), dim=1))
+    assert [list(line.get_ydata()) for line in above.lines] == [numbers.tolist(), becomes.tolist()]
+    assert len(below.collections[0].get_segments()) == 16
+
+
+def test_price():
+    """By nats for each byte; what is kept is told apart; what costs nothing can be drawn, too."""
+    kinds = {"mlp": (4e5, 0.02, True), "A_log": (10, 0.01, False), "norms": (2e3, 0.0, False)}
+    figure = draw(figures.price(kinds, 4))
+    saved, lost, each = figure.axes
+    assert [label.get_text() for label in saved.get_yticklabels()] == ["norms", "mlp", "A_log"]
+    for ax, numbers in ((saved, [2, 400, 0.01]), (lost, [1e-7, 0.02, 0.01]), (each, [5e-8, 5e-5, 1])):
+        quantized, kept = ax.lines
+        assert quantized.get_xdata() == pytest.approx(numbers[1:2]) and kept.get_xdata() == pytest.approx(numbers[::2])
+        assert ax.get_xscale() == "log" and quantized.get_marker() != kept.get_marker()
+    assert saved.get_title() == "kB saved by 4 bits"

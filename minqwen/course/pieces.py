@@ -49,6 +49,7 @@ PIECES = {                                              # lesson: its functions,
     "09": ("my_piece_mask", "my_half_life", "my_effective_rank", "my_yarn"),
     "10": ("my_pass_seconds", "my_mtp_input", "my_agreed", "my_accept_odds"),
     "11": ("my_router", "my_experts", "my_mixture", "my_balancing_loss"),
+    "12": ("my_codes", "my_best_codes", "my_pack", "my_rule_in"),
     "15": ("my_decode_kernel", "my_intensity", "my_block_inverse", "my_chunk_index"),
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}

@@ -40,16 +40,17 @@ def costs(recorded: dict, live: dict) -> Figure:
     return figure
 
 
-def recall(panels: dict) -> Figure:
+def recall(panels: dict, what: str = "recalled") -> Figure:
     """The share of facts that is still known: panels side by side, a line for each kind of text.
 
     Args:
         panels: title -> (label of the axis below, names of the places along it, {name of a line: its shares}); a share
             is from 0 to 1, or nan where nothing was asked.
+        what: these are shares of.
     """
     figure, axes = new_figure(len(panels), (4.4 * len(panels), 3.1), sharey=True)
     for ax, (title, (label, places, lines)) in zip(axes, panels.items()):
-        for (name, shares), colour, look in zip(lines.items(), PALETTE, ("o-", "s--", "^:", "d-.")):
+        for (name, shares), colour, look in zip(lines.items(), PALETTE, ("o-", "s--", "^:", "d-.", "v-")):
             ax.plot(range(len(places)), as_numpy(shares), look, color=colour, linewidth=1.8, markersize=5, label=name)
         ax.set_xticks(range(len(places)), places)
         ax.set(xlim=(-0.3, len(places) - 0.7), ylim=(-0.04, 1.04))
@@ -60,7 +61,7 @@ def recall(panels: dict) -> Figure:
         ax.grid(axis="y", color=GRID, linewidth=0.8)
         if len(lines) > 1:
             ax.legend(fontsize=8, frameon=False, loc="lower left")
-    axes[0].set_ylabel("recalled", fontsize=9, color=INK)
+    axes[0].set_ylabel(what, fontsize=9, color=INK)
     return figure
 
 

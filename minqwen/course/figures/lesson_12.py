@@ -1,0 +1,56 @@
+"""Figures of lesson 12, Quantization."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...plots import GRID, INK, KEEPS, RULE, WRITES, as_numpy, new_figure
+
+
+def on_a_grid(groups: dict) -> Figure:
+    """Numbers of a group, each beside the rung that it goes to: panels below each other.
+
+    Args:
+        groups: title -> (numbers (n,), rungs, what each becomes (n,)).
+    """
+    figure, axes = new_figure((len(groups), 1), (8.6, 2.1 * len(groups)), sharex=True)
+    for ax, (title, (numbers, rungs, becomes)) in zip(axes, groups.items()):
+        numbers, becomes = as_numpy(numbers), as_numpy(becomes)
+        x = np.arange(len(numbers))
+        ax.hlines(as_numpy(rungs), -1, len(numbers), color=GRID, linewidth=0.8, zorder=0)
+        ax.vlines(x, numbers, becomes, color=WRITES, linewidth=1.1)
+        ax.plot(x, numbers, "o", color=KEEPS, markersize=2.6, label="the number")
+        ax.plot(x, becomes, "_", color=WRITES, markersize=4.5, label="what it becomes")
+        ax.set(xlim=(-1, len(numbers)))
+        ax.set_title(title, fontsize=10, color=INK, loc="left")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[-1].set_xlabel("place in the group", fontsize=9, color=INK)
+    return figure
+
+
+def price(kinds: dict, bits: int) -> Figure:
+    """What each kind of weight loses in few bits, what it saves, and the one over the other: a row each, by the last.
+
+    Args:
+        kinds: name -> (bytes saved, nats lost, whether the package quantizes it).
+    """
+    rows = sorted(kinds.items(), key=lambda row: row[1][1] / row[1][0])
+    figure, axes = new_figure(3, (9.2, 0.24 * len(rows) + 1.2), sharey=True)
+    y = np.arange(len(rows))
+    saved, lost = (np.array([row[i] for _, row in rows], dtype=float) for i in (0, 1))
+    lost = lost.clip(1e-7)
+    small = np.array([row[2] for _, row in rows])
+    panels = {f"kB saved by {bits} bits": saved / 1000, "nats lost": lost, "nats lost for each kB": 1000 * lost / saved}
+    for ax, (title, x) in zip(axes, panels.items()):
+        ax.hlines(y, x.min() / 2, x, color=RULE, linewidth=0.8)
+        for kind, colour, marker, name in ((small, KEEPS, "o", "quantized"), (~small, WRITES, "D", "kept as it is")):
+            ax.plot(x[kind], y[kind], marker, color=colour, markersize=5.5, label=name)
+        ax.set(xscale="log", xlim=(x.min() / 2, 2 * x.max()))
+        ax.xaxis.set_major_formatter("{x:,g}")
+        ax.set_title(title, fontsize=9, color=INK)
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.grid(axis="x", color=GRID, linewidth=0.8)
+    axes[0].set_yticks(y, [name for name, _ in rows])
+    axes[1].legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
+    return figure
