@@ -493,7 +493,7 @@ N = -L.tril(-1)
          "training", "test_losses_are_of_the_next_token_and_of_three_drafts_in_a_row"),
     nano("a draft counts whatever came before it", "train", "right = right[:, :-1] & (", "right = (", "training",
          "test_drafts_in_a_row_are_right_together"),
-    nano("three drafts weigh three times as much", "train", "sum(ahead) / drafts", "sum(ahead)", "training",
+    nano("three drafts weigh three times as much", "train", "sum(ahead) / max(1, drafts)", "sum(ahead)", "training",
          "test_a_kind_of_few_tokens_does_not_drown_the_others"),
     nano("nobody knows where is who has nothing", "world", "if name not in known]", "if name not in self.has]", "world",
          "test_nobody_knows_what_was_not_told_and_only_that"),
