@@ -240,6 +240,14 @@ given what the model has read, and drafts the three tokens after the next one.
 
 Made by `python -m minqwen.nano.score --card`.
 
+## What it cannot do
+
+Whatever is not in its world: it has never seen other names, things, places, colours and shapes than those in
+`minqwen/nano/world.py`, nor any other language. Sums at once, and by itself sums of more than {digits} digits, which it
+declines. Where several shapes have to be told it now and then gives one the form or the colour of its neighbour, so
+that *what is in the picture*, what moves, what stands still and, when it thinks, *where* are right less often than the
+rest. Of pairs of colour and shape that it never saw it says another shape more often still.
+
 ## In other engines
 
 This folder loads unchanged wherever Qwen3.5 does. `tests/test_anywhere.py` asks each engine that is installed:
