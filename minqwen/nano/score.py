@@ -234,7 +234,8 @@ Asked through the chat template, answered greedily; right means right to the let
 A star marks what goes beyond that: longer ones, and pictures of those pairs alone. Sums scored here were left out of
 training, and so were the sentences that do not belong here. With the calculator, a sum counts only if the model called
 it and then said what came back. Drafts are the tokens of answers about held-out stories, sums and pictures: the head is
-given what the model has read, and drafts the three tokens after the next one.
+given what the model has read, and drafts the three tokens after the next one. Each line counts the places in answers
+where so many tokens are left.
 
 {table}
 
@@ -374,7 +375,7 @@ def write_card(qwen: Assistant, folder: Path, scores: list[Score]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("path", nargs="?", help="a trained model's folder; the shipped one if not given")
-    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=1000, help="of each kind (default: 1000)")
     parser.add_argument("--card", action="store_true", help="write the model card and scores.json beside the weights")
     parser.add_argument("--bits", type=int, help="quantize the weights: 8 or 4")
     args = parser.parse_args()
