@@ -332,7 +332,11 @@ def _add_listed_tokens(fast, settings):
     known = {token.content for token in fast.get_added_tokens_decoder().values()}
     listed = settings.get("added_tokens_decoder", {})
     for id in sorted(listed, key=int):
-        token = AddedToken(**{name: value for name, value in listed[id].items() if not name.startswith("_")})
+        try:
+            token = AddedToken(**{name: value for name, value in listed[id].items() if not name.startswith("_")})
+        except (AttributeError, TypeError) as error:
+            raise QwenError(f"tokenizer_config.json describes token {id} of added_tokens_decoder in a way that no "
+                            f"tokenizer knows ({error}): fetch the file anew.") from None
         if token.content not in known:
             fast.add_tokens([token])
             if fast.token_to_id(token.content) != int(id):

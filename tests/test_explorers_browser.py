@@ -316,8 +316,8 @@ def test_labels_come_when_an_explorer_gets_its_size(page, explorers, tmp_path):
         page.wait_for_function("() => document.querySelector('section').dataset.drawn")
         page.evaluate("() => document.querySelector('main').className = ''")
         labels = root.locator(".along.across span")
-        labels.nth(10).wait_for(timeout=5000)
-        assert labels.count() == len(explorers[name].story["tokens"])
+        labels.nth(10).wait_for(timeout=5000)           # where cells are narrow, every second token has one
+        assert len(explorers[name].story["tokens"]) / 3 < labels.count() <= len(explorers[name].story["tokens"])
 
 
 def test_the_chosen_token_is_in_sight_when_an_explorer_gets_its_size(page, explorers, tmp_path):
