@@ -471,8 +471,8 @@ class LlamaCpp:
 
     def __init__(self, folder: Path, bits: int):
         with TemporaryDirectory(prefix="minqwen-bench-", dir=folder) as place:
-            for file in (*folder.glob("*.json"), *folder.glob("*.safetensors*")):
-                (Path(place) / file.name).symlink_to(file)
+            for file in {*folder.glob("*.json"), *folder.glob("*.safetensors*")}:
+                (Path(place) / file.name).symlink_to(file.resolve())
             for name in ("tokenizer.json", "tokenizer_config.json"):
                 (Path(place) / name).symlink_to(SHIPPED / "data" / "nano" / name)
             file = llama_cpp.convert(place, folder / f"{bits}.gguf", bits)

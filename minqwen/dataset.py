@@ -20,6 +20,7 @@ import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +30,13 @@ from torch import Tensor
 from .chat import Assistant
 from .errors import QwenError, remark, short
 from .messages import as_messages, media_of
-from .tokenizer import ROLES
+from .tokenizer import ROLES, THOUGHTS
 from .tools import describe_all
 
 __all__ = ["Chat", "Packed", "Row", "digest", "pack", "packed", "read_chats", "rows_of"]
 
 KEYS = ("messages", "tools", "images", "videos")
+SAID = ("content", "tool_calls", *THOUGHTS)              # by which a message says something
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def read_chats(path: str | Path) -> list[Chat]:
     """
     path, chats, unread = Path(path), [], {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")          # some editors put a mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise QwenError(f"{path} cannot be read ({short(error)}): give a text file with a chat in each line.") from None
     for number, line in enumerate(text.split("\n"), 1):
@@ -102,8 +104,16 @@ def _chat(where: str, given: dict, folder: Path) -> Chat:
     for message in messages:
         if message.get("role") not in ROLES:
             raise QwenError(f"there is no role {short(repr(message.get('role')))}; the roles are {', '.join(ROLES)}.")
+        if not isinstance(message.get("content"), str | list | None):
+            raise QwenError(f"the content of a message is a text or a list of parts, and not "
+                            f"{short(repr(message['content']))}.")
+        if message["role"] == "assistant" and all(message.get(name) is None for name in SAID):
+            raise QwenError("a message of the assistant says nothing: it needs content, tool_calls or "
+                            "reasoning_content.")
     if not messages or messages[-1]["role"] != "assistant":
         raise QwenError("a chat to learn from ends with a message of the assistant, and this one does not.")
+    if all(message.get("weight") == 0 for message in messages if message["role"] == "assistant"):
+        raise QwenError("all answers have the weight 0, so there is nothing to learn: leave this chat out.")
     for message in messages:
         if isinstance(message.get("content"), list):
             message["content"] = [_beside(folder, part) for part in message["content"]]
@@ -132,7 +142,7 @@ def rows_of(chat: Chat, qwen: Assistant) -> list[Row]:
     tokenizer, tools, rows = qwen.tokenizer, chat.tools or None, []
     switches = (False, True) if tokenizer.supports_thinking else (None,)
     for n, message in enumerate(chat.messages):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or message.get("weight") == 0:        # 0: to be read, and not learnt
             continue
         so_far = chat.messages[: n + 1]
         with _told(chat.where):
@@ -155,8 +165,14 @@ def rows_of(chat: Chat, qwen: Assistant) -> list[Row]:
 
 
 def digest(rows: Sequence[Row]) -> str:
-    """By which one knows the same rows again."""
-    return hashlib.sha256(b"".join(x.numpy().tobytes() for row in rows for x in (row.ids, row.learnt))).hexdigest()
+    """By which one knows the same rows again, their pictures included."""
+    seen = hashlib.sha256()
+    for row in rows:
+        seen.update(row.ids.numpy().tobytes() + row.learnt.numpy().tobytes())
+        for picture in chain(*media_of(row.messages or [])):
+            there = isinstance(picture, str) and os.path.isfile(picture)
+            seen.update(Path(picture).read_bytes() if there else repr(picture).encode())
+    return seen.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------- packing

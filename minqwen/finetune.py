@@ -33,8 +33,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
+from . import lora
 from .chat import Assistant, load
-from .checkpoint import COMPANIONS, resolve, save_model
+from .checkpoint import COMPANIONS, CONFIG, resolve, save_model
 from .dataset import Chat, Row, digest, pack, packed, read_chats, rows_of
 from .errors import QwenError, remark, short
 from .files import write_whole
@@ -197,6 +198,8 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     """
     settings, source, out = settings or Settings(), resolve(folder), Path(out)
     settings.check()
+    if min(keep_every, judge_every) < 1:
+        raise QwenError("--keep-every and --judge-every count steps: they are 1 or more.")
     if out.exists() and out.samefile(source):
         raise QwenError(f"{out} is the checkpoint itself, which stays as it is: name another folder (--out).")
     if merge and settings.lora is None:
@@ -204,6 +207,9 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     if settings.tower and settings.lora is not None and not merge:
         raise QwenError("An adapter does not hold the vision tower that --tower trains: add --merge, or leave it out.")
     qwen, chats = load(source, dtype, device), read_chats(data)
+    if qwen.tokenizer is None:
+        raise QwenError(f"{source} has no tokenizer.json, so it cannot read chats: fetch the file from where the "
+                        f"checkpoint comes from.")
     train, held_out = split(chats, settings) if judge is None else (chats, read_chats(judge))
     train, held_out = ([row for chat in some for row in rows_of(chat, qwen)] for some in (train, held_out))
     settings = replace(settings, length=min(settings.length, qwen.config.text_config.max_position_embeddings))
@@ -212,6 +218,9 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
 
     run = {"checkpoint": str(folder), "dtype": str(qwen.model.head_weight.dtype), "merge": merge, **asdict(settings),
            "data": digest(train), "chats to judge by": digest(held_out)}
+    if settings.lora is not None and not merge and (out / CONFIG).exists():
+        raise QwenError(f"{out} holds a whole model, which an adapter would leave there beside itself: name another "
+                        f"folder (--out).")
     if restart:
         (out / SNAPSHOT).unlink(missing_ok=True)
     progress = Progress()
@@ -221,12 +230,16 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
         print(f"{out} holds this run at step {progress.step}: it goes on from there.")
     elif held_out:
         progress.log.append({"step": 0, "held out": trainer.judge(held_out)})
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QwenError(f"There can be no folder {out} ({error.strerror}): name another one (--out).") from None
     steps = islice(batches(train, settings), progress.step, None)
     bar = tqdm(steps, initial=progress.step, total=trainer.steps, unit="step", disable=None)
     for number, rows in enumerate(bar, progress.step):
+        entry = trainer.step(number, rows)
         try:
-            progress.note(entry := trainer.step(number, rows))
+            progress.note(entry)
         except QwenError as error:
             kept = "goes on from the last good state" if (out / SNAPSHOT).exists() else "begins anew"
             raise QwenError(f"Stopped, as {error}: the same command with a lower rate than --lr {settings.lr:g} {kept}."
@@ -265,15 +278,16 @@ def batches(rows: list[Row], settings: Settings) -> Iterator[list[Row]]:
 def snapshot(out: Path, run: dict) -> dict | None:
     """What this run has kept; None if there is nothing. Raises QwenError if `out` is another's."""
     if not (out / SNAPSHOT).exists():
-        if (out / "config.json").exists() or (out / "adapter_config.json").exists():
+        if any(path.name in (CONFIG, lora.CONFIG) or path.suffix == ".safetensors" for path in out.glob("*")):
             raise QwenError(f"{out} holds a model already: name another folder (--out), or add --restart.")
         return None
     try:
         saved = torch.load(out / SNAPSHOT, map_location="cpu", weights_only=True)
+        before = saved["run"].get
     except Exception as error:                          # whatever torch makes of what somebody else has put there
         raise QwenError(f"{out / SNAPSHOT} is damaged ({short(error)}): add --restart.") from None
     for name in run:
-        if name != "lr" and saved["run"].get(name) != run[name]:
+        if name != "lr" and before(name) != run[name]:
             raise QwenError(f"{out} holds a run with another {name}: go on with the same, name another folder (--out), "
                             f"or add --restart.")
     return saved
@@ -304,6 +318,8 @@ def finish(trainer: Trainer, folder: str | Path, source: Path, out: Path, merge:
             if merge:
                 trainer.adapter.merge()
             save_model(trainer.model, out, overwrite=True, tokenizer_from=source)
+            for name in (lora.CONFIG, lora.WEIGHTS):    # of an earlier run: transformers would put it on top
+                (out / name).unlink(missing_ok=True)
         else:
             for path in filter(Path.exists, (source / name for name in COMPANIONS)):
                 write_whole(out / path.name, path.read_bytes())
@@ -346,7 +362,12 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = {f.name: given.pop(f.name) for f in fields(Settings) if f.name in given}
     try:
         if "plan" in given:
-            return print(training_table([given["plan"]], chosen.get("length", Settings.length)))
+            settings = Settings(length=chosen.get("length", Settings.length))
+            settings.check()
+            try:
+                return print(training_table([given["plan"]], settings.length))
+            except ValueError as error:                 # a name that is not known: it says which are
+                raise QwenError(str(error)) from None
         if not {"folder", "data"} <= given.keys():
             raise QwenError("Name a checkpoint and --data chats.jsonl, or --plan and a model.")
         if "lora" not in chosen and (lost := [name for name in ("alpha", "targets") if name in chosen]):

@@ -96,6 +96,10 @@ class QuantizedTensor(Tensor):
         zero = None if self.zero is None else change(self.zero)
         return QuantizedTensor(change(self.codes), change(self.scale), self.bits, self.block, zero, self.packed)
 
+    def matrix(self, i: int) -> "QuantizedTensor":
+        """One of several. In `torch.inference_mode` an index from outside, `weight[i]`, cannot be one of these."""
+        return self.map(lambda x: x[i])
+
     def plain(self) -> "QuantizedTensor":
         """The same, its codes row by row."""
         if not self.packed:
@@ -149,7 +153,7 @@ class QuantizedTensor(Tensor):
             if function == aten._to_copy.default:
                 return first.to_copy(**kwargs)
             if function == aten.select.int and first.dim() == 3 and args[1] == 0:
-                return first.map(lambda x: x[args[2]])
+                return first.matrix(args[2])
             if function == aten.split.Tensor and first.dim() == 2 and not args[2:]:
                 return tuple(first.rows(i, min(i + args[1], len(first))) for i in range(0, len(first), args[1]))
             if function._schema.is_mutable:
@@ -271,7 +275,7 @@ def look_up(ids: Tensor, weight: QuantizedTensor, *_, **__) -> Tensor:
 def groups_by_product(x: Tensor, matrices: QuantizedTensor, ends: Tensor) -> Tensor:
     """`model.by_groups`: of the experts, those that have something to read."""
     groups = x.tensor_split(ends[:-1].tolist())
-    return torch.cat([product(rows, matrices[i]) for i, rows in enumerate(groups) if len(rows)])
+    return torch.cat([product(rows, matrices.matrix(i)) for i, rows in enumerate(groups) if len(rows)])
 
 
 # ------------------------------------------------------------------------------------ what torch does to its outside

@@ -48,6 +48,16 @@ def test_an_answer_up_to_its_end(qwen, tmp_path):
     assert row.ids[: len(asked)].tolist() == asked and row.learnt[len(asked)] and not row.learnt[: len(asked)].any()
 
 
+def test_a_mark_in_front_and_an_answer_that_is_only_read(qwen, tmp_path):
+    """As some editors write files, and as OpenAI's format says which answers are not to be learnt."""
+    (path := tmp_path / "marked.jsonl").write_text(json.dumps({"messages": [
+        {"role": "user", "content": "one"}, {"role": "assistant", "content": "first", "weight": 0},
+        {"role": "user", "content": "two"}, {"role": "assistant", "content": "second", "weight": 1}]}), "utf-8-sig")
+    [one] = read_chats(path)
+    [row] = rows_of(one, qwen)
+    assert spans(qwen, row) == [f"second{END}"] and "first" in qwen.tokenizer.decode(row.ids)
+
+
 @pytest.mark.parametrize("message", [{"content": "hello!", "reasoning_content": "be kind"},
                                      {"content": "<think>\nbe kind\n</think>\n\nhello!"}])
 def test_thinking_is_learnt_and_what_opens_it_is_not(qwen, tmp_path, message):
@@ -119,6 +129,12 @@ GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "c
 
 @pytest.mark.parametrize("line, words", [
     ('{"messages": [', "line 2 is not valid JSON"),
+    ('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "contents": "b"}]}',
+     "line 2: a message of the assistant says nothing"),
+    ('{"messages": [{"role": "user", "content": {"text": "a"}}, {"role": "assistant", "content": "b"}]}',
+     "line 2: the content of a message is a text or a list of parts, and not {'text': 'a'}"),
+    ('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}',
+     "line 2: all answers have the weight 0"),
     ("[1]", "line 2 is no chat"),
     ('{"conversations": []}', 'line 2 is no chat: write {"messages"'),
     ('{"messages": []}', "line 2: a chat to learn from ends with a message of the assistant"),

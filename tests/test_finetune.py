@@ -299,6 +299,11 @@ def test_an_adapter_is_the_same_merged_or_beside(folder, data, tmp_path):
     assert (tmp_path / "beside" / "preprocessor_config.json").exists()
     with pytest.raises(QwenError, match="is an adapter"):
         load(tmp_path / "beside")
+    with pytest.raises(QwenError, match="merged holds a whole model, which an adapter would leave there"):
+        finetune(folder, data, tmp_path / "merged", settings, restart=True)
+    finetune(folder, data, tmp_path / "beside", settings, merge=True, restart=True)
+    assert {path.name for path in (tmp_path / "beside").iterdir()} == {
+        path.name for path in (tmp_path / "merged").iterdir()}, "nothing is left of the adapter"
 
 
 def test_pictures_are_learnt_from(folder, tmp_path):
@@ -320,9 +325,10 @@ def test_pictures_are_learnt_from(folder, tmp_path):
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
-from minqwen.chat import NANO, load
+from minqwen.bench import peak_memory
+from minqwen.chat import load
 from minqwen.dataset import read_chats, rows_of
 from minqwen.finetune import Settings, Trainer
 
@@ -332,18 +338,15 @@ def steps(folder, data):
     for number in 0, 1:
         trainer.step(number, rows)
 
-def most():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
 small, narrow, data = sys.argv[1:]
 steps(small, data)
-before = most()
+before = peak_memory()
 steps(narrow, data)
-print(most() - before)
+print(peak_memory() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts other units elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of a parent is in it")
 def test_the_memory_that_is_planned_is_the_memory_it_takes(half, tmp_path):
     narrow = small_checkpoint(tmp_path / "narrow", "bfloat16", hidden_size=512, intermediate_size=4096,
                               vision={"out_hidden_size": 512})
@@ -416,6 +419,9 @@ def run(*arguments):
     (["--lr", "nan"], "--lr is nan, and must lie between 0 and 1"),
     (["--epochs", 0], "--epochs is 0, and must lie between 1 and"),
     (["--held-out", 1], "--held-out is 1.0, and must lie between 0 and 0.9"),
+    (["--keep-every", 0], "--keep-every and --judge-every count steps: they are 1 or more"),
+    (["--plan", "Foo"], "There is no configuration named 'Foo'; there are"),
+    (["--plan", "Qwen3.5-0.8B", "--length", 0], "--length is 0, and must lie between 2 and"),
     (["--dtype", "float16"], "Small gradients vanish in float16"),
     (["--data", "none.jsonl"], "none.jsonl cannot be read"),
 ])

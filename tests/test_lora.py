@@ -152,6 +152,7 @@ def cut(folder):
     (cut, "is no whole adapter"),
     (settings_of(r="many"), "is no whole adapter"),
     (settings_of(use_dora=True), r"not known here \(use_dora is True\): load it with peft"),
+    (settings_of(init_lora_weights="pissa"), r"not known here \(init_lora_weights is 'pissa'\): load it with peft"),
     (settings_of(peft_type="IA3"), "peft_type is 'IA3'"),
     (settings_of(bias="all"), "bias is 'all'"),
     (settings_of(modules_to_save=["lm_head"]), "modules_to_save is"),
