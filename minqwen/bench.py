@@ -36,12 +36,12 @@ import torch
 
 from . import llama_cpp
 from .cache import Cache
+from .chat import NANO
 from .checkpoint import KEPT_FLOAT32, usable_device
 from .config import Config
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .drafts import Drafter, Speculation
 from .errors import QwenError
-from .files import SHIPPED
 from .generate import generate, prefill
 from .model import Qwen
 from .sampling import Choice
@@ -474,7 +474,7 @@ class LlamaCpp:
             for file in {*folder.glob("*.json"), *folder.glob("*.safetensors*")}:
                 (Path(place) / file.name).symlink_to(file.resolve())
             for name in ("tokenizer.json", "tokenizer_config.json"):
-                (Path(place) / name).symlink_to(SHIPPED / "data" / "nano" / name)
+                (Path(place) / name).symlink_to(NANO / name)
             file = llama_cpp.convert(place, folder / f"{bits}.gguf", bits)
         self.server = llama_cpp.serve(file, context=8192, threads=torch.get_num_threads())
 
@@ -497,36 +497,25 @@ class LlamaCpp:
 
 
 class InFewBits(Pair):
-    """The folder of another pair, by us in so many bits, and beside it one of that pair's sides, in bfloat16."""
+    """The folder of another pair, by us in so many bits, and beside it what `beside` gives when it is first needed."""
 
-    def __init__(self, pair: Pair, bits: int, beside: int):
+    def __init__(self, pair: Pair, bits: int, beside: Callable):
         super().__init__(pair.config, None, pair.device)
         self.pair, self.bits, self.beside = pair, bits, beside
 
     @cached_property
     def sides(self):
-        return Ours(self.pair.folder, self.device, self.bits), self.pair.sides[self.beside]
+        return Ours(self.pair.folder, self.device, self.bits), self.beside()
 
 
 def few_bits_rows(pair: Pair, rounds: int) -> Iterator[Row]:
     """Weights of 8 and of 4 bits: each token sooner than in `transformers`, and a prompt no later than in ours."""
     for bits, aim in ((8, 1.5), (4, 2.2)):
-        ours, theirs = (InFewBits(pair, bits, beside) for beside in (0, 1))
+        ours, theirs = (InFewBits(pair, bits, beside=lambda side=side: pair.sides[side]) for side in (0, 1))
         for context in (32, 4096):
             yield Row(f"{bits} bits, decoding after {context:,}, beside transformers", aim, "tokens/s",
                       partial(theirs.going_on, rounds, context))
         yield Row(f"{bits} bits, first token after 512, beside ours", 1.0, "ms", partial(ours.answering, rounds, [512]))
-
-
-class BesideLlamaCpp(InFewBits):
-    """By us in so many bits, and beside it llama.cpp in as many."""
-
-    def __init__(self, pair: Pair, bits: int):
-        super().__init__(pair, bits, beside=0)
-
-    @cached_property
-    def sides(self):
-        return Ours(self.pair.folder, self.device, self.bits), LlamaCpp(self.pair.folder, self.bits)
 
 
 def in_place(rows: Callable, layers: int, rounds: int, folder: str | None, device: str) -> Iterator[Row]:
@@ -539,7 +528,7 @@ def in_place(rows: Callable, layers: int, rounds: int, folder: str | None, devic
 def llama_cpp_rows(pair: Pair, rounds: int) -> Iterator[Row]:
     """Weights of 8 and of 4 bits here and there."""
     for bits in (8, 4):
-        both = BesideLlamaCpp(pair, bits)
+        both = InFewBits(pair, bits, beside=lambda bits=bits: LlamaCpp(pair.folder, bits))
         for context in (32, 4096):
             yield Row(f"{bits} bits, decoding after {context:,}, beside llama.cpp", 0.9, "tokens/s",
                       partial(both.going_on, rounds, context))

@@ -206,6 +206,9 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
         raise QwenError("There is no adapter to merge: add --lora 16, or leave --merge out.")
     if settings.tower and settings.lora is not None and not merge:
         raise QwenError("An adapter does not hold the vision tower that --tower trains: add --merge, or leave it out.")
+    if settings.lora is not None and not merge and (out / CONFIG).exists():
+        raise QwenError(f"{out} holds a whole model, which an adapter would leave there beside itself: name another "
+                        f"folder (--out).")
     qwen, chats = load(source, dtype, device), read_chats(data)
     if qwen.tokenizer is None:
         raise QwenError(f"{source} has no tokenizer.json, so it cannot read chats: fetch the file from where the "
@@ -218,9 +221,6 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
 
     run = {"checkpoint": str(folder), "dtype": str(qwen.model.head_weight.dtype), "merge": merge, **asdict(settings),
            "data": digest(train), "chats to judge by": digest(held_out)}
-    if settings.lora is not None and not merge and (out / CONFIG).exists():
-        raise QwenError(f"{out} holds a whole model, which an adapter would leave there beside itself: name another "
-                        f"folder (--out).")
     if restart:
         (out / SNAPSHOT).unlink(missing_ok=True)
     progress = Progress()

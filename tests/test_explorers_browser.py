@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from math import ceil
 
 import numpy as np
 import pytest
@@ -316,8 +317,11 @@ def test_labels_come_when_an_explorer_gets_its_size(page, explorers, tmp_path):
         page.wait_for_function("() => document.querySelector('section').dataset.drawn")
         page.evaluate("() => document.querySelector('main').className = ''")
         labels = root.locator(".along.across span")
-        labels.nth(10).wait_for(timeout=5000)           # where cells are narrow, every second token has one
-        assert len(explorers[name].story["tokens"]) / 3 < labels.count() <= len(explorers[name].story["tokens"])
+        labels.nth(10).wait_for(timeout=5000)
+        T, here = len(explorers[name].story["tokens"]), explorers[name].token
+        wide = root.locator(".along.across").evaluate("edge => edge.clientWidth") / T
+        every = ceil(14 / wide)                         # where cells are narrow, and ours in any case
+        assert labels.count() == sum(i == here or (i % every == 0 and abs(i - here) * wide >= 14) for i in range(T))
 
 
 def test_the_chosen_token_is_in_sight_when_an_explorer_gets_its_size(page, explorers, tmp_path):

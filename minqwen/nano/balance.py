@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..chat import Assistant, load
+from ..files import write_whole
 from ..trace import trace
 from .recipe import EXPERTS
 from .score import facts, sums
-from .train import ROOT, mixture_config, train
+from .train import BALANCE, ROOT, mixture_config, train
 
 
 def loads(qwen: Assistant, samples: int = 30) -> list[list[float]]:
@@ -37,7 +38,7 @@ def compare(steps: int, tokens: int) -> dict:
     """{"with" and "without": {"coefficient", "steps", "balance", "loss", "loads"}}: see `loads`; loss is that of the
     stories' answers, in nats a token."""
     found = {}
-    for name, coefficient in (("with", mixture_config.__defaults__[0]), ("without", 0.0)):
+    for name, coefficient in (("with", BALANCE), ("without", 0.0)):
         with TemporaryDirectory() as folder:
             train(replace(EXPERTS, steps=steps, tokens=tokens), Path(folder) / "run", Path(folder) / "model",
                   probe_every=steps, config=partial(mixture_config, balance=coefficient))
@@ -57,9 +58,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "nano_moe" / "balance.json")
     args = parser.parse_args()
     found = compare(args.steps, args.tokens)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"command": f"python -m minqwen.nano.balance --steps {args.steps} --tokens "
-                                               f"{args.tokens}", **found}, indent=1) + "\n")
+    command = f"python -m minqwen.nano.balance --steps {args.steps} --tokens {args.tokens}"
+    write_whole(args.out, (json.dumps({"command": command, **found}, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -64,7 +64,10 @@ def nano_config(tokenizer) -> Config:
     return Config(text, vision, **ids)
 
 
-def mixture_config(tokenizer, balance: float = 0.02) -> Config:
+BALANCE = 0.02                                          # how much the balancing loss counts beside the others
+
+
+def mixture_config(tokenizer, balance: float = BALANCE) -> Config:
     """The same a little narrower, for text alone, and with eight experts in each layer, two of them for a token.
 
     balance: how much the balancing loss counts beside the others.

@@ -229,10 +229,6 @@ class ContextCost(Explorer):
     def _validate(self, proposal):
         return self._checked(proposal["trait"].name, proposal["value"])
 
-    def _place(self, *place) -> list:
-        """A size, context, batch, dtype, work and bits; where one is None, our own."""
-        return [getattr(self, name) if x is None else self._checked(name, x) for name, x in zip(self.position, place)]
-
     def _checked(self, name, value):
         there = {"size": list(self.counts), "context": CONTEXTS, "batch": BATCHES, "dtype": DTYPES, "work": WORKS,
                  "bits": BITS}[name]

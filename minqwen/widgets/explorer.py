@@ -134,6 +134,10 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(**traits)
         self.on_msg(self._answer)
 
+    def _place(self, *place) -> list:
+        """Values of the traits in `position`, in that order; where one is None, our own. A subclass has `_checked`."""
+        return [getattr(self, name) if x is None else self._checked(name, x) for name, x in zip(self.position, place)]
+
     def page(self, name: str) -> bytes:
         raise NotImplementedError
 

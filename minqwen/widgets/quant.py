@@ -150,10 +150,6 @@ class QuantExplorer(Explorer):
     def _validate(self, proposal):
         return self._checked(proposal["trait"].name, proposal["value"])
 
-    def _place(self, *place) -> list:
-        """A row, column, bits and size; where one is None, our own."""
-        return [getattr(self, name) if x is None else self._checked(name, x) for name, x in zip(self.position, place)]
-
     def _checked(self, name, value):
         if name in ("row", "column"):
             many = self.weight.shape[name == "column"]

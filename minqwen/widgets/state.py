@@ -197,10 +197,6 @@ class StateExplorer(Explorer):
     def _validate(self, proposal):
         return self._checked(proposal["trait"].name, proposal["value"])
 
-    def _place(self, *place) -> list[int]:
-        """A token, layer and head; where one is None, our own."""
-        return [getattr(self, name) if x is None else self._checked(name, x) for name, x in zip(self.position, place)]
-
     def _checked(self, name, value):
         lengths = [len(text["tokens"]) for text in self.story["texts"]]
         there = {"token": range(max(lengths)), "layer": self.story["layers"], "head": self.story["heads"],
