@@ -235,7 +235,7 @@ from conversion.base import TextModel
 def main():
     names = "blk.3.ffn_up.weight", "token_embd.weight"
     kinds = {name: TextModel.tensor_force_quant(None, "", name, 0, 2) for name in names}
-    files = sorted(path.name for path in pathlib.Path(sys.argv[1]).iterdir())
+    files = sorted(path.name for path in pathlib.Path(sys.argv[1]).iterdir() if path.exists())
     pathlib.Path(sys.argv[3]).write_text(json.dumps([TextModel.get_vocab_base_pre(), kinds, files, sys.argv[4:]]))
 """
 
@@ -267,9 +267,10 @@ def llama(monkeypatch, tmp_path):
     return asked
 
 
-def test_beside_llama_cpp(tmp_path, llama):
+def test_beside_llama_cpp(tmp_path, llama, monkeypatch):
     """It has the folder, a vocabulary, and its matrices in as few bits; and it goes on from what it has read."""
-    (folder := tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (folder := Path("folder")).mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").touch()
     for bits, kind, outtype in ((8, False, "q8_0"), (4, "Q4_0", "q8_0")):

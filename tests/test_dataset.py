@@ -10,7 +10,7 @@ from PIL import Image
 from tuning_support import chat, small_checkpoint, write_chats
 
 from minqwen.chat import NANO, load
-from minqwen.dataset import pack, packed, read_chats, rows_of
+from minqwen.dataset import digest, pack, packed, read_chats, rows_of
 from minqwen.errors import QwenError
 
 ADD = {"type": "function", "function": {"name": "add", "description": "adds", "parameters": {
@@ -46,6 +46,15 @@ def test_an_answer_up_to_its_end(qwen, tmp_path):
     assert spans(qwen, row) == [f"hello!{END}"]
     asked = qwen.inputs([{"role": "user", "content": "say hello"}], thinking=False).ids
     assert row.ids[: len(asked)].tolist() == asked and row.learnt[len(asked)] and not row.learnt[: len(asked)].any()
+
+
+def test_a_digest_knows_other_pictures(folder, tmp_path):
+    """Of the same size, under the same name: no token tells them apart."""
+    seeing, digests = load(folder), []
+    for shade in (20, 20, 230):
+        Image.fromarray(np.full((24, 24, 3), shade, np.uint8)).save(tmp_path / "x.png")
+        digests.append(digest(rows(seeing, tmp_path, chat([{"type": "image", "image": "x.png"}], "yes"))))
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_mark_in_front_and_an_answer_that_is_only_read(qwen, tmp_path):

@@ -260,6 +260,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(folder, 
     assert [entry["step"] for entry in log] == list(range(7)) and log[5]["lr"] < 1e-3 < log[4]["lr"]
 
 
+def test_what_is_wrong_with_the_data_is_not_put_down_to_the_rate(folder, data, tmp_path, monkeypatch):
+    def missing(*_):
+        raise QwenError("chats.jsonl, line 3: there is no file x.png.")
+
+    monkeypatch.setattr(Trainer, "step", missing)
+    with pytest.raises(QwenError, match=r"^chats.jsonl, line 3: there is no file x.png\.$"):
+        finetune(folder, data, tmp_path / "out", QUICK)
+
+
 def test_a_loss_that_rises_stops_the_run(folder, data, tmp_path):
     with pytest.raises(QwenError, match="Stopped, as by step [0-9]+ the loss has risen from .* to .* begins anew"):
         finetune(folder, data, tmp_path, replace(QUICK, lr=1.0, epochs=5, held_out=0), keep_every=1000)
