@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from support import random_qwen, tokens
 from test_moe import mixture
+from test_nano_training import resumes_to_the_same_weights
 
 import minqwen
 from minqwen.nano import score as scoring
@@ -103,28 +103,7 @@ def test_it_reads_stories_and_sums_alone():
 
 
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    def run(name):
-        train.main(["--experts", "--steps", "4", "--tokens", "400", "--probe-every", "100", "--keep-every", "2",
-                    "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out")])
-        return load_file(tmp_path / f"{name}-out" / "model.safetensors")
-
-    monkeypatch.setattr(train, "probe", lambda *_: {})
-    whole = run("whole")
-    real, calls = train.step_losses, []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(train, "step_losses", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run("resumed")
-    monkeypatch.setattr(train, "step_losses", real)
-    resumed = run("resumed")
-    for name in whole:
-        torch.testing.assert_close(resumed[name], whole[name], rtol=1e-6, atol=1e-7)
+    resumes_to_the_same_weights(tmp_path, monkeypatch, "--experts")
     made = minqwen.load(tmp_path / "whole-out")
     text = made.config.text_config
     assert (text.num_hidden_layers, text.num_experts, text.num_experts_per_tok) == (LAYERS, E, K)

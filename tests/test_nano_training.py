@@ -226,12 +226,12 @@ def test_thinking_is_off_unless_asked_for(folder):
 # ---------------------------------------------------------------------------------------------------------- training
 
 
-def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+def resumes_to_the_same_weights(folder, monkeypatch, *options):
+    """A run of four steps, and one that is interrupted in its third and goes on. Returns what starts a run by a name."""
     def run(name, *more):
-        train.main(["--steps", "4", "--looks", "3", "--tokens", "400", "--pictures", "3",
-                    "--probe-every", "100", "--keep-every", "2",
-                    "--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out"), *more])
-        return load_file(tmp_path / f"{name}-out" / "model.safetensors")
+        train.main(["--steps", "4", "--tokens", "400", "--probe-every", "100", "--keep-every", "2", *options,
+                    "--run", str(folder / name), "--out", str(folder / f"{name}-out"), *more])
+        return load_file(folder / f"{name}-out" / "model.safetensors")
 
     monkeypatch.setattr(train, "probe", lambda *_: {})
     whole = run("whole")
@@ -247,12 +247,17 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     monkeypatch.setattr(train, "step_losses", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("resumed")
-    assert not (tmp_path / "resumed-out").exists()
+    assert not (folder / "resumed-out").exists()
     monkeypatch.setattr(train, "step_losses", real)
     resumed = run("resumed")
     assert whole.keys() == resumed.keys()
     for name in whole:
         torch.testing.assert_close(resumed[name], whole[name], rtol=1e-6, atol=1e-7)
+    return run
+
+
+def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    run = resumes_to_the_same_weights(tmp_path, monkeypatch, "--looks", "3", "--pictures", "3")
     known = [torch.load(tmp_path / name / "last.pt", weights_only=False)["curriculum"] for name in ("whole", "resumed")]
     assert known[1] == pytest.approx(known[0]) and known[0]["since"] == 4
     with pytest.raises(SystemExit, match=r"another recipe \(lr\).*--restart"):
