@@ -227,7 +227,7 @@ def test_thinking_is_off_unless_asked_for(folder):
 
 
 def resumes_to_the_same_weights(folder, monkeypatch, *options):
-    """A run of four steps, and one that is interrupted in its third and goes on. Returns what starts a run by a name."""
+    """A run of four steps, and one interrupted in its third that goes on. Returns what starts a run by a name."""
     def run(name, *more):
         train.main(["--steps", "4", "--tokens", "400", "--probe-every", "100", "--keep-every", "2", *options,
                     "--run", str(folder / name), "--out", str(folder / f"{name}-out"), *more])
