@@ -12,7 +12,7 @@ Seconds say little on a machine that does other things as well. So both are time
 of theirs, and what counts is the median of the ratios of neighbours: whatever slows the machine down slows down both.
 How far to trust it say the quartiles of these ratios.
 
-Drafts by the multi-token head are held against our own plain decoding, in tokens of each pass of the model, and in time:
+Drafts by the multi-token head are held against our own plain decoding, in tokens of each pass of the model and in time:
 nano's say the same. What the rest of it costs shows on a model that is bound by reading its weights, with a drafter
 made for that, who is always right.
 
@@ -37,7 +37,7 @@ import torch
 from . import llama_cpp
 from .cache import Cache
 from .chat import NANO
-from .checkpoint import KEPT_FLOAT32, usable_device
+from .checkpoint import KEPT_FLOAT32, load_config, usable_device
 from .config import Config
 from .delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from .drafts import Drafter, Speculation
@@ -45,7 +45,7 @@ from .errors import QwenError
 from .generate import generate, prefill
 from .model import Qwen
 from .sampling import Choice
-from .verify import for_transformers, official_modules, official_twin, random_prompt
+from .verify import for_transformers, official_class, official_modules, official_twin, random_prompt
 
 LAYERS = 18                                              # Gated DeltaNet layers of the 0.8B
 UNITS = {"ms": lambda seconds: 1e3 * seconds, "tokens/s": lambda seconds: 1 / seconds, "GB": lambda n: n / 1e9,
@@ -171,6 +171,15 @@ def shape(layers: int, dtype: str) -> Config:
     return replace(official, text_config=text)
 
 
+def mixture(dtype: str) -> Config:
+    """Qwen3.5-35B-A3B's, cut to a size that two cores read: 4 layers of half its width, 32 experts, 8 for a token."""
+    official = Config.named("Qwen3.5-35B-A3B")
+    text = replace(official.text_config, num_hidden_layers=4, layer_types=None, mtp_num_hidden_layers=0,
+                   eos_token_id=None, dtype=dtype, hidden_size=1024, num_experts=32)
+    vision = replace(official.vision_config, depth=1, out_hidden_size=1024)
+    return replace(official, text_config=text, vision_config=vision)
+
+
 def make_folder(config: Config, folder: Path) -> Path:
     """A checkpoint of random weights that `transformers` saves, in the dtype that `config` names.
 
@@ -206,11 +215,14 @@ class Ours:
 
 
 class Theirs:
-    """A folder and what a user of `transformers` calls with it. The methods are those of `Ours`."""
+    """A folder and what a user of `transformers` calls with it. The methods are those of `Ours`.
 
-    def __init__(self, folder: Path, device: str = "cpu"):
-        official = official_modules().Qwen3_5ForConditionalGeneration
-        self.model = official.from_pretrained(folder, dtype="auto").to(device)
+    options: of `from_pretrained`.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", **options):
+        official = official_class(load_config(folder), "ForConditionalGeneration")
+        self.model = official.from_pretrained(folder, dtype="auto", **options).to(device)
 
     def _generate(self, inputs, new, **options):
         return self.model.generate(**inputs, max_new_tokens=new, do_sample="temperature" in options, **options)
@@ -504,39 +516,55 @@ class LlamaCpp:
         self.ids = self.ids + self._complete(self.ids, new, cache_prompt=True, **options)
 
 
-class InFewBits(Pair):
-    """The folder of another pair, by us in so many bits, and beside it what `beside` gives when it is first needed."""
+class OtherSides(Pair):
+    """The folder of another pair, loaded otherwise: a side is what its function gives when it is first needed."""
 
-    def __init__(self, pair: Pair, bits: int, beside: Callable):
+    def __init__(self, pair: Pair, ours: Callable, theirs: Callable):
         super().__init__(pair.config, None, pair.device)
-        self.pair, self.bits, self.beside = pair, bits, beside
+        self.loaders = ours, theirs
 
     @cached_property
     def sides(self):
-        return Ours(self.pair.folder, self.device, self.bits), self.beside()
+        return tuple(load() for load in self.loaders)
+
+
+def few_bits(pair: Pair, bits: int) -> Ours:
+    """Our side of its folder, in so many bits."""
+    return Ours(pair.folder, pair.device, bits)
 
 
 def few_bits_rows(pair: Pair, rounds: int) -> Iterator[Row]:
     """Weights of 8 and of 4 bits: each token sooner than in `transformers`, and a prompt no later than in ours."""
     for bits, aim in ((8, 1.5), (4, 2.2)):
-        ours, theirs = (InFewBits(pair, bits, beside=lambda side=side: pair.sides[side]) for side in (0, 1))
+        few = partial(few_bits, pair, bits)
+        ours, theirs = (OtherSides(pair, few, lambda side=side: pair.sides[side]) for side in (0, 1))
         for context in (32, 4096):
             yield Row(f"{bits} bits, decoding after {context:,}, beside transformers", aim, "tokens/s",
                       partial(theirs.going_on, rounds, context))
         yield Row(f"{bits} bits, first token after 512, beside ours", 1.0, "ms", partial(ours.answering, rounds, [512]))
 
 
-def in_place(rows: Callable, layers: int, rounds: int, folder: str | None, device: str) -> Iterator[Row]:
-    """`rows` of a pair in bfloat16, whose folder is there for the while. On a CPU only."""
+def in_place(rows: Callable, config: Config, rounds: int, folder: str | None, device: str) -> Iterator[Row]:
+    """`rows` of a pair, whose folder is there for the while. On a CPU only."""
     if device == "cpu":
         with TemporaryDirectory(prefix="minqwen-bench-", dir=folder, ignore_cleanup_errors=True) as place:
-            yield from rows(Pair(shape(layers, "bfloat16"), Path(place)), rounds)
+            yield from rows(Pair(config, Path(place)), rounds)
+
+
+def expert_rows(pair: Pair, rounds: int) -> Iterator[Row]:
+    """A prompt through a mixture of experts, beside both ways that `transformers` has for them."""
+    dtype = pair.config.text_config.dtype
+    for way, called, aim in (("grouped_mm", "its grouped product", 1.0), ("eager", "its loop over experts", 1.5)):
+        both = OtherSides(pair, lambda: pair.sides[0],
+                          lambda way=way: Theirs(pair.folder, pair.device, experts_implementation=way))
+        yield Row(f"{dtype}, 32 experts, first token after 512, beside {called}", aim, "ms",
+                  partial(both.answering, rounds, [512]))
 
 
 def llama_cpp_rows(pair: Pair, rounds: int) -> Iterator[Row]:
     """Weights of 8 and of 4 bits here and there."""
     for bits in (8, 4):
-        both = InFewBits(pair, bits, beside=lambda bits=bits: LlamaCpp(pair.folder, bits))
+        both = OtherSides(pair, partial(few_bits, pair, bits), lambda bits=bits: LlamaCpp(pair.folder, bits))
         for context in (32, 4096):
             yield Row(f"{bits} bits, decoding after {context:,}, beside llama.cpp", 0.9, "tokens/s",
                       partial(both.going_on, rounds, context))
@@ -599,10 +627,12 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
 
     logging.disable_progress_bar()
     print(f"{machine(device)}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers", flush=True)
-    tables = []
+    tables, half = [], shape(layers, "bfloat16")
     for headings, there_are in ((HEADINGS, all_rows(layers, rounds, folder, device)),
-                                (QUANTIZED, in_place(few_bits_rows, layers, rounds, folder, device)),
-                                (LLAMA_CPP, in_place(llama_cpp_rows, layers, rounds, folder, device)
+                                *((HEADINGS, in_place(expert_rows, mixture(dtype), rounds, folder, device))
+                                  for dtype in ("bfloat16", "float32")),
+                                (QUANTIZED, in_place(few_bits_rows, half, rounds, folder, device)),
+                                (LLAMA_CPP, in_place(llama_cpp_rows, half, rounds, folder, device)
                                  if "llama" in only else ()),
                                 (DRAFTED, draft_rows(layers, rounds, device))):
         rows = []

@@ -186,7 +186,7 @@ def test_a_drafter_that_is_always_right_says_the_same_in_fewer_passes(kind, resu
     config = seeing_config(eos_token_id=None, tie_word_embeddings=False)
     model, sizes = bench.Foreseen(config, new=13), []
     right = model.told
-    model.told = [[*right[0][:2], (right[0][2] + 1) % 32, *right[0][3:]]]                   # as another rounding says it
+    model.told = [[*right[0][:2], (right[0][2] + 1) % 32, *right[0][3:]]]           # as another rounding has it
     watch = model.model.register_forward_hook(lambda model, args, logits: sizes.append(args[0].shape[1]))
     pairs = model.decoding(kind, 3, 1)
     watch.remove()
@@ -218,11 +218,26 @@ def test_in_few_bits_beside_both(tmp_path, results):
         assert len(ours[0]) == len(theirs[0]) == 1 if "first" in row.what else len(few.said) == len(whole.said) == 9
 
 
+def test_experts_beside_both_of_their_ways(tmp_path, results):
+    pair = bench.Pair(seeing_config(eos_token_id=None, mtp_num_hidden_layers=0, num_experts=4, num_experts_per_tok=2,
+                                    moe_intermediate_size=16, shared_expert_intermediate_size=16), tmp_path)
+    ways = []
+    for row in bench.expert_rows(pair, 1):
+        row.measure()
+        ours, theirs = row.measure.func.__self__.sides
+        ways.append(theirs.model.config.text_config._experts_implementation)
+        assert ours is pair.sides[0] and ours.model.config.text_config.num_experts == 4
+        ours, theirs = results.pop()
+        assert ours == theirs and len(ours[0]) == 1
+    assert ways == ["grouped_mm", "eager"]
+
+
 @pytest.mark.parametrize("rows, number", [
     (bench.draft_rows(4, 1), 2 * 4 + 2 * 2 * 4),
-    (bench.in_place(bench.few_bits_rows, 4, 1, None, "cpu"), 2 * 3),
-    (bench.in_place(bench.llama_cpp_rows, 4, 1, None, "cpu"), 2 * 3),
-], ids=["drafts", "few bits", "llama.cpp"])
+    (bench.in_place(bench.few_bits_rows, bench.shape(4, "bfloat16"), 1, None, "cpu"), 2 * 3),
+    (bench.in_place(bench.llama_cpp_rows, bench.shape(4, "bfloat16"), 1, None, "cpu"), 2 * 3),
+    (bench.in_place(bench.expert_rows, bench.mixture("bfloat16"), 1, None, "cpu"), 2),
+], ids=["drafts", "few bits", "llama.cpp", "experts"])
 def test_every_row_of_the_other_tables_can_fail(rows, number):
     rows = list(rows)
     assert len({row.what for row in rows}) == len(rows) == number
