@@ -588,6 +588,18 @@ def draft_rows(layers: int, rounds: int, device: str = "cpu") -> Iterator[Row]:
                           partial(model.decoding, kind, k, rounds))
 
 
+def all_tables(layers: int, rounds: int, folder: str | None = None,
+               device: str = "cpu") -> Iterator[tuple[list[str], Iterator[Row]]]:
+    """(headings, rows) of everything that there is to measure. Folders are made where they are needed."""
+    half = shape(layers, "bfloat16")
+    yield HEADINGS, all_rows(layers, rounds, folder, device)
+    for dtype in "bfloat16", "float32":
+        yield HEADINGS, in_place(expert_rows, mixture(dtype), rounds, folder, device)
+    yield QUANTIZED, in_place(few_bits_rows, half, rounds, folder, device)
+    yield LLAMA_CPP, in_place(llama_cpp_rows, half, rounds, folder, device)
+    yield DRAFTED, draft_rows(layers, rounds, device)
+
+
 def machine(device: str = "cpu") -> str:
     """The processor, what it has for bfloat16, threads and versions: a ratio holds for these."""
     import transformers
@@ -627,14 +639,10 @@ def run(quick: bool = False, only: str = "", layers: int | None = None, folder: 
 
     logging.disable_progress_bar()
     print(f"{machine(device)}\nwhole models: Qwen3.5-0.8B's shape, {layers} layers", flush=True)
-    tables, half = [], shape(layers, "bfloat16")
-    for headings, there_are in ((HEADINGS, all_rows(layers, rounds, folder, device)),
-                                *((HEADINGS, in_place(expert_rows, mixture(dtype), rounds, folder, device))
-                                  for dtype in ("bfloat16", "float32")),
-                                (QUANTIZED, in_place(few_bits_rows, half, rounds, folder, device)),
-                                (LLAMA_CPP, in_place(llama_cpp_rows, half, rounds, folder, device)
-                                 if "llama" in only else ()),
-                                (DRAFTED, draft_rows(layers, rounds, device))):
+    tables = []
+    for headings, there_are in all_tables(layers, rounds, folder, device):
+        if headings == LLAMA_CPP and "llama" not in only:
+            continue
         rows = []
         for row in there_are:
             if wanted.search(row.what):
