@@ -406,8 +406,8 @@ class Conversation:
             self.messages += [*question, message]
             question.clear()
 
-        turn = Turn(self.assistant, [*self.messages, *question], self.thinking, self.tools, self.max_tool_rounds,
-                    options["thinking_budget"], add)
+        turn = Turn(self.assistant, as_messages([*self.messages, *question]), self.thinking, self.tools,
+                    self.max_tool_rounds, options["thinking_budget"], add)
         generation.stream(self.assistant.model, [turn.inputs.ids], **turn.inputs.media, **options)  # complains now
         read = partial(self._steps, turn, options)
         return turn.pieces(read) if stream else turn.answer(read)

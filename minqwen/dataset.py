@@ -107,6 +107,9 @@ def _chat(where: str, given: dict, folder: Path) -> Chat:
         if not isinstance(message.get("content"), str | list | None):
             raise QwenError(f"the content of a message is a text or a list of parts, and not "
                             f"{short(repr(message['content']))}.")
+        for name in THOUGHTS:
+            if not isinstance(message.get(name), str | None):
+                raise QwenError(f"the {name} of a message is a text, and not {short(repr(message[name]))}.")
         if message["role"] == "assistant" and all(message.get(name) is None for name in SAID):
             raise QwenError("a message of the assistant says nothing: it needs content, tool_calls or "
                             "reasoning_content.")

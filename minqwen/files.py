@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from . import __version__
-from .errors import QwenError, read_json
+from .errors import QwenError, read_json, short
 
-__all__ = ["INSTALLED", "SHIPPED", "example", "unpack", "write_whole"]
+__all__ = ["INSTALLED", "SHIPPED", "check_place", "example", "unpack", "write_whole"]
 
 PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (PACKAGE / "shipped").is_dir()              # else this is a clone
@@ -80,6 +81,26 @@ def unpack(folder: str | Path) -> list[str]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def check_place(folder: Path, option: str = "--out") -> None:
+    """Find out before a long work whether its result can be written to a folder, which may be still to be made.
+
+    Raises:
+        QwenError: it cannot. `option` is how the user names another one.
+    """
+    there = Path(os.path.abspath(folder))
+    try:
+        while True:
+            try:
+                there.lstat()
+                break
+            except FileNotFoundError:
+                there = there.parent
+        TemporaryFile(dir=there).close()                # permissions alone do not tell of a read-only disk
+    except OSError as error:
+        raise QwenError(f"Nothing can be written to {short(folder)} ({error.strerror}): name another folder ({option})."
+                        ) from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -38,7 +38,7 @@ from .chat import Assistant, load
 from .checkpoint import COMPANIONS, CONFIG, resolve, save_model
 from .dataset import Chat, Row, digest, pack, packed, read_chats, rows_of
 from .errors import QwenError, remark, short
-from .files import write_whole
+from .files import check_place, write_whole
 from .info import LOGITS, training_table
 from .lora import Adapter
 from .masters import MasterAdamW
@@ -47,6 +47,7 @@ from .quantized import quantized_bits
 __all__ = ["Settings", "Trainer", "finetune"]
 
 SNAPSHOT, LOG = "snapshot.pt", "finetune.json"
+WRITTEN = (SNAPSHOT, f"{SNAPSHOT}.part", LOG, CONFIG, lora.CONFIG, lora.WEIGHTS, *COMPANIONS)
 SMOOTH = 0.1                                            # the weight of a step's loss in the smoothed one
 WORSE = 1.0                                             # nats that this may lie above its lowest
 again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)      # nothing here is random
@@ -77,6 +78,8 @@ class Settings:
             if not least <= getattr(self, name) <= most:
                 raise QwenError(f"--{name.replace('_', '-')} is {getattr(self, name)}, and must lie between {least} "
                                 f"and {most}.")
+        if self.lora is not None:
+            lora.check_numbers(self.lora, self.alpha)
 
 
 class Trainer:
@@ -196,8 +199,10 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     Raises:
         QwenError: files or settings that cannot be, a run of other settings; a loss that is no number, or rises.
     """
-    settings, source, out = settings or Settings(), resolve(folder), Path(out)
+    settings, out = settings or Settings(), Path(out)
     settings.check()
+    check_place(out)
+    source = resolve(folder)
     if min(keep_every, judge_every) < 1:
         raise QwenError("--keep-every and --judge-every count steps: they are 1 or more.")
     if out.exists() and out.samefile(source):
@@ -209,6 +214,10 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     if settings.lora is not None and not merge and (out / CONFIG).exists():
         raise QwenError(f"{out} holds a whole model, which an adapter would leave there beside itself: name another "
                         f"folder (--out).")
+    for name in WRITTEN:
+        if (out / name).is_dir():
+            raise QwenError(f"{out / name} is a folder, where a file is to be written: move it away, or name another "
+                            f"folder (--out).")
     qwen, chats = load(source, dtype, device), read_chats(data)
     if qwen.tokenizer is None:
         raise QwenError(f"{source} has no tokenizer.json, so it cannot read chats: fetch the file from where the "
@@ -230,10 +239,7 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
         print(f"{out} holds this run at step {progress.step}: it goes on from there.")
     elif held_out:
         progress.log.append({"step": 0, "held out": trainer.judge(held_out)})
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise QwenError(f"There can be no folder {out} ({error.strerror}): name another one (--out).") from None
+    out.mkdir(parents=True, exist_ok=True)
     steps = islice(batches(train, settings), progress.step, None)
     bar = tqdm(steps, initial=progress.step, total=trainer.steps, unit="step", disable=None)
     for number, rows in enumerate(bar, progress.step):
@@ -362,17 +368,21 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = {f.name: given.pop(f.name) for f in fields(Settings) if f.name in given}
     try:
         if "plan" in given:
-            settings = Settings(length=chosen.get("length", Settings.length))
-            settings.check()
+            spelt = {"folder": "a checkpoint", "checkpointing": "--no-checkpointing"}
+            if lost := [*given.keys() - {"plan"}, *chosen.keys() - {"length", "lora"}]:
+                name = spelt.get(min(lost), f"--{min(lost).replace('_', '-')}")
+                raise QwenError(f"--plan goes with --lora and --length alone: leave {name} out.")
+            (settings := Settings(**chosen)).check()
             try:
-                return print(training_table([given["plan"]], settings.length))
+                return print(training_table([given["plan"]], settings.length, settings.lora or 16))
             except ValueError as error:                 # a name that is not known: it says which are
                 raise QwenError(str(error)) from None
         if not {"folder", "data"} <= given.keys():
             raise QwenError("Name a checkpoint and --data chats.jsonl, or --plan and a model.")
         if "lora" not in chosen and (lost := [name for name in ("alpha", "targets") if name in chosen]):
             raise QwenError(f"--{lost[0]} is for an adapter: add --lora 16, or leave it out.")
-        out = given.setdefault("out", Path("tuned") / f"{Path(given['folder']).name}-{given['data'].stem}")
+        name = Path(os.path.abspath(given["folder"])).name              # of "." as well
+        out = given.setdefault("out", Path("tuned") / f"{name}-{given['data'].stem}")
         finetune(settings=Settings(**{"lr": 2e-4 if "lora" in chosen else Settings.lr} | chosen), **given)
         print(out)
     except QwenError as error:

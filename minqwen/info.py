@@ -216,12 +216,12 @@ def bytes_kept(layer: DecoderLayer, config: TextConfig, length: int, dtype: torc
 
 
 def training_table(names: Sequence[str] = ("Qwen3.5-0.8B", "Qwen3.5-2B", "Qwen3.5-4B", "Qwen3.5-9B"),
-                   length: int = 4096) -> str:
-    """What fine-tuning takes, in Markdown: all weights in bfloat16, and an adapter of rank 16."""
+                   length: int = 4096, rank: int = 16) -> str:
+    """What fine-tuning takes, in Markdown: all weights in bfloat16, and an adapter of this rank."""
     head = ["", "weights", "layers, logits", "all weights learn", "in all", "an adapter learns", "in all"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name in names:
-        whole, adapter = (training_memory(Config.named(name), rank, length) for rank in (None, 16))
+        whole, adapter = (training_memory(Config.named(name), one, length) for one in (None, rank))
         lines.append([name, *map(readable, (whole["weights"], whole["layers"] + whole["logits"], whole["learning"],
                                             sum(whole.values()), adapter["learning"], sum(adapter.values())))])
     return _markdown(lines)

@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Sequence
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -63,10 +64,9 @@ class Adapter:
                 adapter; the shared expert has.
             seed: of A, which is uniform with variance 1 / (3 in), as `peft` has it.
         Raises:
-            QwenError: no such rank, or no such target in this model; or its weights are quantized.
+            QwenError: no such rank or alpha, or no such target in this model; or its weights are quantized.
         """
-        if rank < 1:
-            raise QwenError(f"The rank of an adapter is a whole number from 1 on, such as 16, and not {rank}.")
+        check_numbers(rank, alpha)
         if bits := quantized_bits(model):
             raise QwenError(f"The weights of this model are quantized ({bits}), and an adapter is for plain ones: take "
                             f"the checkpoint in bfloat16.")
@@ -82,7 +82,7 @@ class Adapter:
         self.model, self.rank, self.targets = model, rank, targets
         self.alpha = 2 * rank if alpha is None else alpha
         self.scale = self.alpha / rank
-        self.pairs, self.hooks = {}, []
+        self.pairs, self.hooks, self.merged = {}, [], False
         random = torch.Generator().manual_seed(seed)
         for name, matrix in matrices.items():
             if _last(name) in targets:
@@ -110,7 +110,10 @@ class Adapter:
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Put the adapter into the weights: computed in float32, rounded once."""
+        """Put the adapter into the weights: computed in float32, rounded once. Raises QwenError if it is in them."""
+        if self.merged:
+            raise QwenError("This adapter is in the weights already, and would be there twice: go on without merge().")
+        self.merged = True
         self.detach()
         for name, (A, B) in self.pairs.items():
             weight = self.model.get_submodule(name).weight
@@ -130,6 +133,15 @@ class Adapter:
         write_whole(Path(folder) / CONFIG, (json.dumps(settings, indent=2) + "\n").encode())
 
 
+def check_numbers(rank: int, alpha: float | None) -> None:
+    """Raises QwenError unless an adapter can have this rank and alpha."""
+    if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
+        raise QwenError(f"The rank of an adapter is a whole number from 1 on, such as 16, and not {short(repr(rank))}.")
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 < alpha < math.inf):
+        raise QwenError(f"The alpha of an adapter, by which all that it does is multiplied, is a number above 0, such "
+                        f"as {2 * rank}, and not {short(repr(alpha))}.")
+
+
 def merge(model: Qwen, folder: str | Path) -> None:
     """Put an adapter into a model's weights, one from here or one of `peft`.
 
@@ -145,7 +157,7 @@ def merge(model: Qwen, folder: str | Path) -> None:
         raise QwenError(f"{folder} is an adapter of a kind that is not known here ({odd[0]}): load it with peft, call "
                         f"merge_and_unload(), and save what that gives.")
     try:
-        stored, rank, alpha = load_file(folder / WEIGHTS), int(settings["r"]), float(settings["lora_alpha"])
+        stored, rank, alpha = load_file(folder / WEIGHTS), settings["r"], float(settings["lora_alpha"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise QwenError(f"{folder} is no whole adapter ({short(repr(error))}): fetch or save it again.") from None
     names = {_ours(key) for key in stored}

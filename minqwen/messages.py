@@ -3,11 +3,13 @@
 A message's content is a text, or a list of parts: {"type": "text", "text": ...}, {"type": "image", "image": ...} and
 {"type": "video", "video": ...}. The chat template only looks at the type; the picture itself goes to the processor.
 A key that holds None is as good as none: rows of a table have a column for each key that some row needs.
+And the arguments of a call are an object, or the text of one, as OpenAI's API writes them.
 """
 
+import json
 from collections.abc import Sequence
 
-from .errors import QwenError
+from .errors import QwenError, short
 
 __all__ = ["as_messages", "media_of"]
 
@@ -88,7 +90,7 @@ def _parts(messages: list[dict], kind: str) -> list[dict]:
 
 def _kind(part) -> str:
     """What a part of a message is: an "image", a "video" or a "text"; by what it holds, its type, its keys."""
-    kinds = (*KINDS, "text") if isinstance(part, dict) else ()
+    kinds = (*KINDS, "text") if isinstance(part, dict) and isinstance(part.get("type"), str | None) else ()
     for kind in kinds:
         if part.get(kind) is not None or part.get("type") == kind:
             return kind
@@ -100,16 +102,34 @@ def _kind(part) -> str:
 
 
 def _tidy(message: dict) -> dict:
-    """The message with parts that say what they are, hold pictures and clips under that name, and hold no None."""
-    if not isinstance(message.get("content"), list):
-        return message
-    return message | {"content": [_tidy_part(part) for part in message["content"]]}
+    """The message with parts that say what they are, hold pictures and clips under that name, and hold no None; and
+    with calls whose arguments are objects."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    if isinstance(content, list):
+        message = message | {"content": list(map(_tidy_part, content))}
+    if not isinstance(calls, list | tuple | None):      # templates would pass over them
+        raise QwenError(f"The tool_calls of a message are a list of calls, and not {short(repr(calls))}.")
+    return message if calls is None else message | {"tool_calls": list(map(_tidy_call, calls))}
 
 
 def _tidy_part(part) -> dict:
     kind, held = _kind(part), {key: x for key, x in part.items() if x is not None}
     named = [held[key] for key in NAMES if key in held]
     return {"type": kind} | held | ({kind: named[0]} if kind in KINDS and kind not in held and named else {})
+
+
+def _tidy_call(call) -> dict:
+    if isinstance(call, dict) and isinstance(call.get("function"), dict):
+        return call | {"function": _tidy_call(call["function"])}
+    name, arguments = (call.get("name"), call.get("arguments")) if isinstance(call, dict) else (None, None)
+    try:
+        arguments = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        pass                                            # it stays a text, which is told
+    if not isinstance(name, str) or not isinstance(arguments, dict | None):
+        raise QwenError("A call is {'function': {'name': 'add', 'arguments': {'a': 1}}}, its arguments an object or "
+                        f"the text of one in JSON, and this is none: {short(repr(call))}.")
+    return call | {"arguments": arguments or {}}
 
 
 def _several(things) -> list:

@@ -84,7 +84,8 @@ def describe(tool: "Callable | dict") -> dict:
             JSON stands for.
     """
     if isinstance(tool, dict):
-        if not isinstance(tool.get("function", tool).get("name"), str):
+        function = tool.get("function", tool)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise QwenError("A tool given as a schema looks like {'type': 'function', 'function': {'name': ..., "
                             "'description': ..., 'parameters': ...}}; this one has no name.")
         return tool

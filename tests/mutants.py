@@ -145,6 +145,10 @@ def codes(name, file, old, new, test, lessons=()):
     return Mutant(name, f"minqwen/{file}.py", old, new, tests=(f"tests/{test}",), lessons=lessons)
 
 
+def tuned(name, module, old, new, test, within=""):
+    return Mutant(name, f"minqwen/{module}.py", old, new, within, (f"tests/test_{test}",))
+
+
 def loop(name, old, new, file="minqwen/generate.py"):
     return Mutant(name, file, old, new, tests=("tests/test_generate.py",), lessons=(GENERATION,))
 
@@ -912,6 +916,56 @@ N = -L.tril(-1)
           "test_layouts.py::test_official_fp8_with_blocks_that_are_cut"),
     codes("columns out of order are read in order", "layouts", "if g_idx is not None and not", "if False and not",
           "test_layouts.py::test_a_quantized_weight_that_is_damaged_is_named"),
+    tuned("it is judged by the mean of rows, and not of tokens", "finetune", "/ taught(rows)", "/ len(rows)",
+          "finetune.py::test_packed_chats_do_not_see_each_other"),
+    tuned("each pack counts alike in a step's loss", "finetune", "loss(some) / count", "loss(some) / taught(some)",
+          "finetune.py::test_a_step_is_the_same_however_it_is_computed"),
+    tuned("packed chats see each other", "finetune", "x.cu_seqlens if len(rows) > 1 else None", "None",
+          "finetune.py::test_packed_chats_do_not_see_each_other"),
+    tuned("the gradient keeps its length", "finetune", "self.optimizer.clip()", "self.optimizer.clip(math.inf)",
+          "finetune.py::test_a_step_is_the_same_however_it_is_computed"),
+    tuned("the first step learns nothing", "finetune", "min(1, (number + 1) / warm)", "min(1, number / warm)",
+          "finetune.py::test_the_rate_rises_and_falls"),
+    tuned("all epochs have one order", "finetune", 'Random(f"{settings.seed} {epoch}")', 'Random(f"{settings.seed}")',
+          "finetune.py::test_every_epoch_has_an_order_of_its_own_by_the_seed"),
+    tuned("all seeds have one order", "finetune", 'Random(f"{settings.seed} {epoch}")', 'Random(f"{epoch}")',
+          "finetune.py::test_every_epoch_has_an_order_of_its_own_by_the_seed"),
+    tuned("what is judged by is learnt", "finetune", "enumerate(chats) if n not in apart]", "enumerate(chats)]",
+          "finetune.py::test_what_is_judged_by_is_not_learnt"),
+    tuned("the file to judge by is not used", "finetune", "(chats, read_chats(judge))", "split(chats, settings)",
+          "finetune.py::test_another_file_to_judge_by_and_packs_that_the_model_can_read"),
+    tuned("packs are longer than the model reads", "finetune",
+          "length=min(settings.length, qwen.config.text_config.max_position_embeddings)", "length=settings.length",
+          "finetune.py::test_another_file_to_judge_by_and_packs_that_the_model_can_read"),
+    tuned("a run goes on in another dtype", "finetune", '"dtype": str(qwen.model.head_weight.dtype), ', "",
+          "finetune.py::test_runs_that_do_not_go_together"),
+    tuned("alpha does not reach the adapter", "finetune", "settings.lora, settings.alpha,", "settings.lora, None,",
+          "finetune.py::test_what_is_chosen_reaches_the_adapter_and_adamw"),
+    tuned("the seed does not reach the adapter", "finetune", "settings.targets, settings.seed)", "settings.targets, 0)",
+          "finetune.py::test_what_is_chosen_reaches_the_adapter_and_adamw"),
+    tuned("weight decay does not reach AdamW", "finetune", "(learning, settings.weight_decay)", "(learning, 0.0)",
+          "finetune.py::test_what_is_chosen_reaches_the_adapter_and_adamw"),
+    tuned("pieces of a gradient replace each other", "masters", "master.grad.add_(p.grad)", "p.grad.float()",
+          "finetune.py::test_masters_are_float32_adamw"),
+    tuned("the model computes with what it was before the snapshot", "masters", "        self._round()\n", "",
+          "finetune.py::test_a_run_that_was_interrupted_ends_in_the_same_bits", "def load("),
+    tuned("the end of an answer is not learnt", "dataset", "first + ends[-1] + 1", "first + ends[-1]",
+          "dataset.py::test_an_answer_up_to_its_end"),
+    tuned("what is learnt is no part of what a run is known by", "dataset", " + row.learnt.numpy().tobytes()", "",
+          "dataset.py::test_a_digest_knows_what_is_learnt"),
+    tuned("a pack is too full", "dataset", "<= length)", "<= 2 * length)", "dataset.py::test_packs_are_full_and_whole"),
+    tuned("the rank divides twice", "lora", "self.alpha / rank", "self.alpha / rank ** 2",
+          "finetune.py::test_what_is_chosen_reaches_the_adapter_and_adamw"),
+    tuned("every seed has one start", "lora", "manual_seed(seed)", "manual_seed(0)",
+          "lora.py::test_it_begins_as_that_of_peft_by_its_seed"),
+    tuned("an adapter goes into the weights twice", "lora", "if self.merged:", "if False:",
+          "lora.py::test_it_begins_as_nothing_and_can_be_merged_and_let_go"),
+    tuned("an adapter has a place in all layers", "lora", " for name, pair in adapter.pairs.items() if name in names}",
+          " for name, pair in adapter.pairs.items()}", "lora.py::test_an_adapter_of_some_layers_leaves_the_others"),
+    tuned("matrices with ranks of their own are given the common one", "lora", '"rank_pattern", ', "",
+          "lora.py::test_folders_that_hold_no_adapter_for_this_model"),
+    tuned("matrices with an alpha of their own are given the common one", "lora", '"alpha_pattern", ', "",
+          "lora.py::test_folders_that_hold_no_adapter_for_this_model"),
     codes("kernels that read numbers are given codes", "decode_triton", "type(p) is nn.Parameter", "True",
           "test_decode_triton.py::test_it_is_for_plain_dense_models_and_small_batches"),
 ]

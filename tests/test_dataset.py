@@ -1,6 +1,7 @@
 """Chats as sequences: what is learnt is what the model will have to write, whoever's template writes the chat."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,11 @@ def test_a_digest_knows_other_pictures(folder, tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_a_digest_knows_what_is_learnt(folder, tmp_path):
+    row, = rows(load(folder), tmp_path, chat("a", "b"))
+    assert digest([row]) == digest([replace(row)]) != digest([replace(row, learnt=~row.learnt)])
+
+
 def test_a_mark_in_front_and_an_answer_that_is_only_read(qwen, tmp_path):
     """As some editors write files, and as OpenAI's format says which answers are not to be learnt."""
     (path := tmp_path / "marked.jsonl").write_text(json.dumps({"messages": [
@@ -86,12 +92,12 @@ def test_each_question_is_learnt_as_it_will_be_met(qwen, tmp_path):
 
 
 def test_calls_are_learnt_and_their_results_are_not(qwen, tmp_path):
-    call = {"function": {"name": "add", "arguments": {"a": "1"}}}
-    messages = [{"role": "user", "content": "sum?"},
-                {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "long"},
-                {"role": "tool", "content": "42"},
-                {"role": "assistant", "content": "it is 42"}]
-    for tools in [ADD], json.dumps([ADD]):
+    for arguments, tools in ({"a": "1"}, [ADD]), ('{"a": "1"}', [ADD]), ({"a": "1"}, json.dumps([ADD])):
+        call = {"function": {"name": "add", "arguments": arguments}}
+        messages = [{"role": "user", "content": "sum?"},
+                    {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "long"},
+                    {"role": "tool", "content": "42"},
+                    {"role": "assistant", "content": "it is 42"}]
         row, = rows(qwen, tmp_path, {"messages": messages, "tools": tools})
         assert spans(qwen, row) == [f"long\n</think>\n\n{written('add', a='1')}{END}", f"it is 42{END}"]
         assert row.ids.tolist() == qwen.inputs(messages, add_generation_prompt=False, tools=[ADD]).ids
@@ -153,7 +159,15 @@ GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "c
     ('{"messages": [{"role": "assistant", "content": "a"}]}', "line 2: "),
     (GOOD.strip()[:-1] + ', "images": ["none.png"]}', "line 2: There is no file none.png"),
     (GOOD.strip()[:-1] + ', "tools": "[{"}', "line 2: its tools are a text, but not valid JSON"),
-    (GOOD.strip()[:-1] + ', "tools": [{"a": 1}]}', "line 2: "),
+    (GOOD.strip()[:-1] + ', "tools": [{"a": 1}]}', "line 2: A tool given as a schema looks like"),
+    (GOOD.strip()[:-1] + ', "tools": [{"function": null}]}', "line 2: A tool given as a schema looks like"),
+    (GOOD.replace('"content": "b"', '"reasoning_content": 5'), "line 2: the reasoning_content of a message is a text"),
+    (GOOD.replace('"content": "b"', '"tool_calls": 5'), "line 2: The tool_calls of a message are a list of calls"),
+    (GOOD.replace('"content": "b"', '"tool_calls": {"name": "f"}'), "line 2: The tool_calls of a message are a list"),
+    (GOOD.replace('"content": "b"', '"tool_calls": [{"function": null}]'), "line 2: A call is {'function':"),
+    (GOOD.replace('"content": "b"', '"tool_calls": [{"name": "f", "arguments": "[1]"}]'),
+     "line 2: A call is {'function': {'name': 'add', 'arguments': {'a': 1}}}, its arguments an object or the text of"),
+    (GOOD.replace('"content": "a"', '"content": [{"type": [], "text": "a"}]'), "line 2: A message's content is a text"),
     ('{"messages": [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "b"}]}',
      "line 2: A message has a part"),
 ])  # fmt: skip

@@ -26,7 +26,7 @@ from minqwen.chat import NANO, load
 from minqwen.dataset import read_chats, rows_of
 from minqwen.errors import QwenError
 from minqwen.finetune import Settings, Trainer, finetune
-from minqwen.info import training_memory, training_table
+from minqwen.info import readable, training_memory, training_table
 from minqwen.masters import MasterAdamW
 
 QUICK = Settings(lr=3e-3, epochs=1, batch=3, length=256, held_out=0.1)            # six steps of 20 chats
@@ -68,6 +68,10 @@ def test_packed_chats_do_not_see_each_other(folder, data):
     with torch.no_grad():
         together, alone = trainer.loss(rows), [trainer.loss([row]) for row in rows]
         assert error(together, sum(alone)) < 1e-5
+        count = sum(int(row.learnt.sum()) for row in rows)
+        for length in 64, 256:                          # a mean over tokens, and not over rows or packs
+            trainer.settings = replace(QUICK, length=length)
+            assert trainer.judge(rows) == pytest.approx(float(sum(alone)) / count, rel=1e-5)
         others = [replace(row, ids=(row.ids + 1) % 250, learnt=row.learnt & False) for row in rows]
         for n in 0, 3, 5:
             assert error(trainer.loss(others[:n] + [rows[n]] + others[n + 1 :]), alone[n]) < 1e-5
@@ -90,6 +94,7 @@ def test_a_step_is_the_same_however_it_is_computed(folder, data, changes, monkey
     first, second = (trainer.step(0, rows_in(data, trainer)) for trainer in (one, other))
     assert abs(first["loss"] - second["loss"]) < 1e-5 and abs(first["gradient"] / second["gradient"] - 1) < 1e-4
     theirs = gradients(other)
+    assert first["gradient"] > 1 and torch.stack([x.norm() for x in theirs.values()]).norm() < 1 + 1e-5, "clipped"
     assert all(error(x, theirs[name]) < 1e-3 for name, x in gradients(one).items() if x.abs().max() > 1e-4)
 
 
@@ -134,6 +139,30 @@ def test_the_rate_rises_and_falls(folder):
     assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert 0 < rates[-1] < 0.01 and rates[30] == pytest.approx(0.5, abs=0.05)
+
+
+def test_what_is_chosen_reaches_the_adapter_and_adamw(folder):
+    one, other = (trainer_of(folder, replace(QUICK, lora=2, alpha=7, weight_decay=0.25, seed=seed)) for seed in (0, 1))
+    assert one.adapter.scale == 3.5 and one.optimizer.adamw.param_groups[0]["weight_decay"] == 0.25
+    for (A, _), (B, _) in zip(one.adapter.pairs.values(), other.adapter.pairs.values(), strict=True):
+        assert not A.equal(B), "the seed"
+
+
+def test_every_epoch_has_an_order_of_its_own_by_the_seed():
+    def epochs(**changes):
+        steps = list(tuning.batches([*range(7)], replace(QUICK, epochs=2, **changes)))
+        assert [len(rows) for rows in steps] == [3, 3, 1] * 2
+        return sum(steps[:3], []), sum(steps[3:], [])
+
+    first, second = epochs()
+    assert sorted(first) == sorted(second) == [*range(7)] and first != second
+    assert (first, second) == epochs() and not {*map(tuple, (first, second))} & {*map(tuple, epochs(seed=1))}
+
+
+def test_what_is_judged_by_is_not_learnt():
+    learnt, judged = tuning.split([*range(40)], QUICK)
+    assert len(judged) == 4 and sorted(learnt + judged) == [*range(40)]
+    assert tuning.split([*range(40)], replace(QUICK, seed=1))[1] != judged
 
 
 # ------------------------------------------------------------------------------------------------------- a whole run
@@ -200,6 +229,16 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(half, data, tmp_path):
     assert one["progress"] == other["progress"] and one["progress"]["step"] == step + 3
     for name, x in one["optimizer"]["weights"].items():
         assert x.equal(other["optimizer"]["weights"][name])
+
+
+def test_another_file_to_judge_by_and_packs_that_the_model_can_read(folder, data, tmp_path):
+    other = write_chats(tmp_path / "other.jsonl", [chat("hm", "q" * 40)])
+    log = finetune(folder, data, tmp_path / "out", replace(QUICK, length=5000, batch=10), judge=other)
+    trainer = trainer_of(folder)
+    assert log[0]["held out"] == pytest.approx(trainer.judge(rows_in(other, trainer)), rel=1e-5)
+    assert len(log) == 3, "all 20 are learnt"
+    settings = json.loads((tmp_path / "out" / tuning.LOG).read_text())["settings"]
+    assert settings["length"] == trainer.qwen.config.text_config.max_position_embeddings == 1000
 
 
 @contextmanager
@@ -374,6 +413,9 @@ def test_the_readme_says_what_each_size_takes(repository, capsys):
     assert table == training_table()
     tuning.main(["--plan", "Qwen3.5-4B"])
     assert capsys.readouterr().out.splitlines()[-1] in table
+    tuning.main(["--plan", "Qwen3.5-4B", "--lora", "32"])
+    adapter = 2 * training_memory(minqwen.Config.named("Qwen3.5-4B"), 16)["learning"]       # of 16; it is linear in it
+    assert f"| {readable(adapter)} |" in capsys.readouterr().out.splitlines()[-1]
 
 
 # ---------------------------------------------------------------------------------------------- a new language for nano
@@ -421,6 +463,7 @@ def run(*arguments):
     (["--lora", 0], "The rank of an adapter is a whole number from 1 on"),
     (["--lora", 4, "--targets", "q_proj,qkv"], "no matrix 'qkv'"),
     (["--alpha", 3], "--alpha is for an adapter: add --lora 16"),
+    (["--lora", 4, "--alpha", "nan"], "The alpha of an adapter, by which all that it does is multiplied, is a number"),
     (["--merge"], "There is no adapter to merge"),
     (["--lora", 4, "--tower"], "An adapter does not hold the vision tower"),
     (["--length", 20], "this chat, the longest, has 3"),
@@ -429,8 +472,7 @@ def run(*arguments):
     (["--epochs", 0], "--epochs is 0, and must lie between 1 and"),
     (["--held-out", 1], "--held-out is 1.0, and must lie between 0 and 0.9"),
     (["--keep-every", 0], "--keep-every and --judge-every count steps: they are 1 or more"),
-    (["--plan", "Foo"], "There is no configuration named 'Foo'; there are"),
-    (["--plan", "Qwen3.5-0.8B", "--length", 0], "--length is 0, and must lie between 2 and"),
+    (["--plan", "Qwen3.5-0.8B"], "--plan goes with --lora and --length alone: leave --data out"),
     (["--dtype", "float16"], "Small gradients vanish in float16"),
     (["--data", "none.jsonl"], "none.jsonl cannot be read"),
 ])
@@ -439,6 +481,39 @@ def test_what_cannot_be_is_one_sentence(folder, data, tmp_path, capsys, options,
     told = capsys.readouterr().err
     assert told.startswith("minqwen: ") and words in told and told.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options, words", [
+    (["Foo"], "There is no configuration named 'Foo'; there are"),
+    (["Qwen3.5-0.8B", "--length", 0], "--length is 0, and must lie between 2 and"),
+    (["Qwen3.5-0.8B", "--lora", 0], "The rank of an adapter is a whole number from 1 on"),
+    (["Qwen3.5-0.8B", "--tower"], "--plan goes with --lora and --length alone: leave --tower out"),
+    (["Qwen3.5-0.8B", "--no-checkpointing"], "alone: leave --no-checkpointing out"),
+    (["Qwen3.5-0.8B", "tuned"], "alone: leave a checkpoint out"),
+])
+def test_plans_that_cannot_be(capsys, options, words):
+    assert run("--plan", *options) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("minqwen: ") and words in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["file", "file/in/it", "x" * 300, "/proc/none"])
+def test_a_place_where_nothing_can_be_written_is_told_before_any_work(folder, data, tmp_path, monkeypatch, place):
+    """As root, who may write everywhere else, /proc stands for a folder that one may not write to."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(tuning, "load", None)
+    with pytest.raises(QwenError, match="^Nothing can be written to .*: name another folder .--out.[.]$"):
+        finetune(folder, data, tmp_path / place, QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [tuning.SNAPSHOT, tuning.LOG, "adapter_model.safetensors"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_in_the_place_of_a_file(folder, data, tmp_path, monkeypatch, name, restart):
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tuning, "load", None)
+    with pytest.raises(QwenError, match=f"{name} is a folder, where a file is to be written: move it away"):
+        finetune(folder, data, tmp_path, QUICK, restart=restart)
 
 
 def test_runs_that_do_not_go_together(folder, half, data, tmp_path, monkeypatch):
@@ -455,11 +530,12 @@ def test_runs_that_do_not_go_together(folder, half, data, tmp_path, monkeypatch)
     monkeypatch.setattr(tuning, "finish", stops)
     with pytest.raises(KeyboardInterrupt):
         finetune(folder, data, tmp_path / "run", QUICK)
-    for source, chats, settings, what in ((folder, data, replace(QUICK, seed=1), "seed"),
-                                          (half, data, QUICK, "checkpoint"),
-                                          (folder, other, QUICK, "data")):
+    for source, chats, settings, dtype, what in ((folder, data, replace(QUICK, seed=1), None, "seed"),
+                                                 (half, data, QUICK, "float32", "checkpoint"),
+                                                 (folder, data, QUICK, "bfloat16", "dtype"),
+                                                 (folder, other, QUICK, None, "data")):
         with pytest.raises(QwenError, match=f"run holds a run with another {what}"):
-            finetune(source, chats, tmp_path / "run", settings)
+            finetune(source, chats, tmp_path / "run", settings, dtype=dtype)
     monkeypatch.setattr(tuning, "finish", real)
     (tmp_path / "run" / tuning.SNAPSHOT).write_bytes(b"?")
     with pytest.raises(QwenError, match="snapshot.pt is damaged"):
@@ -481,3 +557,11 @@ def test_a_command_from_beginning_to_end(folder, data, tmp_path, monkeypatch, ca
     assert capsys.readouterr().out.splitlines()[-1] == str(Path("tuned", "checkpoint-chats"))
     settings = json.loads((tmp_path / "tuned" / "checkpoint-chats" / "adapter_config.json").read_text())
     assert settings["target_modules"] == ["q_proj"] and settings["base_model_name_or_path"] == str(folder)
+
+
+def test_the_folder_one_is_in_has_a_name(folder, data, monkeypatch):
+    monkeypatch.chdir(folder)
+    given = {}
+    monkeypatch.setattr(tuning, "finetune", lambda **named: given.update(named))
+    tuning.main([".", "--data", str(data)])
+    assert given["out"] == Path("tuned", "checkpoint-chats")

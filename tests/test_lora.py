@@ -1,9 +1,11 @@
 """Low-rank adapters: what is saved is what `peft` reads, and what `peft` saved is read here, with the same logits."""
 
 import json
+import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support import error, random_qwen, seeing_config, small_config, tokens
 from tuning_support import small_checkpoint
 
@@ -38,7 +40,30 @@ def test_it_begins_as_nothing_and_can_be_merged_and_let_go(model):
     assert model(ids).equal(before)
     adapter.merge()
     assert error(model(ids), beside) < 2e-5
+    with pytest.raises(QwenError, match="in the weights already.*: go on without merge"):
+        adapter.merge()
+    assert error(model(ids), beside) < 2e-5
     assert model.state_dict().keys() == random_qwen(seeing_config()).state_dict().keys()
+
+
+def test_it_begins_as_that_of_peft_by_its_seed(model):
+    one, other = Adapter(model, 64), Adapter(model, 64, seed=1)
+    for name, (A, _) in one.pairs.items():
+        most = A.shape[1] ** -0.5
+        assert 0.9 * most < A.abs().max() <= most and error(A.var(), torch.tensor(most ** 2 / 3)) < 0.1
+        assert not A.equal(other.pairs[name][0])
+
+
+@torch.no_grad()
+def test_an_adapter_of_some_layers_leaves_the_others(model, tmp_path):
+    moved(model).save(tmp_path, "base")
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({name: x for name, x in load_file(path).items() if ".layers.3." in name}, path)
+    other = random_qwen(seeing_config())
+    before = {name: x.clone() for name, x in other.state_dict().items()}
+    merge(other, tmp_path)
+    changed = {name for name, x in other.state_dict().items() if not x.equal(before[name])}
+    assert changed and all(".layers.3." in name for name in changed)
 
 
 @torch.no_grad()
@@ -123,6 +148,13 @@ def test_what_peft_saved_is_merged_here(tmp_path, kind, rslora):
     ({"rank": -4}, "rank of an adapter is a whole number from 1"),
     ({"targets": ["q_proj", "qkv"]}, "no matrix 'qkv' that can have an adapter; it has q_proj, k_proj"),
     ({"targets": []}, "no matrix ''"),
+    ({"rank": 2.5}, "whole number from 1 on, such as 16, and not 2.5"),
+    ({"rank": True}, "whole number from 1 on, such as 16, and not True"),
+    ({"alpha": 0}, "alpha of an adapter, .*, is a number above 0, such as 32, and not 0"),
+    ({"alpha": -8.0}, "is a number above 0, such as 32, and not -8.0"),
+    ({"alpha": math.nan}, "is a number above 0, such as 32, and not nan"),
+    ({"alpha": math.inf}, "is a number above 0, such as 32, and not inf"),
+    ({"alpha": "8"}, "is a number above 0, such as 32, and not '8'"),
 ])
 def test_adapters_that_cannot_be(model, options, words):
     with pytest.raises(QwenError, match=words):
@@ -150,7 +182,12 @@ def cut(folder):
     (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json is missing"),
     (lambda folder: (folder / "adapter_model.safetensors").unlink(), "is no whole adapter"),
     (cut, "is no whole adapter"),
-    (settings_of(r="many"), "is no whole adapter"),
+    (settings_of(r="many"), "rank of an adapter is a whole number from 1 on, such as 16, and not 'many'"),
+    (settings_of(r=3.5), "rank of an adapter is a whole number from 1 on, such as 16, and not 3.5"),
+    (settings_of(lora_alpha=None), "is no whole adapter"),
+    (settings_of(lora_alpha=math.nan), "is a number above 0, such as 6, and not nan"),
+    (settings_of(rank_pattern={"q_proj": 8}), r"not known here \(rank_pattern is .*\): load it with peft"),
+    (settings_of(alpha_pattern={"q_proj": 8}), r"not known here \(alpha_pattern is .*\): load it with peft"),
     (settings_of(use_dora=True), r"not known here \(use_dora is True\): load it with peft"),
     (settings_of(init_lora_weights="pissa"), r"not known here \(init_lora_weights is 'pissa'\): load it with peft"),
     (settings_of(peft_type="IA3"), "peft_type is 'IA3'"),
