@@ -24,8 +24,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from .info import readable
 
 __all__ = [
-    "attention", "bars", "cache_bytes", "curves", "dials", "diverging", "gates", "matrices", "png", "sequential",
-    "shares", "show", "states", "step", "tokens_on", "training", "visible",
+    "Live", "attention", "bars", "cache_bytes", "curves", "dials", "diverging", "gates", "matrices", "png",
+    "sequential", "shares", "show", "states", "step", "tokens_on", "training", "visible",
 ]
 
 # Each is read at a contrast of 4 at least, on white and on black, so that one picture serves both.
@@ -348,11 +348,35 @@ def show(figure: Figure, alt: str, dpi: int = 100) -> None:
         alt: one sentence that says what is to be seen, for those who do not see it. It is the output's text as well.
     """
     from IPython.display import display
+
+    data, metadata = _described(figure, alt, dpi)
+    display(data, raw=True, metadata=metadata)
+
+
+class Live:
+    """A figure that goes on changing in its place: each `show` draws over the one before."""
+
+    def __init__(self, alt: str):
+        """alt: what is to be seen, as for `show`."""
+        self.alt, self.place = alt, None
+
+    def show(self, figure: Figure, dpi: int = 100) -> None:
+        from IPython.display import display
+
+        data, metadata = _described(figure, self.alt, dpi)
+        if self.place is None:
+            self.place = display(data, raw=True, metadata=metadata, display_id=True)
+        else:
+            self.place.update(data, raw=True, metadata=metadata)
+
+
+def _described(figure: Figure, alt: str, dpi: int) -> tuple[dict, dict]:
+    """A figure as exactly one PNG, and its description: data and metadata of an output."""
     from matplotlib import pyplot
 
     image = png(figure, dpi)
     pyplot.close(figure)                 # else a notebook would show it a second time
-    display({"image/png": image, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    return {"image/png": image, "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
 def png(figure: Figure, dpi: int = 100, page: str | None = None) -> bytes:

@@ -37,7 +37,7 @@ from ..errors import QwenError
 from ..files import SHIPPED, write_whole
 from ..model import Qwen
 from ..tokenizer import Tokenizer
-from ..trace import trace
+from ..trace import delta_step, trace
 from . import world
 from .train import begin_as_a_memory, optimizers_for, schedule, step_all
 from .variants import VARIANTS, Additive, Variant, as_another
@@ -239,6 +239,15 @@ class Run:
     def overwriting_layer(self) -> int:
         """The number of the layer whose correction counts most, once changed facts are known."""
         return int(self.layers[self.corrections()[self.jump() :].mean(0).argmax()])
+
+    def memory(self, snapshot: int, layer: int, head: int, token: int = -1) -> np.ndarray:
+        """(Dk, Dv): what a head of the layer of this number holds of the story after a token."""
+        k, v, alpha, beta = (x[snapshot, list(self.layers).index(layer), :, head].astype("f8") for x in
+                             (self.k, self.v, self.alpha, self.beta))
+        state = np.zeros((k.shape[-1], v.shape[-1]))
+        for t in range(len(self.tokens))[: token + 1 or None]:
+            state = delta_step(state, k[t], v[t], alpha[t], beta[t]).after
+        return state
 
     def save(self, path: Path) -> None:
         content = io.BytesIO()
