@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("data/nano/*", "data/nano_moe/*", "data/media/*", "data/*.json", "notebooks/[0-9]*.ipynb",
+SHIPPED = ("data/nano/*", "data/nano_moe/*", "data/media/*", "data/training/*", "data/*.json", "notebooks/[0-9]*.ipynb",
            "notebooks/solutions/*.py")
 
 

@@ -27,7 +27,7 @@ HOME = {                                        # where each public name is defi
     "effective_attention": "delta_rule",
     "AttentionExplorer": "widgets", "ChatPanel": "widgets", "ContextCost": "widgets", "DraftExplorer": "widgets",
     "ExpertExplorer": "widgets", "GateExplorer": "widgets", "MemoryLab": "widgets", "QuantExplorer": "widgets",
-    "StateExplorer": "widgets", "VisionExplorer": "widgets",
+    "StateExplorer": "widgets", "TrainingExplorer": "widgets", "VisionExplorer": "widgets",
     "example": "files", "QwenError": "errors",
 }  # fmt: skip
 __all__ = list(HOME)

@@ -11,7 +11,7 @@ import numpy as np
 
 from minqwen import plots
 from minqwen.trace import ask, delta_step
-from minqwen.widgets import attention, cost, drafts, experts, gates, lab, quant, vision
+from minqwen.widgets import attention, cost, drafts, experts, gates, lab, quant, training, vision
 from minqwen.widgets.state import PARTS
 
 
@@ -459,6 +459,54 @@ def draft_bars(explorer, token=None, n=None, dark=False) -> np.ndarray:
         left = min(wide - 2, length(coin * one.q[i]))
         fill("coin", i, left, 1, row - 1, left + 2)
     return picture
+
+
+# ------------------------------------------------------------------------------------------------ the training explorer
+
+
+def training_curves(explorer, snapshot=None, dark=False) -> np.ndarray:
+    """Loss and recall, each snapshot a step; the snapshot that is marked, and where curves jump."""
+    [snapshot], height = place_of(explorer, ["snapshot"], [snapshot]), training.HEIGHT
+    across = explorer.story["cell"][0]
+    inks = {name: [*bytes.fromhex(colour[1:]), 255]
+            for name, colour in training.COLOURS["dark" if dark else "light"].items()}
+    canvas = np.zeros((height, across * len(explorer.run), 4), dtype=np.uint8)
+
+    def row_of(x):
+        return int(np.floor((1 - x) * (height - 3) + 0.5))
+
+    here = slice(snapshot * across, (snapshot + 1) * across)
+    for share in (0, 0.5, 1):
+        canvas[row_of(share) + 1] = inks["grid"]
+    for jump in explorer.story["jumps"].values():
+        canvas[:, jump * across] = inks["jump"]
+    canvas[:, here] = inks["grid"]
+    for name, numbers in explorer.story["curves"].items():
+        rows = [row_of(x) for x in numbers]
+        for i, (row, before) in enumerate(zip(rows, [rows[0], *rows])):
+            canvas[row : row + 3, i * across : (i + 1) * across] = inks[name]
+            canvas[min(row, before) : max(row, before) + 3, i * across] = inks[name]
+    canvas[:3, here] = canvas[height - 3 :, here] = inks["here"]
+    return canvas
+
+
+def training_layers(explorer, dark=False) -> np.ndarray:
+    """How much each layer's correction counts at each snapshot, the lowest layer at the bottom."""
+    across, down = explorer.story["cell"]
+    shade = np.floor(np.array(explorer.story["lost"]) / explorer.story["most_lost"] * 255 + 0.5).astype(int)
+    return enlarged(opaque(plots.sequential(dark))[shade.T[::-1]], down, across)
+
+
+def training_memory(explorer, token=None, layer=None, head=None, snapshot=None, dark=False) -> np.ndarray:
+    """What a head holds of the story after a token, by the numbers of the page."""
+    token, layer, head, snapshot = place_of(explorer, explorer.position, (token, layer, head, snapshot))
+    (Dk, Dv), T = (explorer.story[name] for name in ("key_dim", "value_dim")), len(explorer.story["tokens"])
+    heads = next(x["heads"] for x in explorer.story["layers"] if x["index"] == layer)
+    numbers = np.frombuffer(explorer.page(f"layer {layer}"), "<f4").astype(np.float64)
+    numbers = numbers.reshape(-1, heads, T * (Dk + Dv + 2) + 3)
+    k, v, alpha, beta, limits = np.split(numbers[snapshot, head], np.cumsum([T * Dk, T * Dv, T, T]))
+    memory = Memory(k.reshape(T, Dk), v.reshape(T, Dv), alpha, beta, np.zeros((Dk, Dv)))
+    return opaque(coloured(memory.before(token + 1), limits[0], plots.diverging(dark)))
 
 
 # ------------------------------------------------------------------------------------------------------- the memory lab

@@ -432,3 +432,47 @@ def test_price():
         assert quantized.get_xdata() == pytest.approx(numbers[1:2]) and kept.get_xdata() == pytest.approx(numbers[::2])
         assert ax.get_xscale() == "log" and quantized.get_marker() != kept.get_marker()
     assert saved.get_title() == "kB saved by 4 bits"
+
+
+def test_packed():
+    """A box for each token and, above, one for each pad; below a line where each text ends."""
+    rows = [[False, True, True], [False, False, True, True, True], [True]]
+    above, below = draw(figures.packed(rows)).axes
+    filled = [box for box in above.patches if box.get_fill()]
+    assert len(filled) == 9 and len(above.patches) == 15 and len(below.patches) == 9
+    assert [text.get_text() for text in below.texts] == ["0", "3", "8", "9"]
+    own = [to_hex(box.get_facecolor()) for box in below.patches]
+    says = [yes for row in rows for yes in row]
+    assert {own[i] for i in range(9) if says[i]} == {plots.WRITES}
+    assert {own[i] for i in range(9) if not says[i]} == {plots.KEEPS}
+
+
+def test_learning():
+    state = np.arange(12).reshape(3, 4) - 5.0
+    figure = draw(figures.learning([0, 20, 40], [6, 2, 1], {"told once": [0, 0.1, 0.5], "changed": [0, 0, 0.4]},
+                                   {"alpha": np.linspace(0, 1, 12), "beta": np.ones(12)}, state, STRANGE, "layer 0"))
+    loss, recall, memory, *_ = figure.axes
+    strips = [ax for ax in figure.axes if len(heights(ax)) == 12]
+    assert loss.lines[0].get_ydata().tolist() == [6, 2, 1]
+    assert [line.get_ydata().tolist() for line in recall.lines] == [[0, 0.1, 0.5], [0, 0, pytest.approx(0.4)]]
+    assert np.array_equal(memory.images[0].get_array(), state) and memory.images[0].get_clim() == (-6, 6)
+    assert heights(strips[0]) == pytest.approx(np.linspace(0, 1, 12)) and heights(strips[1]) == [1] * 12
+
+
+def test_corrections():
+    lost = np.array([[0, 0.0], [0.1, -0.2], [0.5, 0.25]])
+    figure = draw(figures.corrections([0, 10, 20], lost, [0, 4], at=20))
+    assert np.allclose(image(figure), [[0, 0.1, 0.5], [0, 0, 0.25]])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["layer 0", "layer 4"]
+    assert figure.axes[0].lines[0].get_xdata() == [2, 2]
+
+
+def test_ablations():
+    rows = {"whole": {"changed": [0.8, 0.9, 1.0], "told once": [0.5, 0.5, 0.5]},
+            "less": {"changed": [0.1], "told once": [0.2]}}
+    (ax,) = draw(figures.ablations(rows)).axes
+    dots = {tuple(np.round(line.get_xdata(), 3)) for line in ax.lines if line.get_marker() in "os"}
+    assert {(0.8, 0.9, 1.0), (0.5, 0.5, 0.5), (0.1,), (0.2,)} <= dots
+    bars = [line.get_xdata().tolist() for line in ax.lines if line.get_linewidth() == 2.2 and len(line.get_xdata())]
+    assert pytest.approx([0.8, 1.0], abs=1e-6) in bars and pytest.approx([0.9, 0.9], abs=1e-6) in bars
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["whole", "less"]

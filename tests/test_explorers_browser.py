@@ -13,6 +13,7 @@ from chat_support import byte_tokenizer
 from PIL import Image
 from support import random_qwen, shape_of_0_8b, small_config, tokens
 from test_experts_widget import mixture, shape_of_35b
+from test_training_widget import a_run
 
 import minqwen
 from conftest import REPOSITORY
@@ -127,6 +128,7 @@ def explorers():
         "vision": minqwen.VisionExplorer(qwen, media("image", "three_shapes.png", "Which shape is red?"), head=1),
         "clip": minqwen.VisionExplorer(qwen, media("video", "moving.webp", "Which way does it move?"), head=1),
         "cost": minqwen.ContextCost(context=2 ** 20),
+        "training": minqwen.TrainingExplorer(a_run(), snapshot=3, token=5, layer=4),
         "drafts": minqwen.DraftExplorer(qwen, STORY, token=2),
         "quant": minqwen.QuantExplorer(qwen, "mtp.fc.weight", row=50, column=200),
         "quant of 0.8B": minqwen.QuantExplorer(large, "model.language_model.layers.0.mlp.down_proj.weight"),
@@ -246,7 +248,7 @@ def where(root):
 
 
 def test_keys_mean_the_same_in_all(page, explorers, tmp_path):
-    names = ("state", "two texts", "attention", "map", "gates", "experts", "vision", "clip", "lab")
+    names = ("state", "two texts", "attention", "map", "gates", "experts", "vision", "clip", "training", "lab")
     for name, root in zip(names, opened(page, tmp_path, *(explorers[name] for name in names)), strict=True):
         stage = root.locator(".stage")
         for slider, up, down in (("token", "ArrowRight", "ArrowLeft"), ("head", "ArrowUp", "ArrowDown"),

@@ -170,3 +170,29 @@ def test_matrices_share_a_scale_and_say_their_numbers():
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["<|im_start|>", "·red", "↵"]
     plain = draw(plots.matrices({"L": L}, STRANGE[:3], limit=4))
     assert not plain.axes[0].texts and plain.axes[0].images[0].get_clim() == (-4, 4)
+
+
+def test_a_live_figure_is_drawn_over_in_its_place(monkeypatch):
+    """The first makes an output, the next ones change that same output; each carries the description."""
+    import IPython.display
+
+    shown = []
+
+    class Place:
+        def update(self, data, **options):
+            shown.append((data, options))
+
+    def display(data, **options):
+        shown.append((data, options))
+        return Place() if options.pop("display_id", False) else None
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    live, description = plots.Live("how it goes on"), {"raw": True, "metadata": {"image/png": {"alt": "how it goes on"}}}
+    pictures = [plots.curves([1, 2], {"a": [1, y]}, "x", "y") for y in (2, 3)]
+    for picture in pictures:
+        live.show(picture)
+    plots.show(pictures[0], alt="how it goes on")
+    assert [options for _, options in shown] == 3 * [description]
+    images = [data["image/png"] for data, _ in shown]
+    assert images[0].startswith(b"\x89PNG") and images[0] != images[1] and images[2] == images[0]
+    assert {data["text/plain"] for data, _ in shown} == {"how it goes on"} and live.place is not None

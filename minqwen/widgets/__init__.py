@@ -9,9 +9,10 @@ from .gates import GateExplorer
 from .lab import MemoryLab
 from .quant import QuantExplorer
 from .state import StateExplorer
+from .training import TrainingExplorer
 from .vision import VisionExplorer, pictures_of
 
 __all__ = [
     "AttentionExplorer", "ChatPanel", "ContextCost", "DraftExplorer", "ExpertExplorer", "GateExplorer", "MemoryLab",
-    "QuantExplorer", "StateExplorer", "VisionExplorer", "pictures_of",
+    "QuantExplorer", "StateExplorer", "TrainingExplorer", "VisionExplorer", "pictures_of",
 ]

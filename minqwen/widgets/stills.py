@@ -175,6 +175,55 @@ def _mark(ax, column, row):
             draw(place - 0.5, place + 0.5, fill=False, edgecolor=WRITES, linewidth=1.2)
 
 
+def training(steps, loss, recall: dict, lost, layers: list[int], at: int, jump: int, gates: dict, state, limit: float,
+             tokens: list[str], token: int) -> Figure:
+    """The training explorer, standing still: curves and layers over the steps, one head's gates and memory of a story.
+
+    Args:
+        steps, loss: (S,); recall: name -> (S,) shares; lost: (S, L), see `nano.seedling.Run.corrections`.
+        layers: (L,), the layers' numbers in the model; at, jump: snapshots that are marked.
+        gates: "alpha", "beta" -> (T,); state: (Dk, Dv); limit: the number that has the full colour.
+        token: the token that is marked.
+    """
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    grid = figure.add_gridspec(4, 2, height_ratios=(3, 1.6, 0.8, 0.8), width_ratios=(2.2, 1))
+    curves, heat = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
+    memory = figure.add_subplot(grid[:2, 1])
+    places, edge = np.arange(len(steps)), (-0.5, len(steps) - 0.5)
+    loss = as_numpy(loss)
+    curves.step(places, loss / (loss.max() or 1.0), where="mid", color=INK, label="loss / largest")
+    for (name, y), colour in zip(recall.items(), (KEEPS, WRITES)):
+        curves.step(places, as_numpy(y), where="mid", color=colour, linewidth=1.8, label=name)
+    curves.axvline(jump, color=RULE, linewidth=1.4)
+    curves.set(xlim=edge, ylim=(-0.03, 1.03), xticks=[])
+    curves.set_title(f"after {steps[at]} of {steps[-1]} steps", fontsize=10, color=INK, loc="left")
+    curves.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.01))
+    curves.spines[["top", "right"]].set_visible(False)
+    lost = np.clip(as_numpy(lost), 0, None)
+    heat.imshow(lost.T, cmap=SEQUENTIAL, vmin=0, vmax=lost.max() or 1.0, aspect="auto", origin="lower",
+                interpolation="nearest")
+    heat.set_title("changed facts that hang on a layer's correction", fontsize=9, color=INK, loc="left")
+    heat.set_yticks(range(len(layers)), layers)
+    ticks = range(0, len(steps), -(-len(steps) // 8))
+    heat.set_xticks(list(ticks), [f"{steps[i]}" for i in ticks])
+    heat.set_ylabel("layer", fontsize=8, color=INK)
+    for ax in (curves, heat):
+        ax.axvspan(at - 0.5, at + 0.5, color=INK, alpha=0.2, linewidth=0)
+    image = memory.imshow(as_numpy(state), cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+    memory.set_title(f"memory after “{visible(tokens[token])}”", fontsize=10, color=INK)
+    memory.set(xticks=[], yticks=[])
+    colour_bar(figure, image, [memory])
+    for i, (name, sign, colour) in enumerate((("alpha", "α  keeps", KEEPS), ("beta", "β  writes", WRITES))):
+        ax = figure.add_subplot(grid[2 + i, :])
+        draw_strip(ax, sign, as_numpy(gates[name]), colour, len(tokens))
+        ax.axvspan(token - 0.5, token + 0.5, color=INK, alpha=0.12, linewidth=0)
+        ax.set_xticks([])
+    tokens_on(ax.xaxis, tokens, most=130)
+    for ax in figure.axes:
+        plain_axes(ax)
+    return figure
+
+
 def context_cost(contexts, charts: dict, at: int) -> Figure:
     """Charts side by side over the context, both axes logarithmic.
 
