@@ -13,6 +13,7 @@ from queue import Empty
 import pytest
 
 os.environ.setdefault("MINQWEN_MINE", "off")     # a learner's own pieces are no test of the lessons
+os.environ.setdefault("MINQWEN_SHORT", "1")      # what takes minutes with a reader is cut short
 os.environ.setdefault("TRITON_INTERPRET", "1")   # GPU kernels run without a GPU; read when triton is imported
 
 

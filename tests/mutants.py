@@ -72,11 +72,13 @@ DECODER = "06_hybrid_decoder"
 LONG = "09_long_context"
 MIXTURE = "11_mixture_of_experts"
 FEW_BITS = "12_quantization"
+TRAINING = "13_training"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
 
 
-def nano(name, module, old, new, where, test):
-    return Mutant(name, f"minqwen/nano/{module}.py", old, new, tests=(f"tests/test_nano_{where}.py::{test}",))
+def nano(name, module, old, new, where, test, lessons=()):
+    tests = (f"tests/test_nano_{where}.py::{test}",)
+    return Mutant(name, f"minqwen/nano/{module}.py", old, new, tests=tests, lessons=lessons)
 
 
 def rule(name, old, new, within="", lessons=()):
@@ -252,7 +254,7 @@ N = -L.tril(-1)
     rule("what has faded by half is gone", "FAINT = -40.0 ", "FAINT = -4.0 ", lessons=(CHUNKS,)),
     rule("left-over tokens are left out", "if whole < T:", "if whole < 0:"),
     rule("[2] packed sequences share a memory", "first = None if initial_state is None else initial_state[n : n + 1]",
-         "first = states[-1] if states else None"),
+         "first = states[-1] if states else None", lessons=(TRAINING,)),
     rule("beta not in the map", "return A * beta[..., None, :]", "return A", lessons=(DELTA,)),
 
     # ---- the same on a GPU
@@ -381,7 +383,7 @@ N = -L.tril(-1)
     model("a matrix's bias forgotten where cores share it", "return y if bias is None else y + bias", "return y"),
     model("convolution forgets what came before", "before = x.new_zeros(B, K - 1, channels) if cache is None else",
           "before = x.new_zeros(B, K - 1, channels) if True else", lessons=(GENERATION,)),
-    model("[2] convolution across a border", " * same[:, None]", ""),
+    model("[2] convolution across a border", " * same[:, None]", "", lessons=(TRAINING,)),
     model("[1] padding enters the layer", "x = padding.pack(x)", "pass", lessons=(GENERATION,)),
     model("[1] padding decays the memory", "g * padding.packed[..., None]", "g", lessons=(GENERATION,)),
     cache("[1] padding is looked at", "(causal & real[:, None])", "(causal | real[:, None] & causal)",
@@ -499,6 +501,23 @@ N = -L.tril(-1)
          "test_drafts_in_a_row_are_right_together"),
     nano("three drafts weigh three times as much", "train", "sum(ahead) / max(1, drafts)", "sum(ahead)", "training",
          "test_a_kind_of_few_tokens_does_not_drown_the_others"),
+    nano("a seedling learns the token that it has read", "seedling", "input_ids.roll(-1, dims=1)", "input_ids.clone()",
+         "seedling", "test_a_batch_learns_answers_alone", (TRAINING,)),
+    nano("a seedling learns questions, too", "seedling", "masked_fill(answers < 0, -100)",
+         "masked_fill(answers < -1, -100)", "seedling", "test_a_batch_learns_answers_alone", (TRAINING,)),
+    nano("what is told anew has not changed", "seedling", "changed.add(name)", "changed.discard(name)", "seedling",
+         "test_stories_are_true"),
+    nano("an answer may have a wrong token", "seedling", "batch.answers[there], wrong) == 0",
+         "batch.answers[there], wrong) < 2", "seedling", "test_the_loss_and_the_recall"),
+    nano("a jump is the steepest place", "seedling",
+         "key=lambda i: sum(((part - part.mean()) ** 2).sum() for part in (x[:i], x[i:]))",
+         "key=lambda i: x[i - 1] - x[i]", "seedling", "test_a_jump_is_a_change_point", (TRAINING,)),
+    nano("a layer that was changed for a while stays so", "variants", "        module.__class__ = own\n",
+         "        pass\n", "seedling", "test_another_for_a_while"),
+    nano("a memory without correction never fades", "variants", "(q @ k.mT * decay) @ v", "(q @ k.mT).tril() @ v",
+         "seedling", "test_without_correction_the_memory_adds"),
+    nano("a table begins anew", "ablations", 'if (variant, seed) not in there]', "]", "seedling",
+         "test_a_table_goes_on_where_it_stood"),
     nano("nobody knows where is who has nothing", "world", "if name not in known]", "if name not in self.has]", "world",
          "test_nobody_knows_what_was_not_told_and_only_that"),
     nano("a calculator where there is none", "world", "thinking)], beside)", "thinking)], [tool, *beside])", "world",

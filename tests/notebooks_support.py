@@ -18,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 
 os.environ.setdefault("MINQWEN_MINE", "off")     # lessons are run on their own pieces, not on a learner's
+os.environ.setdefault("MINQWEN_SHORT", "1")      # and what takes minutes with a reader is cut short
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IMAGES = {"image/png", "image/jpeg", "image/gif", "image/svg+xml"}

@@ -187,7 +187,8 @@ def test_a_live_figure_is_drawn_over_in_its_place(monkeypatch):
         return Place() if options.pop("display_id", False) else None
 
     monkeypatch.setattr(IPython.display, "display", display)
-    live, description = plots.Live("how it goes on"), {"raw": True, "metadata": {"image/png": {"alt": "how it goes on"}}}
+    live = plots.Live("how it goes on")
+    description = {"raw": True, "metadata": {"image/png": {"alt": "how it goes on"}}}
     pictures = [plots.curves([1, 2], {"a": [1, y]}, "x", "y") for y in (2, 3)]
     for picture in pictures:
         live.show(picture)

@@ -72,3 +72,20 @@ def test_expert_maps():
     for ax, column, row in ((above, 3, 4), (beside, 1, 4)):
         across, down = (patch.get_bbox() for patch in ax.patches[-2:])
         assert (across.x0, across.x1, down.y0, down.y1) == (column - 0.5, column + 0.5, row - 0.5, row + 0.5)
+
+
+def test_training():
+    """Curves over the snapshots, the map of layers, a memory on a given scale, and the gates with the token marked."""
+    lost, state = np.array([[0, 0.1], [0.2, -0.3], [0.6, 0.4]]), np.arange(12).reshape(3, 4) - 5.0
+    gates = {"alpha": np.linspace(0, 1, len(STRANGE)), "beta": np.ones(len(STRANGE))}
+    figure = draw(stills.training([0, 10, 20], [4, 2, 1], {"told once": [0, 0.2, 0.8], "changed": [0, 0.1, 0.7]}, lost,
+                                  [1, 4], 1, 2, gates, state, 9.0, STRANGE, 3))
+    curves, layers, memory = figure.axes[:3]
+    assert [line.get_ydata().tolist() for line in curves.lines[:3]] == [
+        [1, 0.5, 0.25], pytest.approx([0, 0.2, 0.8]), pytest.approx([0, 0.1, 0.7])]
+    assert curves.lines[3].get_xdata() == [2, 2] and "after 10 of 20 steps" in curves.get_title(loc="left")
+    assert np.allclose(layers.images[0].get_array(), np.clip(lost, 0, None).T)
+    assert [label.get_text() for label in layers.get_yticklabels()] == ["1", "4"]
+    assert np.array_equal(memory.images[0].get_array(), state) and memory.images[0].get_clim() == (-9, 9)
+    strips = [ax for ax in figure.axes if len(heights(ax)) == len(STRANGE)]
+    assert heights(strips[0]) == pytest.approx(gates["alpha"]) and len(strips) == 2

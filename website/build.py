@@ -202,7 +202,8 @@ def run(notebook: nbformat.NotebookNode, name: str, explorers: Path) -> nbformat
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", store_widget_state=False,
                             coalesce_streams=True,         # what a cell prints bit by bit is read as one
                             resources={"metadata": {"path": str(ROOT / "notebooks")}})
-    client.execute(stderr=subprocess.DEVNULL, env={**os.environ, "MINQWEN_MINE": "off", "TQDM_DISABLE": "1"})
+    steady = {"MINQWEN_MINE": "off", "MINQWEN_SHORT": "1", "TQDM_DISABLE": "1"}
+    client.execute(stderr=subprocess.DEVNULL, env={**os.environ, **steady})
     notebook.cells.pop(0)
     return notebook
 
