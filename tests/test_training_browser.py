@@ -74,7 +74,7 @@ def test_the_page(browser, explorer, tmp_path):
         f"recalled, of those that changed {100 * run.changed[7]:.0f} %. Of these {100 * run.corrections()[7, 1]:.0f} % "
         f"hang on the correction of layer 1, whose head 1 keeps {100 * run.alpha[7, 1, 2, 1]:.0f} % at “·t2” and "
         f"writes with {run.beta[7, 1, 2, 1]:.2f}.")
-    assert page.locator(".where").inner_text() == "after the jump at step 60"
+    assert page.locator(".where").inner_text() == "after the jump, step 60"
     assert stage.get_attribute("aria-label").startswith(said)
     for name in ("snapshot", "token", "layer", "head"):
         assert root.locator(f"[data-moves={name}]").get_attribute("aria-valuetext")

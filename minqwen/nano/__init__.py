@@ -7,4 +7,6 @@
     samples.py    what a step of it reads
     train.py      `make nano`: from nothing to data/nano
     score.py      `python -m minqwen.nano.score`: held-out accuracy, and the model card
+    seedling.py   nano's smallest sibling, to watch while it learns: lesson 13
+    variants.py   the hybrid with a part taken out, and `python -m minqwen.nano.ablations`: what each part is good for
 """

@@ -79,7 +79,7 @@ def numbers_of(plan: Plan) -> dict:
 def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1, restart: bool = False) -> list[dict]:
     """Run what the table at `path` lacks -> all of its runs.
 
-    Raises: QwenError if it holds runs of another plan.
+    Raises: QwenError if it holds runs of another plan; or, when all others are done, for those that diverged.
     """
     runs = []
     if path.exists() and not restart:
@@ -88,18 +88,26 @@ def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1,
             raise QwenError(f"{path} holds runs of another plan: add --restart to begin it anew.")
         runs = before["runs"]
     there = {(run["variant"], run["seed"]) for run in runs}
-    missing = [(variant, seed) for seed in range(seeds) for variant in variants if (variant, seed) not in there]
+    lost, missing = [], [(variant, seed) for seed in range(seeds) for variant in variants if (variant, seed) not in there]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(measure, variant, replace(plan, seed=seed)) for variant, seed in missing}
+        waiting = {pool.submit(measure, variant, replace(plan, seed=seed)): f"{variant}, seed {seed}"
+                   for variant, seed in missing}
         try:
             for done in tqdm(as_completed(waiting), total=len(waiting), unit="run", disable=None):
-                runs.append(run := done.result())
+                try:
+                    run = done.result()
+                except QwenError as error:              # it has diverged; that is no reason to give the others up
+                    lost.append(f"{waiting[done]}: {error}")
+                    continue
+                runs.append(run)
                 write(path, plan, runs)
                 tqdm.write(f"{run['variant']}, seed {run['seed']}: loss {run['loss'][-1]:.3f}, told once "
                            f"{ended(run, 'once'):.0%}, changed {ended(run):.0%}, {run['seconds']:.0f} s of a core")
         except BaseException:                           # those that have not begun need not
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if lost:
+        raise QwenError(f"Not all runs came to their end. {' '.join(lost)}")
     return runs
 
 

@@ -125,8 +125,8 @@ class TrainingExplorer extends LayerExplorer {
     const gates = `keeps ${percent(alpha)} at “${text}” and writes with ${beta.toFixed(2)}`;
     const counts = `${percent(lost[snapshot][l])} hang on the correction of layer ${layer}, whose head ${head}`;
     const said = `${this.recalled(snapshot)} Of these ${counts} ${gates}.`;
-    const jump = steps[jumps.changed], when = snapshot < jumps.changed ? "before" : "after";
-    this.where.textContent = snapshot === jumps.changed ? `the jump, at step ${jump}` : `${when} the jump at step ${jump}`;
+    const when = snapshot === jumps.changed ? "at" : snapshot < jumps.changed ? "before" : "after";
+    this.where.textContent = `${when} the jump, step ${steps[jumps.changed]}`;
     if (this.said.textContent !== said) this.say(said);
     this.told("snapshot", snapshot, `step ${steps[snapshot]}`, `snapshot ${snapshot + 1} of ${S}. ${said}`);
     this.told("token", token, `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${text}. ${gates}`);
@@ -160,7 +160,8 @@ class TrainingExplorer extends LayerExplorer {
 
   mapAt(event) {
     const s = this.snapshotAt(event, this.map), l = this.layerAt(event), { steps, lost } = this.story;
-    return [`step ${steps[s]}, layer ${this.layers[l].index}: `, make("b", {}, percent(lost[s][l])), " hang on its correction"];
+    return [`step ${steps[s]}, layer ${this.layers[l].index}: `, make("b", {}, percent(lost[s][l])),
+      " hang on its correction"];
   }
 
   memoryAt(event) {
