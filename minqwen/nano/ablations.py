@@ -88,7 +88,8 @@ def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1,
             raise QwenError(f"{path} holds runs of another plan: add --restart to begin it anew.")
         runs = before["runs"]
     there = {(run["variant"], run["seed"]) for run in runs}
-    lost, missing = [], [(variant, seed) for seed in range(seeds) for variant in variants if (variant, seed) not in there]
+    missing = [(variant, seed) for seed in range(seeds) for variant in variants if (variant, seed) not in there]
+    lost = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(measure, variant, replace(plan, seed=seed)): f"{variant}, seed {seed}"
                    for variant, seed in missing}

@@ -55,9 +55,9 @@ class Plan:
     steps: int = 700
     lr: float = 3e-3                # the highest learning rate, of all but matrices
     matrix_pace: float = 3.0        # the learning rate of matrices is so many times `lr`
-    stories: int = 10               # in a step, all with as many facts
-    facts: tuple[int, int] = (2, 8)
-    people: tuple[int, int] = (2, 5)                    # who may be told of in a story
+    stories: int = 12               # in a step, all with as many facts
+    facts: tuple[int, int] = (2, 6)
+    people: tuple[int, int] = (2, 4)                    # who may be told of in a story
     half_lives: tuple[float, float] = (10, 300)         # tokens: of a layer's shortest and longest memory at first
 
 
