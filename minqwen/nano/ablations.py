@@ -67,8 +67,8 @@ def write(path: Path, plan: Plan, runs: list[dict]) -> None:
     """A line for each run, in the order of variants and seeds."""
     runs = sorted(runs, key=lambda run: (list(VARIANTS).index(run["variant"]), run["seed"]))
     lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
-    head = json.dumps({"plan": numbers_of(plan), "torch": torch.__version__}, indent=1).removesuffix("\n}")
-    write_whole(path, f'{head},\n "runs": [\n{lines}\n ]\n}}\n'.encode())
+    head = f' "plan": {json.dumps(numbers_of(plan))},\n "torch": {json.dumps(torch.__version__)}'
+    write_whole(path, f'{{\n{head},\n "runs": [\n{lines}\n ]\n}}\n'.encode())
 
 
 def numbers_of(plan: Plan) -> dict:
