@@ -454,7 +454,8 @@ def test_learning():
     loss, recall, memory, *_ = figure.axes
     strips = [ax for ax in figure.axes if len(heights(ax)) == 12]
     assert loss.lines[0].get_ydata().tolist() == [6, 2, 1]
-    assert [line.get_ydata().tolist() for line in recall.lines] == [[0, 0.1, 0.5], [0, 0, pytest.approx(0.4)]]
+    known = [line.get_ydata().tolist() for line in recall.lines]
+    assert known == [pytest.approx([0, 0.1, 0.5]), pytest.approx([0, 0, 0.4])]
     assert np.array_equal(memory.images[0].get_array(), state) and memory.images[0].get_clim() == (-6, 6)
     assert heights(strips[0]) == pytest.approx(np.linspace(0, 1, 12)) and heights(strips[1]) == [1] * 12
 
@@ -471,7 +472,7 @@ def test_ablations():
     rows = {"whole": {"changed": [0.8, 0.9, 1.0], "told once": [0.5, 0.5, 0.5]},
             "less": {"changed": [0.1], "told once": [0.2]}}
     (ax,) = draw(figures.ablations(rows)).axes
-    dots = {tuple(np.round(line.get_xdata(), 3)) for line in ax.lines if line.get_marker() in "os"}
+    dots = {tuple(round(float(x), 3) for x in line.get_xdata()) for line in ax.lines if line.get_marker() in "os"}
     assert {(0.8, 0.9, 1.0), (0.5, 0.5, 0.5), (0.1,), (0.2,)} <= dots
     bars = [line.get_xdata().tolist() for line in ax.lines if line.get_linewidth() == 2.2 and len(line.get_xdata())]
     assert pytest.approx([0.8, 1.0], abs=1e-6) in bars and pytest.approx([0.9, 0.9], abs=1e-6) in bars
