@@ -198,8 +198,9 @@ def _orthogonal(x, steps, factors=NEWTON_SCHULZ, flip=True, first=True):
     "Divide the matrix by its length first (the root of the sum of its squares), so that no singular value is above 1. "
     "Then, again and again, X becomes a X + b (X X^T) X + c (X X^T)^2 X: each singular value s becomes a s + b s^3 + "
     "c s^5, which leads to the neighbourhood of 1.",
-    "x = G / G.norm(); then for each of the steps: gram = x @ x.mT, and x = a * x + (b * gram + c * gram @ gram) @ x. "
-    "For a tall matrix take the transpose first, and transpose the result back: the products are smaller.",
+    "x = G / G.norm(); then, for each of the steps, gram = x @ x.mT: with it the new x is a times x, and what b gram "
+    "and c gram @ gram make together of x. For a tall matrix take the transpose first, and transpose the result back: "
+    "the products are smaller.",
 )
 def my_orthogonal(mine):
     """all directions alike: the singular values are about 1, the turns as they were"""
