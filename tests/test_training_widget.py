@@ -22,7 +22,7 @@ def a_run(snapshots=S):
     k = random.normal(size=(*shape, DK))
     changed = np.where(np.arange(snapshots) < 6, 0.05, 0.9) + random.uniform(0, 0.05, snapshots)
     lost = np.outer(np.arange(snapshots) >= 6, [0.1, 0.7, 0.3]) * random.uniform(0.9, 1, (snapshots, len(LAYERS)))
-    return Run(steps=10 * np.arange(snapshots), loss=np.linspace(6, 1, snapshots, dtype="f4"),
+    return Run(steps=10 * np.arange(snapshots), loss=np.linspace(6, 1.03, snapshots, dtype="f4"),
                once=np.where(np.arange(snapshots) < 4, 0.1, 0.8).astype("f4"), changed=changed.astype("f4"),
                without=(changed[:, None] - lost).astype("f4"), layers=np.array(LAYERS),
                tokens=np.array([f" t{i}" for i in range(T)]),
