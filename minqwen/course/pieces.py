@@ -50,7 +50,7 @@ PIECES = {                                              # lesson: its functions,
     "10": ("my_pass_seconds", "my_mtp_input", "my_agreed", "my_accept_odds"),
     "11": ("my_router", "my_experts", "my_mixture", "my_balancing_loss"),
     "12": ("my_codes", "my_best_codes", "my_pack", "my_rule_in"),
-    "13": ("my_answer_loss", "my_pack", "my_clip", "my_adamw", "my_orthogonal", "my_jump"),
+    "13": ("my_answer_loss", "my_packing", "my_clip", "my_adamw", "my_orthogonal", "my_jump"),
     "15": ("my_decode_kernel", "my_intensity", "my_block_inverse", "my_chunk_index"),
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}

@@ -6,7 +6,7 @@ def my_answer_loss(logits, ids, says):
     return F.cross_entropy(logits[:, :-1][learnt], ids[:, 1:][learnt])
 
 # %% exercise 2
-def my_pack(rows):
+def my_packing(rows):
     ids, says, ends = [], [], [0]
     for row, its_own in rows:
         ids += row

@@ -31,23 +31,23 @@ def knows_that_there_is_one_row(logits, ids, says):
     return F.cross_entropy(logits[0, :-1][learnt], ids[0, 1:][learnt])
 
 
-# ---- my_pack
+# ---- my_packing
 
 OUT = "torch.tensor([ids]), torch.tensor([says]), torch.tensor(ends)"
-slip("my_pack", "the first token of a story is learnt", "[False, *its_own[1:]]", "its_own")
-slip("my_pack", "the last token of a story is not learnt", "[False, *its_own[1:]]", "[*its_own[:-1], False]")
-slip("my_pack", "one number more than stories", "torch.tensor(ends)", "torch.tensor(ends[1:])")
-slip("my_pack", "these are the lengths", "ends.append(len(ids))", "ends.append(len(row))")
-slip("my_pack", "these are the places of the last tokens", "torch.tensor(ends)",
+slip("my_packing", "the first token of a story is learnt", "[False, *its_own[1:]]", "its_own")
+slip("my_packing", "the last token of a story is not learnt", "[False, *its_own[1:]]", "[*its_own[:-1], False]")
+slip("my_packing", "one number more than stories", "torch.tensor(ends)", "torch.tensor(ends[1:])")
+slip("my_packing", "these are the lengths", "ends.append(len(ids))", "ends.append(len(row))")
+slip("my_packing", "these are the places of the last tokens", "torch.tensor(ends)",
      "torch.tensor([0, *(end - 1 for end in ends[1:])])")
-slip("my_pack", "ids is one row", "torch.tensor([ids])", "torch.tensor(ids)")
-slip("my_pack", "whole numbers are wanted", "torch.tensor(ends)", "torch.tensor(ends).float()")
-slip("my_pack", "says should be torch.bool", "torch.tensor([says])", "torch.tensor([says]).float()")
-slip("my_pack", "3 things are wanted", OUT, "torch.tensor([ids]), torch.tensor([says])")
-slip("my_pack", "changes rows", "        ids += row", "        its_own[0] = False\n        ids += row")
+slip("my_packing", "ids is one row", "torch.tensor([ids])", "torch.tensor(ids)")
+slip("my_packing", "whole numbers are wanted", "torch.tensor(ends)", "torch.tensor(ends).float()")
+slip("my_packing", "says should be torch.bool", "torch.tensor([says])", "torch.tensor([says]).float()")
+slip("my_packing", "3 things are wanted", OUT, "torch.tensor([ids]), torch.tensor([says])")
+slip("my_packing", "changes rows", "        ids += row", "        its_own[0] = False\n        ids += row")
 
 
-@wrong("my_pack", "ids should be all tokens, story after story")
+@wrong("my_packing", "ids should be all tokens, story after story")
 def longest_first(rows):
     ids, says, ends = [], [], [0]
     for row, its_own in sorted(rows, key=lambda row: -len(row[0])):

@@ -50,7 +50,7 @@ def my_answer_loss(mine):
     "For the ends: [0], and then for each row the last end plus its length. torch.tensor of each; the first two with "
     "an axis of length 1 in front.",
 )
-def my_pack(mine):
+def my_packing(mine):
     """texts end to end in one row, and no answer to another text's question"""
     cases = [[5, 3, 4], [2], [1, 6], [7, 7, 1, 2]]
     for lengths in cases:
