@@ -61,9 +61,10 @@ def contents(wheel):
 def test_the_wheel_carries_what_lies_beside_the_package(wheel, repository):
     there, shipped = contents(wheel), "minqwen/shipped/"
     carried = {name.removeprefix(shipped): content for name, content in there.items() if name.startswith(shipped)}
-    wanted = [*(path for folder in ("nano", "nano_moe", "media", "training") for path in repository.glob(f"data/{folder}/*")),
-              *repository.glob("data/*.json"),
-              *repository.glob("notebooks/*.ipynb"), *repository.glob("notebooks/solutions/*.py")]
+    folders = "nano", "nano_moe", "media", "training"
+    wanted = [*(path for folder in folders for path in repository.glob(f"data/{folder}/*")),
+              *repository.glob("data/*.json"), *repository.glob("notebooks/*.ipynb"),
+              *repository.glob("notebooks/solutions/*.py")]
     assert carried == {path.relative_to(repository).as_posix(): path.read_bytes() for path in wanted}
     assert there["minqwen/py.typed"] == b""
     package = {path.relative_to(repository).as_posix() for path in (repository / "minqwen").rglob("*")
