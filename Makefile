@@ -14,6 +14,8 @@ MODULES = minqwen/widgets tests website eslint.config.mjs
 # awake takes the very core that the other thread needs, and small steps take thirty times as long.
 STEADY := env -u MINQWEN_CHECKPOINT OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=PASSIVE MINQWEN_MINE=off TQDM_DISABLE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
 NBVAL  := --nbval-current-env --nbval-cell-timeout=300
+# Whole files and lessons side by side, as many as there are cores; `make test WORKERS=0`: one after the other.
+WORKERS ?= auto
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ lab: $(READY)     ## set everything up and open the lessons in JupyterLab
 test: $(READY)    ## set everything up and run all tests, lessons included
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE) || echo "npm failed: the tests of the site and the explorers' lint will be skipped."; fi
 	$(PY) -m ruff check
-	$(STEADY) $(PY) -m pytest -q --durations=10 --nbval $(NBVAL) tests $(LESSONS)
+	$(STEADY) $(PY) -m pytest -q -n $(WORKERS) --maxprocesses=4 --dist=loadfile --durations=10 --nbval $(NBVAL) tests $(LESSONS)
 
 lint: $(READY)    ## style only
 	$(PY) -m ruff check
