@@ -25,7 +25,7 @@ from torch.autograd.profiler import profile
 from .bench import machine, peak_memory
 from .config import Config
 from .errors import QwenError
-from .files import SHIPPED, write_whole
+from .files import SHIPPED, check_place, write_whole
 from .generate import decode_one_token, prefill
 from .info import memory
 from .model import Qwen
@@ -166,6 +166,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=RECORD, help=f"where the figures go ({RECORD.name} of the data)")
     out = parser.parse_args(argv).out
+    try:
+        check_place(out.parent)
+    except QwenError as error:
+        parser.error(str(error))
     write_whole(out, (json.dumps(measured(), indent=1) + "\n").encode())
     print(out)
 

@@ -176,9 +176,12 @@ def test_describe_takes_the_longest_context_by_default():
     ["info", "Qwen3.5-4B", "--context", "9999999999"], ["verify", "nowhere"], ["chat", "nowhere"],
     ["info", "Qwen3.5-4B", "--group-size", "64"], ["chat", "--embeddings", "4"], ["verify", "--kernel", "quick"],
     ["download", "nowhere"], ["lab", "99_no_such_lesson"],
+    ["chat", "--temperature", "-1"], ["chat", "--top-p", "0"], ["chat", "--max-new-tokens", "-5"],
 ], ids=" ".join)
 def test_mistakes_are_one_sentence_and_exit_code_2(argv, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if len(argv) == 3 and argv[0] == "chat":            # before anything is loaded
+        monkeypatch.setattr("minqwen.chat.load", None if argv[1] != "--embeddings" else load)
     assert cli.main(argv) == 2
     said = capsys.readouterr()
     assert said.err.startswith("minqwen: ") and said.err.endswith(".\n") and said.err.count("\n") == 1

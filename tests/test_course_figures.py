@@ -421,6 +421,20 @@ def test_on_a_grid():
     assert len(below.collections[0].get_segments()) == 16
 
 
+def test_smaller_groups():
+    figure = draw(figures.smaller_groups({"4 bits": {16: (5, 0.1), 8: (6, 0.08)}, "5 bits": {16: (6, 0.05)}}))
+    four, five = figure.axes[0].lines
+    assert list(four.get_xdata()) == [5, 6] and list(four.get_ydata()) == [0.1, 0.08]
+    assert list(five.get_xdata()) == [6] and texts(figure) == ["16", "8", "16"]
+
+
+def test_layer_by_layer():
+    figure = draw(figures.layer_by_layer([0.2, 0.1, 0.3, 0.05], [False, False, False, True], 0.7))
+    each, whole = figure.axes
+    assert sorted(heights(each)) == [0.05, 0.1, 0.2, 0.3] and heights(whole) == pytest.approx([0.65, 0.7])
+    assert len({to_hex(bar.get_facecolor()) for bar in each.patches}) == 2 and texts(figure, 1) == ["0.65", "0.7"]
+
+
 def test_price():
     """By nats for each byte; what is kept is told apart; what costs nothing can be drawn, too."""
     kinds = {"mlp": (4e5, 0.02, True), "A_log": (10, 0.01, False), "norms": (2e3, 0.0, False)}

@@ -141,6 +141,10 @@ def test_position(model):
                          ({"head": 7}, "no expert 7 to explore; the last is 6"), ({"token": -15}, "no token -15")):
         with pytest.raises(QwenError, match=match):
             ExpertExplorer(model, tokens(1, T), **wrong)
+    for name in ("token", "layer", "head"):
+        for odd in ("1", 1.0, True):
+            with pytest.raises(QwenError, match=f"{name} is a whole number, and not "):
+                ExpertExplorer(model, tokens(1, T), **{name: odd})
     with pytest.raises(QwenError, match="room for 4096 tokens, but these are 4097"):
         ExpertExplorer(model, tokens(1, 4097))
 

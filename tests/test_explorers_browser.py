@@ -218,6 +218,15 @@ def test_each_fits_a_screen(page, explorers, tmp_path):
             assert box["y"] < said["y"] and said["y"] + said["height"] <= picture["y"], name
 
 
+SCALES_WHOLE = """root => [...root.querySelectorAll(".scroller .ramp")].every((e) =>
+  e.getBoundingClientRect().right <= e.closest(".scroller").getBoundingClientRect().right)"""
+
+
+def test_scales_are_whole_where_panels_must_be_scrolled(page, explorers, tmp_path):
+    [root] = opened(page, tmp_path, explorers["experts"], width=660)
+    assert not root.evaluate(UNCUT) and root.evaluate(SCALES_WHOLE)
+
+
 def test_every_token_of_the_clip_is_in_sight(page, explorers, tmp_path):
     """No row of them is cut."""
     [root] = opened(page, tmp_path, explorers["clip"], width=768)

@@ -1,5 +1,6 @@
 """The nano model that is shipped: what it can do, that its scores are measured, and that they are what was promised."""
 
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -302,6 +303,26 @@ def test_a_card_is_refused_for_a_model_that_it_cannot_describe(monkeypatch, caps
     with pytest.raises(SystemExit):
         scoring.main()
     assert "leave --card out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module, options, words", [
+    ("score", ["--samples", "0"], "--samples is 0, and must be 1 or more"),
+    ("score", ["--samples", "-3"], "--samples is -3, and must be 1 or more"),
+    ("balance", ["--out", "file/x.json"], "Nothing can be written to file (Not a directory): name another folder"),
+    ("train", ["--out", "file"], "Nothing can be written to file (Not a directory): name another folder (--out)"),
+    ("train", ["--run", "file/run", "--out", "new"], "name another folder (--run)"),
+])
+def test_what_cannot_be_is_told_before_any_work(module, options, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    module = importlib.import_module(f"minqwen.nano.{module}")
+    for work in ("load", "compare", "train"):
+        monkeypatch.setattr(module, work, None, raising=False)
+    monkeypatch.setattr("sys.argv", ["x", *options])
+    with pytest.raises(SystemExit):
+        module.main()
+    told = capsys.readouterr().err
+    assert words in " ".join(told.split()) and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_only_what_the_calculator_said_counts():

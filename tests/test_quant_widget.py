@@ -94,13 +94,20 @@ def test_position(explorer):
                          ({"group_size": 128}, "group size 128 cannot be shown .* 8, 16, 32, 64")):
         with pytest.raises(QwenError, match=match):
             QuantExplorer(matrix(), **wrong)
+    for odd in ("4", True, 4.0, None):
+        for name in ("bits", "group_size", "row", "column")[: 4 if odd is not None else 1]:
+            with pytest.raises(QwenError, match="(bits|size|row|column) is a whole number, and not "):
+                QuantExplorer(matrix(), **{name: odd})
+    assert QuantExplorer(matrix(), bits=np.int64(4), row=np.int32(3)).row == 3
     with pytest.raises(QwenError, match="bits 16 cannot be shown"):
         explorer.lost(bits=16)
+    with pytest.raises(QwenError, match="bits is a whole number, and not '4'"):
+        explorer.group(bits="4")
 
 
 def test_what_it_needs_is_told():
     model = random_qwen(small_config())
-    for wrong in ((), (7, NAME), ("nano", NAME), (matrix(), NAME)):
+    for wrong in ((), (7, NAME), (model, None), ("nano", NAME), (matrix(), NAME)):
         with pytest.raises((QwenError, TypeError), match="Give a model and the name of a weight|missing"):
             QuantExplorer(*wrong)
     with pytest.raises(QwenError, match="no weight 'gate_proj' in this model; one is called '.*'"):

@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..chat import Assistant, load
-from ..files import write_whole
+from ..errors import QwenError
+from ..files import check_place, write_whole
 from ..trace import trace
 from .recipe import EXPERTS
 from .score import facts, sums
@@ -57,6 +58,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="of a step, about")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "nano_moe" / "balance.json")
     args = parser.parse_args()
+    try:
+        check_place(args.out.parent)
+    except QwenError as error:
+        parser.error(str(error))
     found = compare(args.steps, args.tokens)
     command = f"python -m minqwen.nano.balance --steps {args.steps} --tokens {args.tokens}"
     write_whole(args.out, (json.dumps({"command": command, **found}, indent=1) + "\n").encode())

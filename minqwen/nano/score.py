@@ -379,6 +379,8 @@ def main() -> None:
     parser.add_argument("--card", action="store_true", help="write the model card and scores.json beside the weights")
     parser.add_argument("--bits", type=int, help="quantize the weights: 8 or 4")
     args = parser.parse_args()
+    if args.samples < 1:
+        parser.error(f"--samples is {args.samples}, and must be 1 or more.")
     if args.card and args.bits is not None:
         parser.error("the card is for the model as it was trained; leave --bits out, or --card.")
     qwen = load(args.path, bits=args.bits)

@@ -31,6 +31,8 @@ from tqdm import tqdm
 
 from ..checkpoint import save_model
 from ..config import Config, TextConfig, VisionConfig
+from ..errors import QwenError
+from ..files import check_place
 from ..media import Processor
 from ..model import GatedDeltaNet, Qwen, Step
 from ..routing import balancing_loss, routing
@@ -594,6 +596,11 @@ def main(arguments: list[str] | None = None) -> None:
     name, recipe, config = (("nano_moe", EXPERTS, mixture_config) if args.pop("experts") else
                             ("nano", Recipe(), nano_config))
     run, out = args.pop("run") or ROOT / "runs" / name, args.pop("out") or ROOT / "data" / name
+    try:
+        check_place(run, "--run")
+        check_place(out)
+    except QwenError as error:
+        parser.error(str(error))
     saved = None if args["restart"] else kept(run)
     if saved:
         print(f"{run} holds a run at step {saved['step']}: it goes on, by the recipe that it began with.")

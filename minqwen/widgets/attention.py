@@ -16,7 +16,7 @@ from .. import plots
 from ..delta_rule import effective_attention, full_precision
 from ..trace import AttentionRecord, DeltaRecord
 from . import stills
-from .explorer import LayerExplorer, in_base64, sources
+from .explorer import LayerExplorer, Place, in_base64, sources
 
 SIDE, CELL = 480, 28                            # pixels: the largest side of an opened map, and of one of its cells
 GRID_WIDTH, GRID_HEIGHT, TILE, GAP = 860, 500, 104, 4   # the room for all maps, a tile's largest side, between tiles
@@ -149,7 +149,7 @@ class AttentionExplorer(LayerExplorer):
 
     longest = 2048                              # tokens: of more, a single map would be larger than 8 MB
 
-    seen = traitlets.Int().tag(sync=True)
+    seen = Place().tag(sync=True)
     opened = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, qwen, text=None, *, layer: int | None = None, head: int | None = None,

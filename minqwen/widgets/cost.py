@@ -31,7 +31,7 @@ from ..config import OFFICIAL_SIZES, Config
 from ..errors import QwenError
 from ..info import BYTES, bytes_by_part, in_thousands, memory, readable, shapes_of
 from . import stills
-from .explorer import Explorer, sources
+from .explorer import Explorer, Place, sources
 
 CONTEXTS = [2 ** i for i in range(8, 21)]       # tokens: 256 to 1,048,576
 BATCHES = [1, 2, 4, 8, 16, 32, 64]
@@ -166,7 +166,7 @@ class ContextCost(Explorer):
     position = ("size", "context", "batch", "dtype", "work", "bits")
 
     size, dtype, work = (traitlets.Unicode().tag(sync=True) for _ in range(3))
-    context, batch, bits = (traitlets.Int().tag(sync=True) for _ in range(3))
+    context, batch, bits = (Place().tag(sync=True) for _ in range(3))
 
     def __init__(self, configs: dict[str, Config] | None = None, *, size: str | None = None, context: int = 32_768,
                  batch: int = 1, dtype: str = "bfloat16", work: str = "token", bits: int = 16):

@@ -11,7 +11,7 @@ from ..drafts import Pass, check_drafts
 from ..errors import QwenError
 from ..generate import generate
 from . import stills
-from .explorer import Explorer, sources
+from .explorer import Explorer, Place, sources
 
 ROW, WIDE = 24, 400                             # pixels for each token of a pass, and for a probability of 1
 BARS = ((4, 11), (13, 20))                      # where in its row the head's bar stands, and the model's
@@ -69,7 +69,7 @@ class DraftExplorer(Explorer):
     _esm, _css = sources("drafts_explorer")
     position = ("token", "drafts")
 
-    token, drafts = (traitlets.Int().tag(sync=True) for _ in range(2))
+    token, drafts = (Place().tag(sync=True) for _ in range(2))
 
     def __init__(self, qwen, messages, *, draft_tokens: int = 3, most: int = 4, token: int = 0,
                  thinking: bool | None = None, max_new_tokens: int = 64, **options):

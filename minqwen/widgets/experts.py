@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..errors import QwenError
 from . import stills
-from .explorer import LayerExplorer, in_base64, sources
+from .explorer import LayerExplorer, in_base64, sources, token_at
 
 WIDTH, ROOM, GAP, BAR, ACROSS = 440, 192, 4, 18, 56     # pixels: tokens, experts, gaps, bars below, beside
 SHARED, LOADS = 14, 160                                 # the shared expert's row; the layers in the map of loads
@@ -69,7 +69,7 @@ class ExpertExplorer(LayerExplorer):
             "most": max(max(x["load"]) for x in layers), "palette": in_base64(plots.sequential),
             "all_here": whole <= self.at_once,
         })
-        self.layer, self.token = layer, token + T if -T <= token < 0 else token
+        self.layer, self.token = layer, token_at(token, T)
         self.head = int(self.values("weights")[self.token].argmax()) if head is None else head
         names = self.page_names() if whole <= self.at_once else [f"layer {layer}"]
         self.pages = {name: self.page(name) for name in names}

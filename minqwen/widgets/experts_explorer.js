@@ -60,8 +60,8 @@ class ExpertExplorer extends LayerExplorer {
     this.across = this.along("across", this.texts);
     const sheet = make("div", { class: "sheet" }, make("div", { class: "top" }, this.across.edge),
       this.panel.all, this.shared.all);
-    this.panel.caption.textContent = "what each expert counts; an empty cell is not read";
-    this.shared.caption.textContent = "how loud the shared expert is, which reads every token";
+    this.panel.caption.textContent = "what each expert counts; empty: not read";
+    this.shared.caption.textContent = "how loud the shared expert is";
     const size = [this.T * cell[0] + gap + bars[1], gap + bars[0]];
     resize(this.panel.canvas, size[0], heads * cell[1] + size[1]);
     resize(this.shared.canvas, size[0], shared[1] + size[1]);

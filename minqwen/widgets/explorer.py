@@ -13,6 +13,7 @@ import html
 import json
 import re
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 import anywidget
@@ -21,7 +22,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..errors import QwenError
+from ..errors import QwenError, short
 from ..trace import Trace
 from ..trace import trace as traced
 
@@ -120,6 +121,26 @@ def tokens_of(trace, row: int) -> list[dict]:
     return [{"text": texts[i], "special": ids[i] in special} for i in trace.valid[row].nonzero()[:, 0].tolist()]
 
 
+def whole(name: str, value) -> int:
+    """The value as a whole number, 3 of numpy's 3. Raises QwenError if it is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise QwenError(f"{name} is a whole number, and not {short(repr(value))}.")
+    return int(value)
+
+
+def token_at(token, count: int) -> int:
+    """A token's place; a negative one is counted from the end."""
+    token = whole("token", token)
+    return token + count if -count <= token < 0 else token
+
+
+class Place(traitlets.Int):
+    """A number that says where an explorer stands."""
+
+    def validate(self, explorer, value):
+        return whole(self.name, value)
+
+
 class Explorer(anywidget.AnyWidget):
     """A subclass has its module and sheet (`_esm`, `_css`), fills `story`, lists its `page_names`, makes a `page`."""
 
@@ -206,7 +227,7 @@ class LayerExplorer(Explorer):
 
     longest, rows = 0, "head"
 
-    layer, head, token = (traitlets.Int().tag(sync=True) for _ in range(3))
+    layer, head, token = (Place().tag(sync=True) for _ in range(3))
 
     def _read(self, qwen, text, row: int) -> list[dict]:
         """Run the text, or take the trace; keep its records, without the pads -> the tokens, for the story."""

@@ -18,7 +18,7 @@ from ..delta_rule import full_precision
 from ..errors import QwenError
 from ..trace import AttentionRecord, DeltaRecord
 from . import stills
-from .explorer import LayerExplorer, in_base64, sources
+from .explorer import LayerExplorer, in_base64, sources, token_at
 
 WIDTH, ROOM, GAP, BAR, ACROSS = 640, 192, 4, 18, 56     # pixels: tokens, rows of panels, gaps, bars below, beside
 SHUT = 0.1                                              # an output gate's factor below this lets next to nothing by
@@ -127,7 +127,7 @@ class GateExplorer(LayerExplorer):
         apart = np.abs(shares - shares.mean(0))
         self.head = head = int(apart.max(0).argmax()) if head is None else head
         token = int(apart[:, self.head].argmax()) if token is None else token
-        self.token = token + T if -T <= token < 0 else token
+        self.token = token_at(token, T)
         names = self.page_names()
         if whole + dims > self.at_once:
             here = [name for name in names if name.startswith("layer")] if whole <= self.at_once else [f"layer {layer}"]

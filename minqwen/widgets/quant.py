@@ -18,7 +18,7 @@ from ..model import Qwen
 from ..quantize import BITS, SMALLER, rounded
 from ..quantized import QuantizedTensor
 from . import stills
-from .explorer import Explorer, in_base64, sources
+from .explorer import Explorer, Place, in_base64, sources, whole
 
 ROWS, WIDE, DOWN = 48, 896, 2                   # rows on a page, pixels across all of a row, and down for each
 CHART, MARGIN = 130, 6                          # pixels: how high the group's chart is, and what is free in it
@@ -32,7 +32,7 @@ def weight_of(qwen, name) -> torch.Tensor:
     model = qwen if isinstance(qwen, Qwen) else getattr(qwen, "model", None)
     if torch.is_tensor(qwen) and name is None:
         weight, name = qwen, "this tensor"
-    elif isinstance(model, Qwen):
+    elif isinstance(model, Qwen) and name is not None:
         weights = dict(model.named_parameters())
         if name not in weights:
             near = difflib.get_close_matches(str(name), weights, n=1, cutoff=0) or list(weights)[:1]
@@ -74,7 +74,7 @@ class QuantExplorer(Explorer):
     _esm, _css = sources("quant_explorer")
     position = ("row", "column", "bits", "size")
 
-    row, column, bits, size = (traitlets.Int().tag(sync=True) for _ in range(4))
+    row, column, bits, size = (Place().tag(sync=True) for _ in range(4))
 
     def __init__(self, qwen, name: str | None = None, *, bits: int = 4, group_size: int | None = None, row: int = 0,
                  column: int = 0, search: bool = True):
@@ -151,6 +151,7 @@ class QuantExplorer(Explorer):
         return self._checked(proposal["trait"].name, proposal["value"])
 
     def _checked(self, name, value):
+        value = whole(name, value)
         if name in ("row", "column"):
             many = self.weight.shape[name == "column"]
             if value not in range(many):

@@ -19,7 +19,7 @@ from .. import plots
 from ..errors import QwenError
 from ..trace import Trace
 from . import stills
-from .explorer import Explorer, in_base64, sources, tokens_of, traced_text
+from .explorer import Explorer, Place, in_base64, sources, token_at, tokens_of, traced_text
 
 PARTS = ("decayed", "erased", "written")        # of a step; the memory is the first minus the second plus the third
 POINTS = 64                                     # on a drawn memory's side, at the most
@@ -55,8 +55,8 @@ class StateExplorer(Explorer):
     _esm, _css = sources("state_explorer")
     position = ("token", "layer", "head", "asked", *PARTS, "exact")
 
-    token, layer, head = (traitlets.Int().tag(sync=True) for _ in range(3))
-    asked = traitlets.Int(-1).tag(sync=True)
+    token, layer, head = (Place().tag(sync=True) for _ in range(3))
+    asked = Place(-1).tag(sync=True)
     decayed, erased, written = (traitlets.Bool(True).tag(sync=True) for _ in PARTS)
     exact = traitlets.Bool(False).tag(sync=True)                        # draw every cell, however many there are
 
@@ -94,7 +94,7 @@ class StateExplorer(Explorer):
             "palettes": in_base64(plots.diverging),
         })
         self.layer = layers[0] if layer is None else layer
-        self.token = range(max(lengths))[token] if -max(lengths) <= token < max(lengths) else token
+        self.token = token_at(token, max(lengths))
         self.head, self.asked = head, asked
         self.pages = {name: self.page(name) for name in (self.page_names() if few else [f"{self.layer} {head}"])}
 

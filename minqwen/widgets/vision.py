@@ -19,7 +19,7 @@ from ..errors import QwenError
 from ..media import Settings
 from ..trace import AttentionRecord, DeltaRecord, Trace, trace
 from . import stills
-from .explorer import Explorer, in_base64, sources, tokens_of
+from .explorer import Explorer, Place, in_base64, sources, token_at, tokens_of
 
 PANEL, LARGEST, TILE, GAP = 400, 640, 40, 4     # pixels: an enlarged picture, one as sent, a tile of the overview; gaps
 VEIL = 176                                      # of 256: how much the colour of a weight hides of the picture below it
@@ -143,7 +143,7 @@ class VisionExplorer(Explorer):
     _esm, _css = sources("vision_explorer")
     position = ("token", "layer", "head", "slice", "signs")
 
-    token, layer, head, slice = (traitlets.Int().tag(sync=True) for _ in range(4))
+    token, layer, head, slice = (Place().tag(sync=True) for _ in range(4))
     signs = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, qwen, messages=None, *, token: int = -1, layer: int | None = None, head: int = -1,
@@ -174,7 +174,7 @@ class VisionExplorer(Explorer):
         }
         size = len(tokens) * story["token_bytes"] + sum(frames.size for frames in self._frames)
         super().__init__(story=story | {"all_here": size <= self.at_once})
-        self.token = range(len(tokens))[token] if -len(tokens) <= token < len(tokens) else token
+        self.token = token_at(token, len(tokens))
         self.layer = self._telling() if layer is None else layer
         self.head, self.signs = head, signs
         self.slice = self._fullest() if slice is None else slice

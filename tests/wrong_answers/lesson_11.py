@@ -9,7 +9,7 @@ from . import slip, wrong
 
 slip("my_router", "do not add up to one", "(best / best.sum(-1, keepdim=True)).to(x.dtype)", "best.to(x.dtype)")
 slip("my_router", "least probable", "topk(top_k)", "topk(top_k, largest=False)")
-slip("my_router", "of an expert, and the softmax goes over the experts", "softmax(-1)", "softmax(0)")
+slip("my_router", "the softmax is taken over the tokens", "softmax(-1)", "softmax(0)")
 slip("my_router", "each token's weights add up", "best.sum(-1, keepdim=True)", "best.sum(0, keepdim=True)")
 slip("my_router", "should be torch.bfloat16", ".to(x.dtype)", "")
 slip("my_router", "changes x,", "    return (best", "    x += 1\n    return (best")
@@ -24,6 +24,19 @@ slip("my_router", "each counts by its probability", "best / best.sum(-1, keepdim
 def counts_by_the_scores(x, weight, top_k):
     best, chosen = F.linear(x, weight).topk(top_k)
     return best, chosen
+
+
+@wrong("my_router", "largest one off first")
+def exponentials_of_what_comes(x, weight, top_k):
+    scores = F.linear(x, weight).float().exp()
+    best, chosen = scores.topk(top_k)
+    return (best / best.sum(-1, keepdim=True)).to(x.dtype), chosen
+
+
+@wrong("my_router", "only the softmax is taken in float32")
+def all_in_float32(x, weight, top_k):
+    best, chosen = F.linear(x.float(), weight.float()).softmax(-1).topk(top_k)
+    return (best / best.sum(-1, keepdim=True)).to(x.dtype), chosen
 
 
 @wrong("my_router", "comes first")
@@ -97,7 +110,7 @@ slip("my_mixture", "changes x,", "    return routed", "    x += 1\n    return ro
 # ---- my_balancing_loss
 
 slip("my_balancing_loss", "number of experts as a factor", "return experts * ", "return ")
-slip("my_balancing_loss", "number of experts as a factor", "return experts * (", "return 1.0 * (")
+slip("my_balancing_loss", "or is a mean over them", ".mean(0)).sum()", ".mean(0)).mean()")
 slip("my_balancing_loss", "who was chosen", "shares * probabilities.mean(0)", "probabilities.mean(0) ** 2")
 slip("my_balancing_loss", "counts, which teach nothing", "shares * probabilities.mean(0)", "shares ** 2")
 slip("my_balancing_loss", "only the first", "topk(top_k)", "topk(1)")

@@ -30,6 +30,7 @@ slip("my_codes", "cut off, and should be rounded", ".round()", ".trunc()")
 slip("my_codes", "rounded down", ".round()", ".floor()")
 slip("my_codes", "is never used", "-last - 1, last)", "-last, last)")
 slip("my_codes", "keep the scale away from 0", ".clamp(min=1e-30)", "")
+slip("my_codes", "far smaller, such as 1e-30", "clamp(min=1e-30)", "clamp(min=1e-5)")
 
 
 @wrong("my_codes", "over 3.5")
@@ -114,6 +115,8 @@ slip("my_rule_in", "nothing is rounded on the way", "state.to(dtype).to(v.dtype)
 slip("my_rule_in", "another dtype", "state.to(dtype)", "state.bfloat16()")
 slip("my_rule_in", "the outputs are rounded", "outputs.append(o)", "outputs.append(o.to(dtype).to(v.dtype))")
 slip("my_rule_in", "the state that it is given is not used", "outputs = []", "outputs, state = [], None")
+slip("my_rule_in", "q, k and v are rounded", "    outputs = []",
+     "    q, k, v, outputs = *(x.to(dtype).to(x.dtype) for x in (q, k, v)), []")
 slip("my_rule_in", "2 things are wanted", "return torch.cat(outputs, dim=1), state", "return torch.cat(outputs, dim=1)")
 
 

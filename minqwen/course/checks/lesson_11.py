@@ -31,7 +31,7 @@ def my_router(mine):
         compare(chosen, right, {
             "these are the least probable experts": p.topk(k, largest=False).indices,
             "the most probable expert comes first": right.flip(-1),
-            "these are the most probable tokens of an expert, and the softmax goes over the experts":
+            "the softmax is taken over the tokens: it goes over the experts":
                 logits.softmax(0).topk(k).indices,
         }, "these are not the most probable experts of each token.", "chosen")
         compare(weights, shares, {
@@ -44,12 +44,24 @@ def my_router(mine):
                 best / best.sum(0, keepdim=True),
             "a softmax of the probabilities is not what divides them by their sum": best.softmax(-1),
         }, "these are not the experts' probabilities, divided by their sum.", "weights")
+    x, weight = 60 * torch.randn(6, 16, generator=random), torch.randn(4, 16, generator=random)
+    weights, _ = parts(call(mine, x, weight, 2), "weights", "chosen")
+    best = F.linear(x, weight).softmax(-1).topk(2).values            # scores of some hundreds
+    compare(weights, best / best.sum(-1, keepdim=True), otherwise=(
+        "of large scores the exponential is infinite in float32: take each token's largest one off first, as softmax "
+        "does."), what="weights")
     x, weight = (torch.randn(n, 16, generator=random).bfloat16() for n in (64, 8))
     weights, _ = parts(call(mine, x, weight, 3), "weights", "chosen")
-    best = F.linear(x, weight).float().softmax(-1).topk(3).values
-    compare(weights, (best / best.sum(-1, keepdim=True)).bfloat16(), what="of bfloat16 numbers, weights",
-            otherwise="of bfloat16 numbers the softmax should be taken in float32, and rounded at the end.",
-            tolerance=1e-6)
+
+    def shares_of(scores):
+        best = scores.softmax(-1).topk(3).values
+        return (best / best.sum(-1, keepdim=True)).bfloat16()
+
+    compare(weights, shares_of(F.linear(x, weight).float()), {
+        "of bfloat16 numbers the scores come in bfloat16, as of every matrix: only the softmax is taken in float32":
+            shares_of(F.linear(x.float(), weight.float())),
+    }, "of bfloat16 numbers the softmax should be taken in float32, and rounded at the end.",
+        what="of bfloat16 numbers, weights", tolerance=1e-6)
 
 
 @hints(
@@ -149,7 +161,8 @@ def my_balancing_loss(mine):
         alone = torch.stack([balancing_loss([layer], k) for layer in logits])
         right = balancing_loss(logits, k)
         compare(call(mine, logits, k), right, {
-            "it lacks the number of experts as a factor": right / E,
+            "it lacks the number of experts as a factor, or is a mean over them: add up, and times their number":
+                right / E,
             "it lacks the shares: with the mean probabilities alone it cannot know who was chosen":
                 E * (p.mean(0) ** 2).sum(),
             "it lacks the probabilities, and the shares are counts, which teach nothing": E * (shares ** 2).sum(),

@@ -54,8 +54,9 @@ def my_codes(mine):
             "all groups have one scale: each has its own": fits.amax().expand(fits.shape),
             "it is the mean size that decides: the largest is to be in range, too":
                 part * groups.abs().mean(-1, keepdim=True) / (last + 0.5),
-            "it is turned round: a number is so many scales, and not a scale so many numbers": 1 / fits,
-        }, f"the scale of a group should be its largest number over {last + 0.5}, and of that the part.", "the scale")
+            "it is turned round, and is one over the scale: a number is its code times the scale": 1 / fits,
+        }, f"the scale of a group should be its largest number, sign aside, over {last + 0.5}, and of that the part.",
+            "the scale")
         demand(isinstance(codes, Tensor) and codes.shape == groups.shape,
                "there is a code for each number: codes have the shape of the groups.")
         demand((codes == codes.round()).all(), "codes are whole numbers: round them.")
@@ -71,6 +72,11 @@ def my_codes(mine):
                 f"the code {-last - 1} is never used: there is one more below 0 than above":
                     right.clamp(min=-last),
             }.items()}, "these are not the nearest codes.", "codes")
+    tiny = 1e-6 * _groups(3, 16)
+    codes, scale = parts(call(mine, tiny, 4), "codes", "scale")
+    compare(scale, _codes(tiny, 4)[1], otherwise=(
+        "groups of tiny numbers have a tiny scale: what keeps it away from 0 should be far smaller, such as 1e-30."),
+        what="the scale")
     codes, scale = parts(call(mine, torch.zeros(2, 8), 4), "codes", "scale")
     demand(isinstance(codes, Tensor) and (codes == 0).all() and scale.isfinite().all() and (scale > 0).all(),
            "a group of zeros has codes of 0: keep the scale away from 0.")
@@ -132,7 +138,7 @@ def my_pack(mine):
         first, second, half = n[..., ::2], n[..., 1::2], shape[-1] // 2
         plain = codes.to(torch.int8).view(torch.uint8) & 15
         compare(call(mine, codes), first | second << 4, {
-            "the halves are swapped: the first code is in the lower one": second | first << 4,
+            "the halves are swapped: the first code belongs in the lower one": second | first << 4,
             "8 is not added: codes are to be counted from 0": plain[..., ::2] | plain[..., 1::2] << 4,
             "the first half of the row is put together with the second: two neighbours share a byte":
                 n[..., :half] | n[..., half:] << 4,
@@ -168,7 +174,7 @@ def my_rule_in(mine):
                                           (torch.float32, (1, 12, 2, 4, 4, 4)), (torch.bfloat16, (3, 1, 1, 1, 5, 7))):
         inputs, start = rule_inputs(B, T, Hk, Hv, Dk, Dv, -1.0, torch.Generator().manual_seed(T))
         q, k, v, *gates = inputs                         # float64: so close to halfway that it matters is nothing
-        rough = [x.to(torch.float16).double() for x in (q, k, v)]
+        rough = [x.to(dtype).to(x.dtype) for x in (q, k, v)]
         for state in (None, start):
             o, S = parts(call(mine, dtype, *inputs, state), "o", "state")
             right, kept, written, again = _rule_in(dtype, *inputs, state)

@@ -16,14 +16,15 @@ from .lesson_08 import clip, learned_positions, over, patches, side_by_side
 from .lesson_09 import costs, heads_of_layers, recall, worn
 from .lesson_10 import drafting, overlap
 from .lesson_11 import loads, mixture, readers, times
-from .lesson_12 import on_a_grid, price
+from .lesson_12 import layer_by_layer, on_a_grid, price, smaller_groups
 from .lesson_13 import ablations, corrections, learning, packed
 from .lesson_15 import durations, roofline, walk_step
 
 __all__ = [
     "ablations", "beside_theory", "boxes", "choices", "chunks", "clip", "corrections", "costs", "drafting",
-    "durations", "errors", "gated_attention", "grouped", "heads", "heads_of_layers", "learned_positions",
-    "learning", "lengths", "lens", "likenesses", "loads", "mixture", "on_a_grid", "open_and_first", "openness",
-    "over", "overlap", "packed", "patches", "pieces", "price", "readers", "reads", "recall", "roofline",
-    "rulers", "side_by_side", "stack", "tensor_names", "times", "turned", "walk_step", "wiring", "worn",
+    "durations", "errors", "gated_attention", "grouped", "heads", "heads_of_layers", "layer_by_layer",
+    "learned_positions", "learning", "lengths", "lens", "likenesses", "loads", "mixture", "on_a_grid",
+    "open_and_first", "openness", "over", "overlap", "packed", "patches", "pieces", "price", "readers", "reads",
+    "recall", "roofline", "rulers", "side_by_side", "smaller_groups", "stack", "tensor_names", "times", "turned",
+    "walk_step", "wiring", "worn",
 ]

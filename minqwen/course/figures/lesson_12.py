@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...plots import GRID, INK, KEEPS, RULE, WRITES, as_numpy, new_figure
+from ...plots import GRID, INK, KEEPS, RULE, WRITES, as_numpy, name_axes, new_figure
 
 
 def on_a_grid(groups: dict) -> Figure:
@@ -25,6 +25,46 @@ def on_a_grid(groups: dict) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[-1].set_xlabel("place in the group", fontsize=9, color=INK)
+    return figure
+
+
+def smaller_groups(lines: dict) -> Figure:
+    """What is lost over the bits that a weight takes: a line with a point for each size of its groups, named there.
+
+    Args:
+        lines: name -> {size of a group: (bits of a weight, what is lost)}.
+    """
+    figure, (ax,) = new_figure(1, (7.5, 3.2))
+    for (name, points), colour, marker, side in zip(lines.items(), (KEEPS, WRITES), "os", (7, -13)):
+        ax.plot(*zip(*points.values()), f"{marker}-", color=colour, linewidth=1.8, markersize=4, label=name)
+        for size, at in points.items():
+            ax.annotate(str(size), at, (0, side), textcoords="offset points", fontsize=8, color=INK, ha="center")
+    ax.margins(0.06, 0.16)
+    name_axes(ax, "bits of a weight, its share of a scale included", "what is lost of it")
+    return figure
+
+
+def layer_by_layer(nats: list, attention: list, together: float) -> Figure:
+    """By how many nats each layer moves the odds, a bar each; and beside it what they are added up, and all at once.
+
+    Args:
+        attention: for each layer whether it is one of attention.
+    """
+    figure, (each, whole) = new_figure(2, (8.6, 2.8), width_ratios=(4, 1.5))
+    for kind, colour, name in ((False, KEEPS, "Gated DeltaNet"), (True, WRITES, "gated attention")):
+        here = [i for i, is_attention in enumerate(attention) if is_attention == kind]
+        each.bar(here, [nats[i] for i in here], color=colour, label=name)
+    each.set_xlabel("the layer in 4 bits", fontsize=9, color=INK)
+    each.xaxis.get_major_locator().set_params(integer=True)
+    each.legend(fontsize=8, frameon=False, loc="upper right")
+    bars = whole.bar(("added up", "all at once"), (sum(nats), together), color=INK)
+    whole.bar_label(bars, fmt="{:.2g}", fontsize=8, color=INK, padding=2)
+    whole.margins(y=0.15)
+    for ax in (each, whole):
+        ax.set_ylabel("nats", fontsize=9, color=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color=GRID, linewidth=0.8)
+        ax.set_axisbelow(True)
     return figure
 
 
