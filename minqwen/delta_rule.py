@@ -119,16 +119,17 @@ def chunk_gated_delta_rule(
 ) -> tuple[Tensor, Tensor | None]:
     """The same function, a chunk of C tokens at a time: matrix products instead of a walk. Arguments as above.
 
-    Within a chunk let c_i be the sum of g up to token i, D_ij = exp(c_i - c_j) for j <= i the decay between two
+    Within a chunk let c_i be the sum of g up to token i, Gamma_ij = exp(c_i - c_j) for j <= i the decay between two
     tokens, and S the memory before the chunk. Unrolling the rule, the corrections u obey a unit-triangular system,
 
-        u_i  +  sum_{j<i} beta_i (k_i . k_j) D_ij u_j  =  beta_i (v_i - exp(c_i) S^T k_i),
+        u_i  +  sum_{j<i} beta_i (k_i . k_j) Gamma_ij u_j  =  beta_i (v_i - exp(c_i) S^T k_i),
 
     and with them
-        o_i  =  exp(c_i) S^T q_i  +  sum_{j<=i} (q_i . k_j) D_ij u_j,
+        o_i  =  exp(c_i) S^T q_i  +  sum_{j<=i} (q_i . k_j) Gamma_ij u_j,
         S   <-  exp(c_C) S        +  sum_j exp(c_C - c_j) k_j u_j^T.
 
-    With M the inverse of the system's matrix, I + tril(beta k k^T . D, -1), they are u = M (beta v - beta exp(c) k S).
+    With M the inverse of the system's matrix, I + tril(beta k k^T . Gamma, -1), they are
+    u = M (beta v - beta exp(c) k S).
 
     What does not depend on S is made for a few chunks at once, as many as stay in the processor's cache, and laid out
     as the products want it: five products and one decay are all that the walk from chunk to chunk has to do. On a CPU
@@ -158,13 +159,13 @@ def chunk_gated_delta_rule(
                             for x in (v, g, beta.unsqueeze(-1)))                         # (G, B, Hk, R, C, ...)
         c = g_c.cumsum(-1)
         future = c.new_full((C, C), -torch.inf).triu(1)
-        D = _decay(c[..., :, None] - c[..., None, :] + future)                           # (G, B, Hk, R, C, C)
-        from_start, to_end = _decay(c)[..., None], D[..., -1, :, None]                   # (G, B, Hk, R, C, 1)
+        between = _decay(c[..., :, None] - c[..., None, :] + future)                     # (G, B, Hk, R, C, C)
+        from_start, to_end = _decay(c)[..., None], between[..., -1, :, None]             # (G, B, Hk, R, C, 1)
 
         kk, qk = (kq @ k_c.mT).chunk(2, dim=-2)                                          # (G, B, Hk, 1, C, C)
-        M = UnitTriangularInverse.apply(beta_c * kk * D)
-        chunks = (M, beta_c * v_c, beta_c * from_start * k_c, scale * from_start * q_c, scale * qk * D, to_end * k_c,
-                  from_start[..., -1:, :])
+        M = UnitTriangularInverse.apply(beta_c * kk * between)
+        chunks = (M, beta_c * v_c, beta_c * from_start * k_c, scale * from_start * q_c, scale * qk * between,
+                  to_end * k_c, from_start[..., -1:, :])
         for M, value, erase, read, look, write, decay in zip(*(x.flatten(1, 3) for x in chunks), strict=True):
             u = M @ torch.baddbmm(value, erase, state, alpha=-1)                         # (N, C, Dv)
             outputs.append((read @ state).baddbmm_(look, u).view(B, Hv, C, Dv))
@@ -184,9 +185,9 @@ def effective_attention(
 ) -> Tensor:
     """The token-to-token map that a delta-rule layer applies: A with o = A v, exactly, from the unrolled rule.
 
-    With D and the triangular system of `chunk_gated_delta_rule`, the whole sequence being one chunk and S zero:
+    With Gamma and the triangular system of `chunk_gated_delta_rule`, the whole sequence being one chunk and S zero:
 
-        A  =  (q k^T . D)  (I + tril(beta k k^T . D, -1))^-1  diag(beta).
+        A  =  (q k^T . Gamma)  (I + tril(beta k k^T . Gamma, -1))^-1  diag(beta).
 
     Unlike softmax weights, its entries may be negative (an erasure passed on) and its rows need not sum to one.
 
@@ -200,9 +201,9 @@ def effective_attention(
     q, k = (repeat(x, "b t h d -> b (h r) t d", r=Hv // Hk) for x in (q, k))             # (B, Hv, T, Dk)
     c, beta = (rearrange(x, "b t h -> b h t") for x in (g.cumsum(1), beta))
     future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
-    D = (c[..., :, None] - c[..., None, :]).masked_fill(future, -torch.inf).exp()        # (B, Hv, T, T)
-    system = beta[..., :, None] * (k @ k.mT) * D
-    A = torch.linalg.solve_triangular(system, (q @ k.mT) * D, upper=False, left=False, unitriangular=True)
+    between = (c[..., :, None] - c[..., None, :]).masked_fill(future, -torch.inf).exp()  # (B, Hv, T, T)
+    system = beta[..., :, None] * (k @ k.mT) * between
+    A = torch.linalg.solve_triangular(system, (q @ k.mT) * between, upper=False, left=False, unitriangular=True)
     return A * beta[..., None, :]
 
 

@@ -8,7 +8,7 @@ and thousands of such programs run side by side. So the rule is cut where the wo
     prepare    for each chunk and value head, all at once: what does not depend on the memory. The gates become decays;
                M, the inverse of the chunk's triangular system, and P, what each query finds in its own chunk:
 
-                   L = tril(beta k k^T . D, -1)      M = (I + L)^-1      P = scale tril(q k^T . D)
+                   L = tril(beta k k^T . Gamma, -1)      M = (I + L)^-1      P = scale tril(q k^T . Gamma)
 
     walk       for each sequence, value head and block of the values' columns, from chunk to chunk. The memory S never
                leaves the registers. With E = exp(c), F = exp(c_C - c), all that remains is five products:
@@ -86,24 +86,24 @@ def place(Hv: tl.constexpr, Dv: tl.constexpr, BV: tl.constexpr):
 
 @triton.jit
 def decays(g, C: tl.constexpr):
-    """(D, E, F) of a chunk's log decays g (C,): between two tokens, from the start and to the end.
+    """(Gamma, E, F) of a chunk's log decays g (C,): between two tokens, from the start and to the end.
 
-    D_ij = exp(c_i - c_j) is wanted to all digits, also where c is a sum of thousands. So g is taken apart: steps of
+    Gamma_ij = exp(c_i - c_j) is wanted to all digits, also where c is a sum of thousands. So g is taken apart: steps of
     1/1024, whose sums are exact, and a rest, whose sums are small.
     """
     coarse = tl.floor(g * 1024) / 1024
     fine = g - coarse
     c, rest, i = tl.cumsum(coarse, 0), tl.cumsum(fine, 0), tl.arange(0, C)
     between = (c[:, None] - c[None, :]) + (rest[:, None] - rest[None, :])
-    D = tl.exp(tl.where(i[:, None] >= i[None, :], between, float("-inf")))       # masked first: exp never overflows
-    return D, tl.exp(c + rest), tl.exp((tl.sum(coarse, 0) - c) + (tl.sum(fine, 0) - rest))
+    decay = tl.exp(tl.where(i[:, None] >= i[None, :], between, float("-inf")))   # masked first: exp never overflows
+    return decay, tl.exp(c + rest), tl.exp((tl.sum(coarse, 0) - c) + (tl.sum(fine, 0) - rest))
 
 
 @triton.jit
 def pairs(M, L, level: tl.constexpr, PRECISION: tl.constexpr):
     """One level up: from the inverses M of blocks on the diagonal, 2^level wide, to those of blocks twice as wide.
 
-        [[A, 0], [B, D]]^-1  =  [[A^-1, 0], [-D^-1 B A^-1, D^-1]],    for all pairs of blocks A, D in two products
+        [[X, 0], [Y, Z]]^-1  =  [[X^-1, 0], [-Z^-1 Y X^-1, Z^-1]],    for all pairs of blocks X, Z in two products
     """
     i = tl.arange(0, M.shape[-1])
     block, before = i[:, None] >> level, i[None, :] >> level
@@ -147,16 +147,16 @@ def prepare(
     q_c = read(q + key_head, token, end, q_stride, d, Dk)
     g_c = tl.load(g + token.to(tl.int64) * Hv + h, mask=token < end, other=0.0).to(tl.float32)
     beta_c = tl.load(beta + token.to(tl.int64) * Hv + h, mask=token < end, other=0.0).to(tl.float32)
-    D, E, F = decays(g_c, C)
+    decay, E, F = decays(g_c, C)
 
     kk = product(k_c, tl.trans(k_c), PRECISION)                                # (C, C), in registers
     qk = product(q_c, tl.trans(k_c), PRECISION)
     square, line = (chunk * Hv + h) * C * C, h.to(tl.int64) * tokens + token
-    write(P + square, i, C, C, i, C, scale * qk * D)                           # its registers are free for the inverse
+    write(P + square, i, C, C, i, C, scale * qk * decay)                       # its registers are free for the inverse
     tl.store(from_start + line, E, mask=token < end)
     tl.store(to_end + line, F, mask=token < end)
     tl.store(writing + line, beta_c, mask=token < end)
-    L = tl.where(i[:, None] > i[None, :], beta_c[:, None] * kk * D, 0.0)
+    L = tl.where(i[:, None] > i[None, :], beta_c[:, None] * kk * decay, 0.0)
     write(M + square, i, C, C, i, C, inverse(L, C, PRECISION))
 
 
@@ -283,7 +283,7 @@ def gradients(
         h = key_head * R + r
         gate = token.to(tl.int64) * Hv + h
         beta_c = tl.load(beta + gate, mask=token < end, other=0.0).to(tl.float32)
-        D, E, F = decays(tl.load(g + gate, mask=token < end, other=0.0).to(tl.float32), C)
+        decay, E, F = decays(tl.load(g + gate, mask=token < end, other=0.0).to(tl.float32), C)
         do_u, dr_u = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
         read_, erased, written, changed = (tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32),
                                            tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32))
@@ -312,13 +312,13 @@ def gradients(
                 changed += tl.sum(dr_b.to(tl.float32) * v_b.to(tl.float32), 1)
                 write(dv + h * Dv, token, end, Hv * Dv, e, Dv, beta_c[:, None] * dr_b)
 
-        dqk = scale * do_u * D                                                                # of q k^T
-        dL = tl.where(i[:, None] > i[None, :], -dr_u * D, 0.0)                                # of beta k k^T
+        dqk = scale * do_u * decay                                                            # of q k^T
+        dL = tl.where(i[:, None] > i[None, :], -dr_u * decay, 0.0)                            # of beta k k^T
         dkk = beta_c[:, None] * dL
         dq_c = dq_c + product(dqk.to(k_c.dtype), k_c, PRECISION)
         dk_c = dk_c + product(tl.trans(dqk.to(k_c.dtype)), q_c, PRECISION)
         dk_c = dk_c + product((dkk + tl.trans(dkk)).to(k_c.dtype), k_c, PRECISION)
-        within = dqk * qk + dkk * kk                     # each D_ij times its gradient: c_i gains it, c_j loses it
+        within = dqk * qk + dkk * kk                     # each of Gamma times its gradient: c_i gains it, c_j loses it
         dc = scale * E * read_ - beta_c * E * erased - written + tl.sum(within, 1) - tl.sum(within, 0)
         whole = tl.sum(written, 0) + tl.sum(tl.where(i == C - 1, E, 0.0), 0) * through        # of c_C
         line = part * tokens * Hv + gate

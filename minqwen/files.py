@@ -21,7 +21,7 @@ __all__ = ["INSTALLED", "SHIPPED", "check_place", "example", "unpack", "write_wh
 PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (PACKAGE / "shipped").is_dir()              # else this is a clone
 SHIPPED = PACKAGE / "shipped" if INSTALLED else PACKAGE.parent          # holds data/nano, data/media, notebooks
-LESSONS = ("notebooks/[0-9]*.ipynb", "notebooks/solutions/*.py", "data/media/[!.]*")
+LESSONS = ("notebooks/[0-9]*.ipynb", "notebooks/solutions/*.py", "docs/glossary.md", "data/media/[!.]*")
 RECORD = ".minqwen.json"                                # in a folder of lessons: the digest of each file, as we put it
 
 

@@ -40,7 +40,7 @@ FORBIDDEN = {                                    # in code: why
 }
 
 
-# The first cell of every lesson, and the line above it.
+# The first cell of every lesson, and the line above it, which links to the glossary.
 INSTALL = '''\
 # For Colab, or a kernel that has nothing yet: installs the wheel beside this page,
 # or the clone around it.
@@ -57,7 +57,8 @@ if find_spec("minqwen") is None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, f"{package.resolve()}[verify]"], check=True)'''
 WHERE = ("*Binder and dev containers are set up already. In VS Code, choose the kernel `.venv`, which `make setup` "
-         "makes. On Colab, upload the wheel (`make wheel` builds it) beside this page: the first cell installs it.*")
+         "makes. On Colab, upload the wheel (`make wheel` builds it) beside this page: the first cell installs it. "
+         "All words and symbols are in the [glossary](../docs/glossary.md).*")
 
 
 # ---- reading

@@ -23,8 +23,8 @@ def my_opening(thinking):
 
 # %% exercise 3
 def my_scores(hidden, embedding):
-    """The logits (V,) of the token that comes after a text, from its hidden states (T, D) and the table (V, D)."""
-    return embedding @ hidden[-1]               # (V, D) times (D,): one product with each row
+    """The logits (V,) of the token that comes after a text, from its hidden states (T, d) and the table (V, d)."""
+    return embedding @ hidden[-1]               # (V, d) times (d,): one product with each row
 
 # %% exercise 4
 def my_table_bytes(rows, width, tied):

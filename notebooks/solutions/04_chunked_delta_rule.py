@@ -13,7 +13,7 @@ def my_corrections(k, v, beta, S):
 
 
 def my_decay_matrix(g):
-    """D (..., C, C): what is left for token i of what token j has written."""
+    """decay (..., C, C): what is left for token i of what token j has written."""
     c = g.cumsum(-1)
     difference = c[..., :, None] - c[..., None, :]
     future = torch.ones_like(difference, dtype=torch.bool).triu(1)
@@ -24,11 +24,11 @@ def my_decay_matrix(g):
 
 def my_chunk(q, k, v, g, beta, S):
     """o (..., C, Dv), and the memory after the chunk (..., Dk, Dv)."""
-    c, beta, D = g.cumsum(-1)[..., None], beta[..., None], my_decay_matrix(g)
+    c, beta, decay = g.cumsum(-1)[..., None], beta[..., None], my_decay_matrix(g)
     right = beta * (v - c.exp() * (k @ S))
-    U = torch.linalg.solve_triangular(beta * (k @ k.mT) * D, right, upper=False, unitriangular=True)
-    o = c.exp() * (q @ S) + ((q @ k.mT) * D) @ U
-    return o, c[..., -1:, :].exp() * S + k.mT @ (D[..., -1, :, None] * U)
+    U = torch.linalg.solve_triangular(beta * (k @ k.mT) * decay, right, upper=False, unitriangular=True)
+    o = c.exp() * (q @ S) + ((q @ k.mT) * decay) @ U
+    return o, c[..., -1:, :].exp() * S + k.mT @ (decay[..., -1, :, None] * U)
 
 # %% exercise 4
 

@@ -108,8 +108,8 @@ def masks_afterwards(g):
 @wrong("my_decay_matrix", "with gates of -50 it is not finite")
 def multiplies_by_zeros(g):
     c = g.cumsum(-1)
-    D = (c[..., :, None] - c[..., None, :]).exp()
-    return D * torch.ones_like(D).tril()
+    decay = (c[..., :, None] - c[..., None, :]).exp()
+    return decay * torch.ones_like(decay).tril()
 
 
 @wrong("my_decay_matrix", "its gradient is not")
@@ -123,21 +123,21 @@ def half_of_it_detached(g):
 
 slip("my_chunk", "has faded by e^c when token i reads", "c.exp() * (q @ S)", "q @ S")
 slip("my_chunk", "is not read", "c.exp() * (q @ S) + ", "")
-slip("my_chunk", "Q K^T is weighed by D", "((q @ k.mT) * D) @ U", "(q @ k.mT).tril() @ U")
-slip("my_chunk", "what later ones write", "((q @ k.mT) * D) @ U", "(q @ k.mT) @ U")
-slip("my_chunk", "the diagonal belongs", "((q @ k.mT) * D) @ U", "((q @ k.mT) * D).tril(-1) @ U")
-slip("my_chunk", "what the chunk has written is not read", " + ((q @ k.mT) * D) @ U", "")
-slip("my_chunk", "in L each likeness", "beta * (k @ k.mT) * D", "beta * (k @ k.mT)")
+slip("my_chunk", "Q K^T is weighed by the decay", "((q @ k.mT) * decay) @ U", "(q @ k.mT).tril() @ U")
+slip("my_chunk", "what later ones write", "((q @ k.mT) * decay) @ U", "(q @ k.mT) @ U")
+slip("my_chunk", "the diagonal belongs", "((q @ k.mT) * decay) @ U", "((q @ k.mT) * decay).tril(-1) @ U")
+slip("my_chunk", "what the chunk has written is not read", " + ((q @ k.mT) * decay) @ U", "")
+slip("my_chunk", "in L each likeness", "beta * (k @ k.mT) * decay", "beta * (k @ k.mT)")
 slip("my_chunk", "the right side needs that", "v - c.exp() * (k @ S)", "v - k @ S")
 slip("my_chunk", "leave that out here", "return o,", "return o * q.shape[-1] ** -0.5,")
 slip("my_chunk", "memory has to be handed on", "c[..., -1:, :].exp() * S + ", "")
 slip("my_chunk", "exp(c_last)", "c[..., -1:, :].exp() * S", "S")
 slip("my_chunk", "not by the last one alone", "c[..., -1:, :].exp() * S", "g[..., -1:, None].exp() * S")
-slip("my_chunk", "fades as well", "(D[..., -1, :, None] * U)", "U")
-slip("my_chunk", "not by exp(c_j)", "D[..., -1, :, None] * U", "c.exp() * U")
-slip("my_chunk", "not by all of them", "D[..., -1, :, None] * U", "c[..., -1:, :].exp() * U")
-slip("my_chunk", "what was written is lost", " + k.mT @ (D[..., -1, :, None] * U)", "")
-slip("my_chunk", "as it was before", "o, c[..., -1:, :].exp() * S + k.mT @ (D[..., -1, :, None] * U)", "o, S")
+slip("my_chunk", "fades as well", "(decay[..., -1, :, None] * U)", "U")
+slip("my_chunk", "not by exp(c_j)", "decay[..., -1, :, None] * U", "c.exp() * U")
+slip("my_chunk", "not by all of them", "decay[..., -1, :, None] * U", "c[..., -1:, :].exp() * U")
+slip("my_chunk", "what was written is lost", " + k.mT @ (decay[..., -1, :, None] * U)", "")
+slip("my_chunk", "as it was before", "o, c[..., -1:, :].exp() * S + k.mT @ (decay[..., -1, :, None] * U)", "o, S")
 slip("my_chunk", "things are wanted", "return o, c[..., -1:, :]", "return o, S, c[..., -1:, :]")
 slip("my_chunk", "stops with", "c[..., -1:, :].exp() * S", "c[11].exp() * S")
 
@@ -145,42 +145,43 @@ slip("my_chunk", "stops with", "c[..., -1:, :].exp() * S", "c[11].exp() * S")
 @wrong("my_chunk", "breaks in float32")
 def takes_the_short_way(q, k, v, g, beta, S):
     c, beta = g.cumsum(-1)[..., None], beta[..., None]
-    D = (c.exp() * (-c).exp().mT).tril()
+    decay = (c.exp() * (-c).exp().mT).tril()
     right = beta * (v - c.exp() * (k @ S))
-    U = torch.linalg.solve_triangular(beta * (k @ k.mT) * D, right, upper=False, unitriangular=True)
-    o = c.exp() * (q @ S) + ((q @ k.mT) * D) @ U
-    return o, c[..., -1:, :].exp() * S + k.mT @ (D[..., -1, :, None] * U)
+    U = torch.linalg.solve_triangular(beta * (k @ k.mT) * decay, right, upper=False, unitriangular=True)
+    o = c.exp() * (q @ S) + ((q @ k.mT) * decay) @ U
+    return o, c[..., -1:, :].exp() * S + k.mT @ (decay[..., -1, :, None] * U)
 
 
 @wrong("my_chunk", "a gradient is not a number")
 def masks_after_the_exponential(q, k, v, g, beta, S):
     c, beta = g.cumsum(-1)[..., None], beta[..., None]
-    D = (c - c.mT).exp().tril()
+    decay = (c - c.mT).exp().tril()
     right = beta * (v - c.exp() * (k @ S))
-    U = torch.linalg.solve_triangular(beta * (k @ k.mT) * D, right, upper=False, unitriangular=True)
-    o = c.exp() * (q @ S) + ((q @ k.mT) * D) @ U
-    return o, c[..., -1:, :].exp() * S + k.mT @ (D[..., -1, :, None] * U)
+    U = torch.linalg.solve_triangular(beta * (k @ k.mT) * decay, right, upper=False, unitriangular=True)
+    o = c.exp() * (q @ S) + ((q @ k.mT) * decay) @ U
+    return o, c[..., -1:, :].exp() * S + k.mT @ (decay[..., -1, :, None] * U)
 
 
 @wrong("my_chunk", "changes S")
 def hands_on_in_place(q, k, v, g, beta, S):
-    c, b, D = g.cumsum(-1)[..., None], beta[..., None], my_decay_matrix(g)
-    U = torch.linalg.solve_triangular(b * (k @ k.mT) * D, b * (v - c.exp() * (k @ S)), upper=False, unitriangular=True)
-    o = c.exp() * (q @ S) + ((q @ k.mT) * D) @ U
+    c, b, decay = g.cumsum(-1)[..., None], beta[..., None], my_decay_matrix(g)
+    L, right = b * (k @ k.mT) * decay, b * (v - c.exp() * (k @ S))
+    U = torch.linalg.solve_triangular(L, right, upper=False, unitriangular=True)
+    o = c.exp() * (q @ S) + ((q @ k.mT) * decay) @ U
     S *= c[..., -1:, :].exp()
-    S += k.mT @ (D[..., -1, :, None] * U)
+    S += k.mT @ (decay[..., -1, :, None] * U)
     return o, S
 
 
 @wrong("my_chunk", "100 tokens with keys much alike")
 def comes_nearer_in_twelve_rounds_with_gates(q, k, v, g, beta, S):
-    c, b, D = g.cumsum(-1)[..., None], beta[..., None], my_decay_matrix(g)
-    L, right = (b * (k @ k.mT) * D).tril(-1), b * (v - c.exp() * (k @ S))
+    c, b, decay = g.cumsum(-1)[..., None], beta[..., None], my_decay_matrix(g)
+    L, right = (b * (k @ k.mT) * decay).tril(-1), b * (v - c.exp() * (k @ S))
     U = right
     for _ in range(12):
         U = right - L @ U
-    o = c.exp() * (q @ S) + ((q @ k.mT) * D) @ U
-    return o, c[..., -1:, :].exp() * S + k.mT @ (D[..., -1, :, None] * U)
+    o = c.exp() * (q @ S) + ((q @ k.mT) * decay) @ U
+    return o, c[..., -1:, :].exp() * S + k.mT @ (decay[..., -1, :, None] * U)
 
 
 # ---- my_chunk_gated_delta_rule

@@ -71,13 +71,13 @@ def my_opening(mine):
     "Which row of `hidden` belongs to the last token of the text?",
     "A score is the product of that vector with a row of the table, and there is one for every row: all of them "
     "together are one product with the table.",
-    "A table (V, D) times a vector (D,) by @ gives V numbers; -1 is the last.",
+    "A table (V, d) times a vector (d,) by @ gives V numbers; -1 is the last.",
 )
 def my_scores(mine):
     """one product with each row, and every token has its score"""
-    for T, V, D in ((5, 11, 8), (1, 7, 3), (6, 6, 6)):
+    for T, V, d in ((5, 11, 8), (1, 7, 3), (6, 6, 6)):
         random = torch.Generator().manual_seed(T)
-        hidden, embedding = torch.randn(T, D, generator=random), torch.randn(V, D, generator=random)
+        hidden, embedding = torch.randn(T, d, generator=random), torch.randn(V, d, generator=random)
         found, right = call(mine, hidden, embedding), embedding @ hidden[-1]
         shape = tuple(getattr(found, "shape", ()))
         demand(shape != (T, V), "these are the scores after every token; only those after the last one are wanted.")

@@ -72,8 +72,8 @@ def my_corrections(mine):
 
 
 @hints(
-    "c is a running sum, and D needs the difference of any two of its numbers: one c as a column, one as a row. The "
-    "future has to go. When?",
+    "c is a running sum, and the decay needs the difference of any two of its numbers: one c as a column, one as a row."
+    " The future has to go. When?",
     "What is infinite cannot be mended afterwards, neither by a product with zero nor, on the way back, by tril. So "
     "put something into the places above the diagonal while they are still differences, and let exp make zeros of it.",
     "c[..., :, None] - c[..., None, :] has all differences; torch.ones_like(...).triu(1) marks the future, and "
@@ -83,12 +83,12 @@ def my_decay_matrix(mine):
     """right with any gates, forwards and backwards"""
     for front, C, *_ in SIZES:
         g = _chunk(front, C, 1, 1)[3]
-        D, past = call(mine, g), torch.ones(C, C, dtype=g.dtype).tril()
+        decay, past = call(mine, g), torch.ones(C, C, dtype=g.dtype).tril()
         c = g.cumsum(-1)
         before = c - g                                  # without the token's own gate
         sums, alone = (x[..., :, None] - x[..., None, :] for x in (c, g))
-        compare(D, _decay(g), {
-            "the future is still in it: D is 0 above the diagonal": sums.exp(),
+        compare(decay, _decay(g), {
+            "the future is still in it: the decay is 0 above the diagonal": sums.exp(),
             "rows and columns are swapped: row i is the token that reads": _decay(g).mT,
             "its sign is turned round: what was written fades, it does not grow": (-past * sums).exp() * past,
             "g has to be summed up first": (past * alone).exp() * past,
@@ -98,30 +98,31 @@ def my_decay_matrix(mine):
             "the reader's own gate is missing: the memory fades before it is read":
                 (past * (before[..., :, None] - c[..., None, :])).exp() * past,
             "this is the difference itself: take the exponential": past * sums,
-        }, "this is not exp(c_i - c_j) for j up to i, and 0 above.", "D", tolerance=1e-8)
+        }, "this is not exp(c_i - c_j) for j up to i, and 0 above.", "decay", tolerance=1e-8)
     with torch.enable_grad():
         g = torch.full((2, 64), -50.0, requires_grad=True)
-        D = mine(g)
-        demand(D.dtype == g.dtype, f"D should be {g.dtype}, as g is, and not {D.dtype}.")
-        demand(D.isfinite().all(), "with gates of -50 it is not finite: look for an exp(-c), or for a mask that "
+        decay = mine(g)
+        demand(decay.dtype == g.dtype, f"decay should be {g.dtype}, as g is, and not {decay.dtype}.")
+        demand(decay.isfinite().all(), "with gates of -50 it is not finite: look for an exp(-c), or for a mask that "
                                    "multiplies infinity by 0.")
-        demand(D.requires_grad, "nothing can be learned through it: use g itself, no .detach(), .data or .item().")
-        wrong, = torch.autograd.grad(D.sum(), g)
+        demand(decay.requires_grad, "nothing can be learned through it: use g itself, no .detach(), .data or .item().")
+        wrong, = torch.autograd.grad(decay.sum(), g)
         demand(wrong.isfinite().all(), "forwards it is right, but with gates of -50 its gradient is not a number: "
                                        "mask before the exponential.")
         g = torch.linspace(-1, 0, 5, dtype=torch.float64).requires_grad_()
         weights = torch.linspace(-1, 1, 25, dtype=torch.float64).view(5, 5)
         found, right = (torch.autograd.grad((weights * make(g)).sum(), g)[0] for make in (mine, _decay))
-        demand(error(found, right) < 1e-8, "D is right, but its gradient is not: it has to come from g, and all of it.")
+        demand(error(found, right) < 1e-8, "the decay is right, but its gradient is not: it has to come from g, "
+               "and all of it.")
 
 
 @hints(
-    "The box has four lines. You have the pieces of two: my_decay_matrix, and the solve of exercise 1, now with D in L "
-    "and with e^c before K S.",
+    "The box has four lines. You have the pieces of two: my_decay_matrix, and the solve of exercise 1, now with the "
+    "decay in L and with e^c before K S.",
     "c = g.cumsum(-1), as a column c[..., None], says how much of the start each token finds. The answers have two "
     "parts, of the start and of the chunk; the memory at the end has two parts, too.",
-    "(q @ k.mT) * D needs no mask more, D has one. In the last line the start fades by the last entry of c, and each "
-    "correction by the last row of D, taken as a column: D[..., -1, :, None].",
+    "(q @ k.mT) * decay needs no mask more, decay has one. In the last line the start fades by the last entry of c, "
+    "and each correction by the last row of the decay, taken as a column: decay[..., -1, :, None].",
 )
 def my_chunk(mine):
     """the answers of a whole chunk and the memory after it, with any gates"""
@@ -145,33 +146,34 @@ def my_chunk(mine):
 def _judge_chunk(mine, x, otherwise="these are not the answers: compare each line with the box."):
     q, k, v, g, beta, S = x
     o, after = parts(call(mine, *x), "o", "the memory after the chunk")
-    c, D, b, likeness = g.cumsum(-1)[..., None], _decay(g), beta[..., None], k @ k.mT
+    c, decay, b, likeness = g.cumsum(-1)[..., None], _decay(g), beta[..., None], k @ k.mT
     last, ones = c[..., -1:, :], torch.ones_like(c)
     fade, left = c.exp(), (last - c).exp()              # until a token finds it; until the chunk is over
     lacks = b * (v - fade * (k @ S))
-    U = _solve(b * likeness * D, lacks)
+    U = _solve(b * likeness * decay, lacks)
 
-    def read(start, D, U):
-        return start * (q @ S) + ((q @ k.mT) * D) @ U
+    def read(start, decay, U):
+        return start * (q @ S) + ((q @ k.mT) * decay) @ U
 
     def hand_on(start, written):
         return start * S + k.mT @ (written * U)
 
-    compare(o, read(fade, D, U), {
-        "what was there before the chunk is not read": read(0, D, U),
-        "what was there before has faded by e^c when token i reads it": read(1, D, U),
-        "what the chunk has written fades, too: Q K^T is weighed by D": read(fade, torch.ones_like(D).tril(), U),
-        "a token reads right after it has written: the diagonal belongs to Q K^T": read(fade, D.tril(-1), U),
+    compare(o, read(fade, decay, U), {
+        "what was there before the chunk is not read": read(0, decay, U),
+        "what was there before has faded by e^c when token i reads it": read(1, decay, U),
+        "what the chunk has written fades, too: Q K^T is weighed by the decay":
+            read(fade, torch.ones_like(decay).tril(), U),
+        "a token reads right after it has written: the diagonal belongs to Q K^T": read(fade, decay.tril(-1), U),
         "tokens read what later ones write: nothing may be left above the diagonal":
-            read(fade, torch.ones_like(D), U),
-        "what the chunk has written is not read": read(fade, 0 * D, U),
-        "in L each likeness is weighed by D": read(fade, D, _solve(b * likeness, lacks)),
+            read(fade, torch.ones_like(decay), U),
+        "what the chunk has written is not read": read(fade, 0 * decay, U),
+        "in L each likeness is weighed by the decay": read(fade, decay, _solve(b * likeness, lacks)),
         "when the memory before the chunk is asked it has faded by e^c: the right side needs that":
-            read(fade, D, _solve(b * likeness * D, b * (v - k @ S))),
-        "these are the right sides and not the corrections: the system has to be solved": read(fade, D, lacks),
+            read(fade, decay, _solve(b * likeness * decay, b * (v - k @ S))),
+        "these are the right sides and not the corrections: the system has to be solved": read(fade, decay, lacks),
         "the system has no gates in it, neither in L nor on the right side":
-            read(fade, D, _solve(b * likeness, b * (v - k @ S))),
-        "the query is scaled later: leave that out here": read(fade, D, U) * q.shape[-1] ** -0.5,
+            read(fade, decay, _solve(b * likeness, b * (v - k @ S))),
+        "the query is scaled later: leave that out here": read(fade, decay, U) * q.shape[-1] ** -0.5,
     }, otherwise, "o", tolerance=1e-8)
     compare(after, hand_on(last.exp(), left), {
         "what was there before the chunk is lost: the memory has to be handed on": hand_on(0, left),

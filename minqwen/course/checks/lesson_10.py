@@ -57,15 +57,15 @@ def _alike(a, b):
     "Norm each of the two by its own weights; put them side by side along the last axis, the next token's embedding "
     "first; multiply by the matrix.",
     "my_rms_norm(following, following_weight) and my_rms_norm(hidden, hidden_weight), in this order, in a "
-    "torch.cat(..., dim=-1). Then F.linear with fc_weight, which turns 2C numbers into C.",
+    "torch.cat(..., dim=-1). Then F.linear with fc_weight, which turns 2d numbers into d.",
 )
 def my_mtp_input(mine):
     """one vector of two: what was made of a token, and which token comes next"""
-    for B, T, C in ((1, 5, 8), (3, 2, 12), (2, 1, 6)):
-        random = torch.Generator().manual_seed(C)
-        hidden, following = 3 * torch.randn(B, T, C, generator=random), torch.randn(B, T, C, generator=random)
-        ours, theirs = 0.5 * torch.randn(2, C, generator=random)
-        fc = torch.randn(C, 2 * C, generator=random)
+    for B, T, d in ((1, 5, 8), (3, 2, 12), (2, 1, 6)):
+        random = torch.Generator().manual_seed(d)
+        hidden, following = 3 * torch.randn(B, T, d, generator=random), torch.randn(B, T, d, generator=random)
+        ours, theirs = 0.5 * torch.randn(2, d, generator=random)
+        fc = torch.randn(d, 2 * d, generator=random)
 
         def norm(x, weight):
             return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (1 + weight)
@@ -75,8 +75,8 @@ def my_mtp_input(mine):
 
         found = call(mine, hidden, following, ours, theirs, fc)
         shape = tuple(getattr(found, "shape", ()))
-        demand(shape != (B, T, 2 * C), "the two vectors stand side by side: the matrix makes one of them.")
-        demand(shape != (B, 2 * T, C), "the two stand one behind the other, as if they were tokens: put them side by "
+        demand(shape != (B, T, 2 * d), "the two vectors stand side by side: the matrix makes one of them.")
+        demand(shape != (B, 2 * T, d), "the two stand one behind the other, as if they were tokens: put them side by "
                                        "side, along the last axis.")
         normed = norm(following, theirs), norm(hidden, ours)
         compare(found, one(*normed), {
@@ -92,7 +92,7 @@ def my_mtp_input(mine):
             "both halves are the hidden state: one is the next token's embedding": one(norm(hidden, theirs), normed[1]),
             "both halves are the next token's embedding: one is the hidden state":
                 one(normed[0], norm(following, ours)),
-            "the first half alone is used": F.linear(normed[0], fc[:, :C]),
+            "the first half alone is used": F.linear(normed[0], fc[:, :d]),
         }, "it should be fc times the two normed vectors, side by side, the next token's first.")
 
 

@@ -173,7 +173,7 @@ class _Asked(TorchDispatchMode):
     "A block of one token is its own inverse: begin with the identity, of L's dtype. Then every round joins "
     "neighbours, two and two, until there is a single block. Only B is new in each: cut it out of L.",
     "In M all blocks stand on the diagonal and nothing else. So M B M, with all the B's of a round in one matrix, is "
-    "D' B A' for every pair at once, just where it belongs.",
+    "Z' Y X' for every pair at once, just where it belongs.",
     "Token i is in block i // size. B is L where the block of the row is one more than that of the column, and odd; "
     "elsewhere zero. Subtract M @ B @ M from M, and double the size.",
 )
@@ -191,7 +191,7 @@ def my_block_inverse(mine):
         apart = torch.linalg.inv(eye + half * L)
         compare(found, torch.linalg.inv(eye + L), {
             "the last two blocks are not joined: go on until one block is as large as L": apart,
-            "a minus is missing, and this is (I - L)^-1: below stands -D' B A'": torch.linalg.inv(eye - L),
+            "a minus is missing, and this is (I - L)^-1: below stands -Z' Y X'": torch.linalg.inv(eye - L),
             "this is I + L: it has to be inverted": eye + L,
             "this is I - L, the first two terms of a series": eye - L,
             "each block is paired with both of its neighbours: B is there for odd blocks alone":
