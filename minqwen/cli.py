@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(course, "which exercises of the lessons are solved, and whose the pieces are")
     sub.add_argument("--check", action="store_true", help="run the checks of what you have kept once more")
     sub.add_argument("--json", action="store_true", help="print it for a program: a list with an entry an exercise")
+    sub.add_argument("--mine", metavar="FOLDER", help="the folder mine that somebody has handed in, in place of yours")
 
     sub = command(chat, "talk to a checkpoint")
     loaded(sub)
@@ -190,6 +191,8 @@ def course(arguments) -> int:
     """The exercises, lesson by lesson: yours, or not yet. Run it where the lessons are. Exit code 1 if one is wrong."""
     from .course import progress
 
+    if arguments.mine is not None:
+        os.environ["MINQWEN_MINE"] = arguments.mine
     with redirect_stdout(sys.stderr):                    # what a checked function prints is none of the answer
         standing = progress(arguments.check)
     if arguments.json:
@@ -204,7 +207,7 @@ def course(arguments) -> int:
             if exercise.wrong and exercise.wrong != wrong:       # of a broken file it is the same for a whole lesson
                 print(f"      {exercise.wrong}")
             wrong = exercise.wrong
-        print(f"\n{sum(exercise.yours for exercise in standing)} of {len(standing)} are yours, in notebooks/mine/; for "
+        print(f"\n{sum(exercise.yours for exercise in standing)} of {len(standing)} are yours, in {arguments.mine or 'notebooks/mine/'}; for "
               f"the others the lessons run on the course's own.")
     return int(any(exercise.wrong for exercise in standing))
 

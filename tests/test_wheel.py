@@ -64,7 +64,7 @@ def test_the_wheel_carries_what_lies_beside_the_package(wheel, repository):
     folders = "nano", "nano_moe", "media", "training"
     wanted = [*(path for folder in folders for path in repository.glob(f"data/{folder}/*")),
               *repository.glob("data/*.json"), *repository.glob("notebooks/*.ipynb"),
-              *repository.glob("notebooks/solutions/*.py")]
+              *repository.glob("notebooks/solutions/*.py"), repository / "docs/glossary.md"]
     assert carried == {path.relative_to(repository).as_posix(): path.read_bytes() for path in wanted}
     assert there["minqwen/py.typed"] == b""
     package = {path.relative_to(repository).as_posix() for path in (repository / "minqwen").rglob("*")
@@ -192,7 +192,7 @@ def test_the_lessons_are_opened_in_a_folder_of_ones_own(environment, elsewhere, 
         said = opened("03", *arguments)
         assert f"The lessons are in {home}." in said and f"--ServerApp.root_dir={home}" in said
         assert str(home / "notebooks/03_delta_rule.ipynb") in said
-        for pattern in ("notebooks/*.ipynb", "notebooks/solutions/*.py", "data/media/*"):
+        for pattern in ("notebooks/*.ipynb", "notebooks/solutions/*.py", "docs/glossary.md", "data/media/*"):
             for path in repository.glob(pattern):
                 assert (home / path.relative_to(repository)).read_bytes() == path.read_bytes()
 

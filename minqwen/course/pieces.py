@@ -253,7 +253,13 @@ def _read_mine(path) -> dict[str, str]:
 
 
 def _mine(folder, lesson) -> Path:
-    """Where a learner's pieces are: beside the lessons, but never inside an installed package."""
+    """Where a learner's pieces are: beside the lessons, but never inside an installed package, or where MINQWEN_MINE
+    says."""
+    if (named := os.environ.get("MINQWEN_MINE", "on")) not in ("on", "off", ""):
+        if not Path(named).is_dir():
+            raise QwenError(f"MINQWEN_MINE, or --mine, names {named}, which is no folder: name the folder mine that a "
+                            f"learner has handed in.")
+        return Path(named) / f"{lesson}.py"
     folder = Path.cwd() if INSTALLED and folder.is_relative_to(SHIPPED) else folder
     return folder / "mine" / f"{lesson}.py"
 
