@@ -207,8 +207,8 @@ def course(arguments) -> int:
             if exercise.wrong and exercise.wrong != wrong:       # of a broken file it is the same for a whole lesson
                 print(f"      {exercise.wrong}")
             wrong = exercise.wrong
-        print(f"\n{sum(exercise.yours for exercise in standing)} of {len(standing)} are yours, in {arguments.mine or 'notebooks/mine/'}; for "
-              f"the others the lessons run on the course's own.")
+        print(f"\n{sum(exercise.yours for exercise in standing)} of {len(standing)} are yours, in "
+              f"{arguments.mine or 'notebooks/mine/'}; for the others the lessons run on the course's own.")
     return int(any(exercise.wrong for exercise in standing))
 
 

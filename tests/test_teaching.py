@@ -29,8 +29,8 @@ def test_every_lesson_says_what_it_needs_and_how_long_it_takes(path):
 
 
 def test_what_an_opening_says():
-    opening = ("# 03 · The rule\n\nWhy?\n\n**You need** lesson 02. **Afterwards you can** write\nit. **It takes** about\n"
-               "20 minutes with the exercises.")
+    opening = ("# 03 · The rule\n\nWhy?\n\n**You need** lesson 02. **Afterwards you can** write\nit. "
+               "**It takes** about\n20 minutes with the exercises.")
     assert outline.lesson("03_rule", opening) == ("03", "03_rule", "The rule", "lesson 02", "write it", 20)
     assert outline.lesson("03_rule", opening.replace("about\n20 minutes", "about an hour")).minutes == 60
     assert outline.lesson("03_rule", "# Rule") == ("03", "03_rule", "Rule", None, None, None)
@@ -81,5 +81,5 @@ def test_a_broken_file_is_told_of_its_lesson_alone(graded):
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path, capsys):
-    assert cli.main(["course", "--json", "--mine", str(tmp_path / "nobody")]) == 1
+    assert cli.main(["course", "--json", "--mine", str(tmp_path / "nobody")]) == 2
     assert "nobody, which is no folder" in capsys.readouterr().err

@@ -253,13 +253,9 @@ def _read_mine(path) -> dict[str, str]:
 
 
 def _mine(folder, lesson) -> Path:
-    """Where a learner's pieces are: beside the lessons, but never inside an installed package, or where MINQWEN_MINE
-    says."""
-    if (named := os.environ.get("MINQWEN_MINE", "on")) not in ("on", "off", ""):
-        if not Path(named).is_dir():
-            raise QwenError(f"MINQWEN_MINE, or --mine, names {named}, which is no folder: name the folder mine that a "
-                            f"learner has handed in.")
-        return Path(named) / f"{lesson}.py"
+    """Where a learner's pieces are: where MINQWEN_MINE says, or beside the lessons, never in an installed package."""
+    if named := _named():
+        return named / f"{lesson}.py"
     folder = Path.cwd() if INSTALLED and folder.is_relative_to(SHIPPED) else folder
     return folder / "mine" / f"{lesson}.py"
 
@@ -269,7 +265,21 @@ def _short(path) -> str:
 
 
 def _mine_counts() -> bool:
+    """Do a learner's own pieces count?
+
+    Raises:
+        QwenError: MINQWEN_MINE names a folder that is not there.
+    """
+    if (named := _named()) and not named.is_dir():
+        raise QwenError(f"MINQWEN_MINE, or --mine, names {named}, which is no folder: name the folder mine that a "
+                        "learner has handed in.")
     return os.environ.get("MINQWEN_MINE") != "off"
+
+
+def _named() -> Path | None:
+    """The folder that MINQWEN_MINE names, if it says more than on or off."""
+    said = os.environ.get("MINQWEN_MINE", "")
+    return None if said in ("", "on", "off") else Path(said)
 
 
 def lesson_of(name: str) -> str:
