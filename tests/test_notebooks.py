@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from notebooks_support import (
     strip,
     tags,
 )
+from test_lessons_with_checkpoint import make_checkpoint
 
 WITH_EXERCISES = [path for path in lessons() if exercises(read(path))]
 
@@ -115,9 +117,17 @@ def test_every_solution_has_its_lesson():
     assert files == {path.stem for path in WITH_EXERCISES}
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
 @each(WITH_EXERCISES)
-def test_solutions_pass(path):
-    """With its solutions pasted in, the lesson runs and every check is content: only the stub was missing."""
+def test_solutions_pass(path, checkpoint):
+    """With its solutions pasted in, the lesson runs and every check is content: only the stub was missing.
+
+    Up to the last check, and on a tiny checkpoint: what nano is measured on takes most of a lesson's time, and the
+    lessons run on nano with the same functions, the course's own."""
     notebook = strip(read(path))
     codes = solutions((NOTEBOOKS / "solutions" / f"{path.stem}.py").read_text(encoding="utf-8"))
     pairs = exercises(notebook)
@@ -125,7 +135,7 @@ def test_solutions_pass(path):
     for (exercise, _), code in zip(pairs, codes):
         assert code != exercise.source.strip()
         exercise.source = code
-    run(notebook, until=pairs[-1][1])
+    run(notebook, until=pairs[-1][1], env={**os.environ, "MINQWEN_CHECKPOINT": str(checkpoint)})
     for number, (_, check) in enumerate(pairs, 1):
         said = printed(check)
         assert "✓" in said and "not yet" not in said, f"the check of exercise {number} says: {said}"
