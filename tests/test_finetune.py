@@ -184,7 +184,7 @@ def test_a_run_that_was_interrupted_ends_in_the_same_bits(request, data, tmp_pat
     source, settings = request.getfixturevalue(kind), replace(QUICK, lora=lora)
     log = finetune(source, data, tmp_path / "whole", settings, keep_every=2)
     assert len(log) == 7 and log[0].keys() == {"step", "held out"} and "held out" in log[-1]
-    real, breaks = Trainer.step, random.sample(range(6), 2)
+    real, breaks = Trainer.step, [random.randrange(3), random.randrange(3, 6)]     # the second is behind a snapshot
 
     def fragile(self, number, rows):
         if number in breaks:

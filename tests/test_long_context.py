@@ -119,3 +119,11 @@ def test_recorded_work_of_delta_layers_is_flat_and_that_of_attention_grows(recor
         delta, attention = work[phase]["linear_attention"], work[phase]["full_attention"]
         assert max(delta) < 2 * min(delta), phase
         assert attention[-1] > 10 * attention[0], phase
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(long, "measured", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        long.main(["--out", str(tmp_path / "file" / "x.json")])
+    assert "(Not a directory): name another folder (--out)" in " ".join(capsys.readouterr().err.split())
