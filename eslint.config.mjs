@@ -34,6 +34,13 @@ export default [
       globals: named("addEventListener", "document", "innerHeight", "matchMedia", "requestAnimationFrame"),
     },
   },
+  {
+    files: ["website/{nano,kernel,live}.js"],
+    languageOptions: {
+      globals: named("atob", "Blob", "clearTimeout", "DecompressionStream", "document", "performance", "Response",
+        "setTimeout", "TextDecoder", "TextEncoder"),
+    },
+  },
   { files: ["website/*.mjs"], languageOptions: { globals: named("console", "process") } },
-  { files: ["tests/*.mjs"], languageOptions: { globals: named("Buffer") } },
+  { files: ["tests/*.mjs"], languageOptions: { globals: named("Buffer", "console", "process") } },
 ];

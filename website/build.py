@@ -9,7 +9,10 @@ where there is little room, and fit frames to their explorers.
 
 import argparse
 import ast
+import base64
+import fnmatch
 import functools
+import gzip
 import html
 import json
 import os
@@ -20,6 +23,8 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+import safetensors.torch
+import torch
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
 from nbclient import NotebookClient
@@ -28,10 +33,14 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import TagRemovePreprocessor
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
+from pygments.lexers import JavascriptLexer, PythonLexer
 from pygments.style import Style
 from pygments.token import Comment, Generic, Keyword, Name, Number, Operator, String
 from tqdm import tqdm
+
+import minqwen
+from minqwen.nano import world
+from minqwen.widgets import attention, explorer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -65,6 +74,17 @@ def _twice(figure, alt, dpi=100):
 
 plots.show = _twice
 """
+
+
+# What lessons say on the site alone, behind their first cell: number -> text, whose link leads to the page of nano.
+LIVE = {
+    "00": "*On this site nano runs without a kernel, too: [type a story of your own](../website/nano.js), and see what "
+          "it answers and what its memory holds.*",
+    "03": "*On this site the rule of this lesson runs in [a page](../website/nano.js), inside the trained model: type "
+          "a story of your own there, and watch its memories.*",
+    "06": "*On this site the whole model of this lesson stands in [a page](../website/nano.js) once more, in "
+          "JavaScript, and runs there.*",
+}
 
 
 class Light(Style):
@@ -235,6 +255,60 @@ def title(notebook: nbformat.NotebookNode, number: str) -> str:
     return f"{number} · {first.group(1)}"
 
 
+# ---------------------------------------------------------------------------------------------------- nano in a page
+
+
+@functools.cache
+def checkpoint() -> dict:
+    """The shipped model as a page holds it: what reads text, in bfloat16 as official weights are, beside the files that
+    lie in its folder; and what its explorers are told of every text alike."""
+    qwen = minqwen.load(dtype=torch.bfloat16)
+    weights = {name: tensor.contiguous() for name, tensor in qwen.model.state_dict().items()
+               if name.startswith("model.language_model.")}
+    files = {name: json.loads((qwen.folder / f"{name}.json").read_text("utf-8"))
+             for name in ("config", "tokenizer", "generation_config")}
+    state, maps = minqwen.StateExplorer(qwen, "a").story, minqwen.AttentionExplorer(qwen, "a").story
+    return files | {
+        "weights": base64.b64encode(gzip.compress(safetensors.torch.save(weights), mtime=0)).decode(),
+        "state": state, "attention": maps,
+        "room": {"side": attention.SIDE, "cell": attention.CELL, "tile": maps["tile"]["unit"]},     # pixels
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
+    }
+
+
+def live(pages: dict[str, str]) -> str:
+    """The page in which nano runs: its text, the source of the model, and all that runs, embedded."""
+    modules, sheets = [], []
+    for name in ("State", "Attention"):
+        module, sheet = explorer.sources(f"{name.lower()}_explorer")
+        modules.append(module.replace("export default", f"globalThis.{name}Explorer ="))
+        sheets.append(sheet)
+    modules.append(explorer.module("live", HERE))
+    sheets.append((HERE / "live.css").read_text("utf-8"))
+    source, held = (HERE / "nano.js").read_text("utf-8"), json.dumps(checkpoint())
+    held = held.replace("<", "\\u003c")                                      # so that no text can close the script
+    return "\n".join([
+        about_nano(source, pages), f'<div id="source">{highlight(source, JavascriptLexer(), HtmlFormatter())}</div>',
+        *(f"<style>\n{sheet}</style>" for sheet in sheets),
+        f'<script id="checkpoint" type="application/json">{held}</script>',
+        *(f'<script type="module">\n{module}</script>' for module in modules)])
+
+
+def about_nano(source: str, pages: dict[str, str]) -> str:
+    """What that page says. Its numbers are counted, and what it names is linked where the site has a page of it."""
+
+    def link(words: str, pattern: str) -> str:
+        file = next(iter(fnmatch.filter(pages, pattern)), None)
+        return f"[{words}](../{file})" if file else words
+
+    text = Environment(autoescape=False).from_string((HERE / "nano.md").read_text("utf-8")).render(
+        link=link, lesson=lambda number: link(f"lesson {number}", f"notebooks/{number}_*.ipynb"),
+        lines=source.count("\n"), parameters=f"{checkpoint()['parameters']:,}",
+        vocabulary=checkpoint()["config"]["text_config"]["vocab_size"], names=", ".join(world.NAMES),
+        things=", ".join(world.THINGS[:6]), places=", ".join(world.PLACES[:4]))
+    return markdown(text, "website", pages)
+
+
 # ---------------------------------------------------------------------------------------------------------- site
 
 
@@ -266,7 +340,7 @@ def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     files = sorted(named(text) - {"README.md"})
     solutions = sorted(path.name for path in (notebooks / "solutions").glob("*.py"))
-    pages = {"README.md": "index.html", "notebooks/solutions": "solutions.html"}
+    pages = {"README.md": "index.html", "notebooks/solutions": "solutions.html", "website/nano.js": "nano.html"}
     pages |= {f"notebooks/{path.name}": f"{path.stem}.html" for path in lessons}
     pages |= {file: f"{file.replace('/', '_').removesuffix('.py').removesuffix('.md')}.html" for file in files}
 
@@ -279,7 +353,10 @@ def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
 
     add("index.html", "minqwen", markdown(text, "", pages))
     for (path, note), (page, heading) in zip(tqdm(notes.items(), unit="lesson", disable=None), contents):
+        if path.stem[:2] in LIVE:
+            note.cells.insert(1, nbformat.v4.new_markdown_cell(LIVE[path.stem[:2]]))
         add(page, heading, body(run(note, path.stem, out / "explorers") if execute else note, pages))
+    add("nano.html", "nano, live", live(pages))
     answers = [f'<h2 id="{name}"><code>{name}</code></h2>' + code((notebooks / "solutions" / name).read_text("utf-8"))
                for name in solutions]
     add("solutions.html", "Solutions", "<h1>Solutions</h1>" + "".join(answers))
@@ -299,7 +376,7 @@ def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
     for page, (heading, inside) in bodies.items():
         around = order.index(page) if page in order else None
         made = template.render(
-            title=html.escape(heading), body=inside, lessons=contents, page=page,
+            title=html.escape(heading), body=inside, lessons=[*contents, ("nano.html", "nano, live")], page=page,
             here=[(html.escape(part["anchor"]), html.escape(part["heading"])) for part in parts[page]
                   if part["level"] == 2 and part["anchor"]],
             before=contents[around - 1] if around else None,

@@ -3,7 +3,7 @@
 // The story holds it all: `runs[n - 1]` is the answer as it was written with n drafts for each pass (see drafts.py).
 
 import { Explorer, cellOf, keyLine, make } from "./explorer.js";
-import { endOf, plain, readable } from "./numbers.js";
+import { chance, endOf, plain, readable } from "./numbers.js";
 
 const LINES = {
   taken: "drafted by the head, and taken", refused: "drafted, and refused", own: "written by the model itself",
@@ -11,10 +11,6 @@ const LINES = {
 
 const PLACES = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"];
 
-const chance = (p) => {
-  if (p >= 0.9995 || p === 0) return `${Math.round(100 * p)} %`;
-  return p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %";
-};
 const part = (p) => chance(p).replace("< 0.1", "0.0");      // in a comparison, which has a sign of its own
 const count = (n, word) => `${n} ${word}${n === 1 ? "" : word === "pass" ? "es" : "s"}`;
 const quote = (text) => make("b", {}, readable(text));

@@ -71,27 +71,27 @@ if (parent !== window) new ResizeObserver(tell).observe(document.body);
 """
 
 
-IMPORT = re.compile(r'^import [^;]*? from "\./([\w.]+)";\n', flags=re.MULTILINE)
+IMPORT = re.compile(r'^import [^;]*? from "(\.{1,2}/[\w./]+)";\n', flags=re.MULTILINE)
 
 
-def module(name: str) -> str:
-    """An explorer's ES module as one text, as a notebook takes it: its file and, before it, once each, what it imports.
+def module(name: str, folder: Path = HERE) -> str:
+    """An ES module as one text, as a notebook takes it: its file and, before it, once each, what it imports.
 
-    A sheet that is imported is the text of that sheet.
+    It is an explorer's, or one of another folder. A sheet that is imported is the text of that sheet.
     """
     parts = {}
 
-    def add(file: str):
-        text = (HERE / file).read_text(encoding="utf-8")
+    def add(file: Path):
+        text = file.read_text(encoding="utf-8")
         for imported in IMPORT.findall(text):
-            if imported not in parts:
-                add(imported)
-        if file.endswith(".css"):
+            if (path := (file.parent / imported).resolve()) not in parts:
+                add(path)
+        if file.suffix == ".css":
             parts[file] = f"const sheet = {json.dumps(text)};\n"
         else:
             parts[file] = re.sub(r"^export (?!default)", "", IMPORT.sub("", text), flags=re.MULTILINE)
 
-    add(f"{name}.js")
+    add((folder / f"{name}.js").resolve())
     return "".join(parts.values())
 
 

@@ -28,6 +28,10 @@ export const clamp = (x, [first, last]) => Math.min(last, Math.max(first, x));
 
 export const signed = (x, digits = 4) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
 export const percent = (x) => `${(100 * x).toFixed(x >= 1 || x < 0.99 ? 0 : x < 0.999 ? 1 : 2)} %`;
+export const chance = (p) => {
+  if (p >= 0.9995 || p === 0) return `${Math.round(100 * p)} %`;
+  return p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %";
+};
 export const grouped = (x) => x.toLocaleString("en");      // 1,048,576
 export const kilobytes = (bytes) => `${grouped(Math.ceil(bytes / 1000))} kB`;
 
