@@ -113,7 +113,7 @@ const guessesOf = (tokenizer, logits) => logits.map((scores) => {
 
 class Live {
   constructor(nano, { state, attention, room }) {
-    Object.assign(this, { nano, stories: { state, attention, room }, shown: {}, newest: 0 });
+    Object.assign(this, { nano, stories: { state, attention, room }, shown: {}, moved: new Set(), newest: 0 });
     this.field = make("textarea", { id: "story", rows: 3, spellcheck: "false", autocomplete: "off" });
     this.thinking = make("input", { type: "checkbox", id: "thinking" });
     this.problem = make("p", { class: "problem", role: "alert", hidden: "" });
@@ -213,11 +213,11 @@ class Live {
       (name) => attentionPage(name, story, reading));
   }
 
-  // Where an explorer begins: in the layer and head where it was, or else in those whose map shows most; and there at
-  // what it shows.
+  // Where an explorer begins: in the layer and head that it was moved to, or else in those whose map shows most; and
+  // there at what it shows.
   place(id, signed, reading) {
     const showing = (layer, head) => ({ layer, head, ...telling(mapOf(reading, layer, head)) });
-    if (this.shown[id]) return showing(this.shown[id].state.layer, this.shown[id].state.head);
+    if (this.moved.has(id)) return showing(this.shown[id].state.layer, this.shown[id].state.head);
     const layers = this.stories.attention.layers.filter((layer) => layer.signed === signed);
     return layers.flatMap(({ index, heads }) => Array.from({ length: heads }, (_, head) => showing(index, head)))
       .reduce((a, b) => (b.strength > a.strength ? b : a));
@@ -227,6 +227,7 @@ class Live {
     const el = document.createElement("div");
     this.shown[id]?.end();
     const kernel = new Kernel(state, page), end = explorer.render({ el, model: kernel });
+    for (const name of ["layer", "head"]) kernel.on(`change:${name}`, () => this.moved.add(id));
     document.querySelector(`#${id}`).replaceChildren(el);
     this.shown[id] = { state: kernel.state, end };
   }
