@@ -49,6 +49,7 @@ test("what is said of numbers and texts", () => {
   assert.equal(numbers.signed(-0.25, 2), "−0.25");
   assert.equal(numbers.signed(0.25), "+0.2500");
   assert.deepEqual([0.5, 0.994, 0.9995, 1, 1.4].map(numbers.percent), ["50 %", "99.4 %", "99.95 %", "100 %", "140 %"]);
+  assert.deepEqual([0, 0.0004, 0.0123, 0.9996, 1].map(numbers.chance), ["0 %", "< 0.1 %", "1.2 %", "100 %", "100 %"]);
   assert.equal(numbers.kilobytes(1_234_001), "1,235 kB");
   assert.equal(numbers.readable(" a\n\t"), "·a↵⇥");
   assert.equal(numbers.readable(""), "∅");

@@ -4,14 +4,10 @@
 // answer that was given without edits, what is likely there before and after; and both answers. See lab.py.
 
 import { Explorer, MOVING, cellOf, keyLine, make } from "./explorer.js";
-import { plain, readable } from "./numbers.js";
+import { chance, plain, readable } from "./numbers.js";
 
 const KEYS = { n: "none", c: "clear", a: "alpha", b: "beta", g: "gate" };
 
-const chance = (p) => {
-  if (p >= 0.9995 || p === 0) return `${Math.round(100 * p)} %`;
-  return p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %";
-};
 const best = (chances) => chances.indexOf(Math.max(...chances));
 const quote = (text) => make("b", {}, readable(text));
 
