@@ -15,7 +15,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 from site_support import website
 
+import minqwen
 from conftest import REPOSITORY
+from minqwen.course.outline import outline
 
 README = """# A kit
 
@@ -103,11 +105,12 @@ def check_for_ears(page):
 def test_a_small_site(small):
     pages = check_site(small)
     assert set(pages) == {"index.html", "01_one.html", "02_two.html", "solutions.html", "minqwen_delta_rule.html",
-                          "CONTRIBUTING.html", "nano.html"}
+                          "CONTRIBUTING.html", "nano.html", "reference.html"}
     assert "minqwen_delta_rule.html#line-3" in pages["index.html"].leads
     assert "https://arxiv.org/abs/2412.06464" in pages["index.html"].leads
     assert "01_one.html" in pages["02_two.html"].leads
     assert {"#1.-A-sparrow's-memory", "02_two.html"} <= set(pages["01_one.html"].leads), "the contents"
+    assert "αt" in (small / "search.js").read_text(), "formulas are searched, and read in what is found"
     assert (small / "licences" / "stix-two-math.txt").read_text().count("SIL Open Font License")
     one = (small / "01_one.html").read_text()
     check_for_ears(BeautifulSoup(one, "html.parser"))
@@ -144,6 +147,30 @@ def test_a_build_that_fails_leaves_the_site_before_it_and_nothing_else(tmp_path,
     with pytest.raises(FileNotFoundError):
         website.build(site, execute=False, notebooks=notebooks, readme=readme)
     assert list(site.parent.iterdir()) == [site] and (site / "index.html").read_text() == first
+
+
+def test_the_contents_say_how_long_each_lesson_takes(committed_site):
+    """On every page, as the lessons themselves say it; and words and symbols are one step away from everywhere."""
+    for path in committed_site.glob("*.html"):
+        contents = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").select_one("header nav")
+        minutes = {link["href"]: link.find_next_sibling("small") for link in contents.select("ol > li > a")}
+        for lesson in outline(REPOSITORY / "notebooks"):
+            assert minutes[f"{lesson.name}.html"].text == f"{lesson.minutes} min"
+        for page in ("docs_glossary", "docs_teaching", "docs_gpu"):
+            assert contents.select_one(f'.more a[href="{page}.html"]'), f"{path.name} does not lead to {page}"
+
+
+def test_the_reference_has_every_public_name(committed_site):
+    """With its signature and what its docstring says; methods with their classes."""
+    page = BeautifulSoup((committed_site / "reference.html").read_text(encoding="utf-8"), "html.parser")
+    for element in page.select(".anchor-link"):
+        element.decompose()
+    assert [heading.text for heading in page.select("main h2")] == [f"minqwen.{name}" for name in minqwen.__all__]
+    assert {"Assistant.chat", "Cache.snapshot", "ChatPanel.to_html"} <= {h.text for h in page.select("main h3")}
+    said = " ".join(page.main.text.split())
+    assert "path_or_name: str | pathlib.Path | None = None" in said
+    assert "None for the small trained model that is shipped" in said and "Arguments:" in said
+    assert "Args:" not in said and "######" not in said
 
 
 def test_links_must_lead_somewhere():
@@ -381,3 +408,37 @@ def test_nothing_is_cut(browser, committed_site):
         for lesson in [committed_site / "index.html", *sorted(committed_site.glob("[0-9]*.html"))]:
             page.goto(lesson.as_uri())
             assert page.evaluate(cut, media) == [], f"{lesson.name}, {media}, {width} pixels"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser, committed_site, scheme):
+    """On every page. (The colours of code are measured above: on pages of code not once more.)"""
+    axe = (website.MODULES / "axe-core" / "axe.min.js").read_text("utf-8")
+    faults = """async (contrast) => {
+      const { violations } = await axe.run(document, {
+        iframes: false, resultTypes: ["violations"], rules: { "color-contrast": { enabled: contrast } } });
+      return violations.filter(({ impact }) => ["serious", "critical"].includes(impact))
+        .map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target).slice(0, 3).join(", ")}`);
+    }"""
+    page = browser.new_page()
+    page.emulate_media(color_scheme=scheme)
+    for path in sorted(committed_site.glob("*.html")):
+        page.goto(path.as_uri())
+        page.evaluate(axe)
+        code = page.locator(".highlight").count() == page.locator("main > *").count() - 1      # but for its heading
+        assert page.evaluate(faults, not code) == [], f"{path.name}, {scheme}"
+
+
+@pytest.mark.browser
+def test_a_lesson_on_paper(browser, committed_site):
+    """The browser's own PDF: each page of it is A4, and what stands on the page stands in it, to the last word."""
+    page = browser.new_page()
+    page.goto((committed_site / "03_delta_rule.html").as_uri())
+    printed = page.pdf(format="A4", margin=dict.fromkeys(("top", "bottom", "left", "right"), "15mm"))
+    assert printed.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", printed)) > 5
+    page.emulate_media(media="print")
+    hidden = page.evaluate("""() => [...document.querySelectorAll("main :is(p, li, pre, td, img, math)")]
+      .filter((element) => !element.closest(".turn, .output_stderr") && !element.getClientRects().length)
+      .map((element) => element.outerHTML.slice(0, 80))""")
+    assert hidden == []

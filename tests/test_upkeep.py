@@ -29,7 +29,7 @@ def test_the_workflow_of_the_site_publishes_what_make_site_builds():
     jobs = workflow("site")["jobs"]
     assert commands(jobs["build"])[-1] == "make site"
     (upload,) = [step["with"]["path"] for step in jobs["build"]["steps"] if "upload-pages" in step.get("uses", "")]
-    assert f'default=ROOT / "{upload.replace("/", chr(34) + " / " + chr(34))}"' in (
+    assert f'default=ROOT / "{upload.replace("/", chr(34) + " / " + chr(34))}")' in (
         REPOSITORY / "website/build.py").read_text()
     assert jobs["publish"]["needs"] == "build" and jobs["publish"]["permissions"] == {"pages": "write",
                                                                                       "id-token": "write"}

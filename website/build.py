@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -31,6 +32,8 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import TagRemovePreprocessor
+from pdoc.doc import Class, Doc, Function, Module
+from pdoc.docstrings import google
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import JavascriptLexer, PythonLexer
@@ -39,6 +42,7 @@ from pygments.token import Comment, Generic, Keyword, Name, Number, Operator, St
 from tqdm import tqdm
 
 import minqwen
+from minqwen.course.outline import lesson
 from minqwen.nano import world
 from minqwen.widgets import attention, explorer
 
@@ -180,7 +184,7 @@ def sections(page: str, title: str, body: str) -> list[dict]:
     for element in soup.select("script, style, .anchor-link, .output_wrapper"):
         element.extract()
     for element in soup.find_all("math"):
-        element.replace_with(" … ")
+        element.replace_with(f" {element.get_text()} ")              # as it is read, without its heights
     found = [{"page": page, "title": title, "anchor": "", "level": 1, "heading": title, "text": ""}]
     for element in soup.descendants:
         if element.name in ("h1", "h2", "h3"):
@@ -204,12 +208,40 @@ def named(text: str, here: str = "", found: frozenset[str] = frozenset({"README.
     return found
 
 
+def heading(file: str) -> str:
+    """What a page of the repository is called: its first heading, else its name."""
+    found = re.search(r"(?m)^# (.+)$", (ROOT / file).read_text(encoding="utf-8"))
+    return found[1] if found else file
+
+
 def definitions(page: str, file: str, source: str) -> list[dict]:
     """The same of a Python file: its classes and functions, with what their docstrings say."""
     return [{"page": page, "title": file, "anchor": f"line-{node.lineno}", "level": 2, "heading": node.name,
              "text": " ".join((ast.get_docstring(node) or "").split())}
             for node in ast.parse(source).body if isinstance(node, (ast.ClassDef, ast.FunctionDef))
             and not node.name.startswith("_")]
+
+
+def reference() -> str:
+    """All of `minqwen.__all__` as Markdown, in its order, with the public methods of classes."""
+    modules = {home: Module(import_module(f"minqwen.{home}")) for home in minqwen.HOME.values()}
+    parts = [f"# Reference\n\nThe public names of minqwen {minqwen.__version__}, as their docstrings have them."]
+    for name, home in minqwen.HOME.items():
+        found = modules[home].members[name]
+        parts.append(f"## minqwen.{name}\n\n{_described(found)}")
+        if isinstance(found, Class):
+            parts += [f"### {name}.{method.name}\n\n{_described(method)}" for method in found.own_members
+                      if isinstance(method, Function) and method.docstring and not method.name.startswith("_")]
+    return "\n\n".join(parts)
+
+
+def _described(found: Doc) -> str:
+    """A signature as Python, and what the docstring says, its headings as bold words: they head no part of the page."""
+    signature = str(found.signature) if isinstance(found, Function) else ""
+    if isinstance(found, Class) and (made := found.members.get("__init__")):
+        signature = str(made.signature_without_self)
+    said = re.sub(r"(?m)^#+ (.+)$", r"**\1**", google(found.docstring))
+    return f"```python\n{found.name}{signature}\n```\n\n{said}"
 
 
 # ------------------------------------------------------------------------------------------------------- lessons
@@ -247,12 +279,6 @@ def body(notebook: nbformat.NotebookNode, pages: dict[str, str]) -> str:
     exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"remove-cell"}), enabled=True)
     made, _ = exporter.from_notebook_node(without_widgets(notebook))
     return made
-
-
-def title(notebook: nbformat.NotebookNode, number: str) -> str:
-    """What a lesson is called in lists: its number, then its heading."""
-    first = re.search(r"^# (?:\d+ · )?(.+)$", notebook.cells[0].source, flags=re.MULTILINE)
-    return f"{number} · {first.group(1)}"
 
 
 # ---------------------------------------------------------------------------------------------------- nano in a page
@@ -345,26 +371,31 @@ def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
     pages |= {file: f"{file.replace('/', '_').removesuffix('.py').removesuffix('.md')}.html" for file in files}
 
     notes = {path: nbformat.read(path, as_version=4) for path in lessons}
-    contents = [(pages[f"notebooks/{path.name}"], title(note, path.stem[:2])) for path, note in notes.items()]
+    said = [lesson(path.stem, note.cells[0].source) for path, note in notes.items()]
+    contents = [(f"{one.name}.html", f"{one.number} · {one.title}", one.minutes) for one in said]
+    more = [("nano.html", "nano, live"),
+            *((pages[file], heading(file)) for file in files if file.startswith("docs/")),
+            ("reference.html", "Reference"), ("solutions.html", "Solutions")]
     bodies, parts = {}, {}                       # page -> its HTML, its sections
 
-    def add(page: str, heading: str, inside: str) -> None:
-        bodies[page], parts[page] = (heading, inside), sections(page, heading, inside)
+    def add(page: str, called: str, inside: str) -> None:
+        bodies[page], parts[page] = (called, inside), sections(page, called, inside)
 
     add("index.html", "minqwen", markdown(text, "", pages))
-    for (path, note), (page, heading) in zip(tqdm(notes.items(), unit="lesson", disable=None), contents):
+    for (path, note), (page, named_so, _) in zip(tqdm(notes.items(), unit="lesson", disable=None), contents):
         if path.stem[:2] in LIVE:
             note.cells.insert(1, nbformat.v4.new_markdown_cell(LIVE[path.stem[:2]]))
-        add(page, heading, body(run(note, path.stem, out / "explorers") if execute else note, pages))
+        add(page, named_so, body(run(note, path.stem, out / "explorers") if execute else note, pages))
     add("nano.html", "nano, live", live(pages))
     answers = [f'<h2 id="{name}"><code>{name}</code></h2>' + code((notebooks / "solutions" / name).read_text("utf-8"))
                for name in solutions]
     add("solutions.html", "Solutions", "<h1>Solutions</h1>" + "".join(answers))
+    add("reference.html", "Reference", markdown(reference(), "", pages))
     for file in files:
         source = (ROOT / file).read_text(encoding="utf-8")
         if file.endswith(".md"):
             text_only = re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.DOTALL)       # without a model card's data
-            add(pages[file], file, markdown(text_only, str(Path(file).parent), pages))
+            add(pages[file], heading(file), markdown(text_only, str(Path(file).parent), pages))
         elif file.endswith(".py"):
             add(pages[file], file, f"<h1><code>{file}</code></h1>" + code(source, lines=True))
             parts[pages[file]] = definitions(pages[file], file, source)
@@ -372,11 +403,11 @@ def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
             add(pages[file], file, f"<h1>{file}</h1><pre>{html.escape(source)}</pre>")
 
     template = Environment(loader=FileSystemLoader(HERE), autoescape=False).get_template("page.html.j2")
-    order = [page for page, _ in contents]
-    for page, (heading, inside) in bodies.items():
+    order = [page for page, *_ in contents]
+    for page, (called, inside) in bodies.items():
         around = order.index(page) if page in order else None
         made = template.render(
-            title=html.escape(heading), body=inside, lessons=[*contents, ("nano.html", "nano, live")], page=page,
+            title=html.escape(called), body=inside, lessons=contents, more=more, page=page,
             here=[(html.escape(part["anchor"]), html.escape(part["heading"])) for part in parts[page]
                   if part["level"] == 2 and part["anchor"]],
             before=contents[around - 1] if around else None,
