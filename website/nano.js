@@ -53,7 +53,7 @@ const within = (weights, module) => Object.fromEntries(Object.entries(weights)
 // How a text is cut before anything is merged; the first that fits is taken. (JavaScript's \s is not quite Unicode's
 // white space, which is meant here.)
 const CUT = new RegExp([
-  /'(?:[sStTmMdDſ]|[rR][eE]|[vV][eE]|[lL][lL])/u,                      // 's 't 'm 'd 're 've 'll
+  /'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])/u,                       // 's 't 'm 'd 're 've 'll
   /[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+/u,                                  // a word, and one character before it: " cup"
   /\p{N}/u,                                                            // every digit by itself
   / ?[^\p{White_Space}\p{L}\p{M}\p{N}]+[\r\n]*/u,                      // punctuation
