@@ -17,7 +17,8 @@ becomes several sequences, each as the model will meet it: one for each question
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -33,7 +34,7 @@ from .messages import as_messages, media_of
 from .tokenizer import ROLES, THOUGHTS
 from .tools import describe_all
 
-__all__ = ["Chat", "Packed", "Row", "digest", "pack", "packed", "read_chats", "rows_of"]
+__all__ = ["Chat", "Packed", "Row", "digest", "pack", "packed", "read_chats", "rows_of", "shares"]
 
 KEYS = ("messages", "tools", "images", "videos")
 SAID = ("content", "tool_calls", *THOUGHTS)              # by which a message says something
@@ -199,6 +200,21 @@ def packed(rows: Sequence[Row], length: int) -> list[list[Row]]:
             packs.append(there := [])
         there.append(row)
     return packs
+
+
+def shares(rows: Sequence[Row], length: int, rank: int, ranks: int) -> Iterator[tuple[list[Row], bool]]:
+    """One rank's packs of some rows, and whether each counts.
+
+    Ranks compute in step, so all have as many packs, and where one looks at a picture all do: rows with pictures, with
+    clips, and with neither are shared out apart, longest first, and who has a pack fewer reads one that does not count.
+    """
+    kinds = defaultdict(list)
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        kinds[ranks > 1 and tuple(map(bool, media_of(row.messages or [])))].append(row)
+    for kind in sorted(kinds):
+        packs = [packed(kinds[kind][n::ranks], length) for n in range(ranks)]
+        yield from ((pack, True) for pack in packs[rank])
+        yield from [(packs[0][0], False)] * (max(map(len, packs)) - len(packs[rank]))
 
 
 def pack(rows: Sequence[Row], qwen: Assistant) -> Packed:

@@ -13,13 +13,16 @@ was: it drafts a little worse, and no answer changes by that.
 The same command goes on where a run was interrupted, to the same bits on the same machine with as many threads: what a
 step does follows from the seed and its number, so a snapshot holds the weights, the moments of AdamW, and the number.
 It is written aside and put in place at one stroke. While the loss is rising none is written.
+
+Several processes, on one machine or on many, share a run under `torchrun`: see `distributed.py`.
 """
 
 import argparse
 import json
 import math
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
@@ -33,16 +36,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from . import lora
+from . import distributed, lora
 from .chat import Assistant, load
 from .checkpoint import COMPANIONS, CONFIG, resolve, save_model
-from .dataset import Chat, Row, digest, pack, packed, read_chats, rows_of
+from .dataset import Chat, Row, digest, pack, read_chats, rows_of, shares
 from .errors import QwenError, remark, short
 from .files import check_place, write_whole
 from .info import LOGITS, training_table
 from .lora import Adapter
 from .masters import MasterAdamW
 from .quantized import quantized_bits
+from .ranks import first_to_fail, join, many, peer_gone, rank, ranks, summed
 
 __all__ = ["Settings", "Trainer", "finetune"]
 
@@ -85,8 +89,8 @@ class Settings:
 class Trainer:
     """A model that learns from rows: its steps, their loss, and what is to be kept of it. It knows no files.
 
-    Where several machines share a step: `fully_shard` the model before it comes here, give each some of the packs, and
-    add up `count`; all else stays.
+    Several ranks share a step if each has one, of a model that was cut up before (`distributed.shard`): each is given
+    all rows, reads its own of them, and says what all say.
     """
 
     def __init__(self, qwen: Assistant, settings: Settings, steps: int):
@@ -128,11 +132,11 @@ class Trainer:
         """Learn from these rows -> the mean loss (nats a token), the length of the gradient, which is clipped to 1, and
         the learning rate. Where these are no numbers the model stays as it was."""
         count, total, lr = taught(rows), 0.0, self.lr(number)
-        for some in packed(rows, self.settings.length):
-            loss = self.loss(some) / count
-            loss.backward()
+        for some, counts in self._shares(rows):
+            loss = self.loss(some) / count * counts
+            (loss * ranks()).backward()                 # gradients of ranks are averaged
             total += loss.item()
-        norm = self.optimizer.clip()
+        total, norm = summed(total), self.optimizer.clip()
         if math.isfinite(total) and math.isfinite(norm):
             self.optimizer.step(lr)
         self.optimizer.forget()
@@ -141,7 +145,10 @@ class Trainer:
     @torch.no_grad()
     def judge(self, rows: list[Row]) -> float:
         """The mean loss of these rows, nats a token."""
-        return sum(self.loss(some).item() for some in packed(rows, self.settings.length)) / taught(rows)
+        return summed(sum(self.loss(some).item() * counts for some, counts in self._shares(rows))) / taught(rows)
+
+    def _shares(self, rows: list[Row]) -> Iterator[tuple[list[Row], bool]]:
+        return shares(rows, self.settings.length, rank(), ranks())
 
     def lr(self, number: int) -> float:
         warm = max(1, round(self.settings.warmup * self.steps))
@@ -218,6 +225,10 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
         if (out / name).is_dir():
             raise QwenError(f"{out / name} is a folder, where a file is to be written: move it away, or name another "
                             f"folder (--out).")
+    device = join(device)
+    if settings.batch % ranks():
+        raise QwenError(f"The {settings.batch} sequences of a step cannot be shared out among {ranks()} processes: "
+                        f"make --batch a multiple of {ranks()}.")
     qwen, chats = load(source, dtype, device), read_chats(data)
     if qwen.tokenizer is None:
         raise QwenError(f"{source} has no tokenizer.json, so it cannot read chats: fetch the file from where the "
@@ -226,39 +237,56 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     train, held_out = ([row for chat in some for row in rows_of(chat, qwen)] for some in (train, held_out))
     settings = replace(settings, length=min(settings.length, qwen.config.text_config.max_position_embeddings))
     check_length(train + held_out, settings.length)
+    if many():
+        distributed.shard(qwen.model)
     trainer = Trainer(qwen, settings, settings.epochs * math.ceil(len(train) / settings.batch))
 
     run = {"checkpoint": str(folder), "dtype": str(qwen.model.head_weight.dtype), "merge": merge, **asdict(settings),
-           "data": digest(train), "chats to judge by": digest(held_out)}
-    if restart:
-        (out / SNAPSHOT).unlink(missing_ok=True)
+           "targets": settings.targets and list(settings.targets), "data": digest(train),
+           "chats to judge by": digest(held_out)}
+    if restart and rank() == 0:
+        forget(out)
     progress = Progress()
     if saved := None if restart else snapshot(out, run):
-        trainer.optimizer.load(saved["optimizer"])
+        if many():
+            distributed.restore(distributed.snapshots(out)[0], trainer.optimizer)
+        else:
+            trainer.optimizer.load(saved["optimizer"])
         progress = Progress(**saved["progress"])
-        print(f"{out} holds this run at step {progress.step}: it goes on from there.")
+        say(f"{out} holds this run at step {progress.step}: it goes on from there.")
     elif held_out:
         progress.log.append({"step": 0, "held out": trainer.judge(held_out)})
     out.mkdir(parents=True, exist_ok=True)
     steps = islice(batches(train, settings), progress.step, None)
-    bar = tqdm(steps, initial=progress.step, total=trainer.steps, unit="step", disable=None)
+    bar = tqdm(steps, initial=progress.step, total=trainer.steps, unit="step", disable=rank() > 0 or None)
     for number, rows in enumerate(bar, progress.step):
         entry = trainer.step(number, rows)
         try:
             progress.note(entry)
         except QwenError as error:
-            kept = "goes on from the last good state" if (out / SNAPSHOT).exists() else "begins anew"
+            there = (out / SNAPSHOT).exists() or distributed.snapshots(out)
+            kept = "goes on from the last good state" if there else "begins anew"
             raise QwenError(f"Stopped, as {error}: the same command with a lower rate than --lr {settings.lr:g} {kept}."
                             ) from None
         last = progress.step == trainer.steps
         if held_out and (last or progress.step % judge_every == 0):
             entry["held out"] = trainer.judge(held_out)
-            bar.write(", ".join(f"{name} {x:.4g}" for name, x in entry.items()))
+            say(", ".join(f"{name} {x:.4g}" for name, x in entry.items()), bar.write)
         bar.set_postfix(loss=f"{progress.smooth:.3f}")
         if progress.well and (last or progress.step % keep_every == 0):
-            keep(out, {"run": run, "progress": vars(progress), "optimizer": trainer.optimizer.state()})
+            state = {"run": run, "progress": vars(progress)}
+            if many():
+                distributed.keep(out, progress.step, trainer.optimizer, state)
+            else:
+                keep(out, state | {"optimizer": trainer.optimizer.state()})
     finish(trainer, folder, source, out, merge, {"settings": run, "log": progress.log})
     return progress.log
+
+
+def say(words: str, by: Callable = print) -> None:
+    """Once, however many ranks there are."""
+    if rank() == 0:
+        by(words)
 
 
 def split(chats: list[Chat], settings: Settings) -> tuple[list[Chat], list[Chat]]:
@@ -283,13 +311,23 @@ def batches(rows: list[Row], settings: Settings) -> Iterator[list[Row]]:
 
 def snapshot(out: Path, run: dict) -> dict | None:
     """What this run has kept; None if there is nothing. Raises QwenError if `out` is another's."""
-    if not (out / SNAPSHOT).exists():
+    alone, shared = (out / SNAPSHOT).exists(), distributed.snapshots(out)
+    if not (alone or shared):
         if any(path.name in (CONFIG, lora.CONFIG) or path.suffix == ".safetensors" for path in out.glob("*")):
             raise QwenError(f"{out} holds a model already: name another folder (--out), or add --restart.")
         return None
+    if many() and not shared:
+        raise QwenError(f"{out} holds a run without torchrun: go on without it, name another folder (--out), or add "
+                        f"--restart.")
+    if not many() and not alone:
+        raise QwenError(f"{out} holds a run under torchrun: go on with it (one process will do: torchrun "
+                        f"--nproc-per-node 1), name another folder (--out), or add --restart.")
     try:
-        saved = torch.load(out / SNAPSHOT, map_location="cpu", weights_only=True)
+        saved = (distributed.about(shared[0]) if many() else
+                 torch.load(out / SNAPSHOT, map_location="cpu", weights_only=True))
         before = saved["run"].get
+    except QwenError:
+        raise
     except Exception as error:                          # whatever torch makes of what somebody else has put there
         raise QwenError(f"{out / SNAPSHOT} is damaged ({short(error)}): add --restart.") from None
     for name in run:
@@ -297,6 +335,14 @@ def snapshot(out: Path, run: dict) -> dict | None:
             raise QwenError(f"{out} holds a run with another {name}: go on with the same, name another folder (--out), "
                             f"or add --restart.")
     return saved
+
+
+def forget(out: Path) -> None:
+    """Remove what was kept to go on from."""
+    for name in (SNAPSHOT, f"{SNAPSHOT}.part"):
+        (out / name).unlink(missing_ok=True)
+    for folder in (*distributed.snapshots(out), out / distributed.PART, out / distributed.SHARDS):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep(out: Path, state: dict) -> None:
@@ -320,22 +366,27 @@ def keep(out: Path, state: dict) -> None:
 def finish(trainer: Trainer, folder: str | Path, source: Path, out: Path, merge: bool, log: dict) -> None:
     """Write the result, and the log. Then the snapshot has served."""
     try:
-        if trainer.adapter is None or merge:
+        model, adapter = trainer.model, trainer.adapter
+        if many() and (adapter is None or merge):
+            model = distributed.whole(model, out)
+        if rank() > 0:
+            return
+        if adapter is None or merge:
             if merge:
-                trainer.adapter.merge()
-            save_model(trainer.model, out, overwrite=True, tokenizer_from=source)
+                adapter.model = model
+                adapter.merge()
+            save_model(model, out, overwrite=True, tokenizer_from=source)
             for name in (lora.CONFIG, lora.WEIGHTS):    # of an earlier run: transformers would put it on top
                 (out / name).unlink(missing_ok=True)
         else:
             for path in filter(Path.exists, (source / name for name in COMPANIONS)):
                 write_whole(out / path.name, path.read_bytes())
-            trainer.adapter.save(out, folder)
+            adapter.save(out, folder)
         write_whole(out / LOG, (json.dumps(log, indent=1) + "\n").encode())
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, distributed.CheckpointException) as error:
         raise QwenError(f"The result cannot be written to {out} ({short(error)}): make room, and give the same command "
                         f"again, which goes on from the last snapshot.") from None
-    for name in (SNAPSHOT, f"{SNAPSHOT}.part"):
-        (out / name).unlink(missing_ok=True)
+    forget(out)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -384,11 +435,18 @@ def main(arguments: list[str] | None = None) -> None:
         name = Path(os.path.abspath(given["folder"])).name              # of "." as well
         out = given.setdefault("out", Path("tuned") / f"{name}-{given['data'].stem}")
         finetune(settings=Settings(**{"lr": 2e-4 if "lora" in chosen else Settings.lr} | chosen), **given)
-        print(out)
+        say(str(out))
     except QwenError as error:
-        parser.exit(2, f"minqwen: {error}\n")
+        parser.exit(2, f"minqwen: {error}\n" if first_to_fail() else None)
     except KeyboardInterrupt:
-        parser.exit(130, "\nInterrupted: the same command goes on from the last snapshot.\n")
+        told = "\nInterrupted: the same command goes on from the last snapshot.\n"
+        parser.exit(130, told if first_to_fail() else None)
+    except (RuntimeError, distributed.CheckpointException) as error:
+        if not (many() and peer_gone(error)):
+            raise
+        told = ("minqwen: Stopped, as another process of this run has gone, or all are to end: the same command goes "
+                "on from the last snapshot.\n")
+        parser.exit(3, told if first_to_fail() else None)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,12 @@ LONG = "09_long_context"
 MIXTURE = "11_mixture_of_experts"
 FEW_BITS = "12_quantization"
 TRAINING = "13_training"
+SCALE = "16_scale_out"
 PREPARED = "q, k, v, g, beta = (full_precision(x) for x in (q, k, v, g, beta))"
+
+
+def shared(name, module, old, new, test="test_two_processes_learn_what_one_learns", where="distributed", lessons=()):
+    return Mutant(name, f"minqwen/{module}.py", old, new, tests=(f"tests/test_{where}.py::{test}",), lessons=lessons)
 
 
 def nano(name, module, old, new, where, test, lessons=()):
@@ -188,6 +193,31 @@ def media(name, old, new, within="", lessons=()):
 
 
 MUTANTS = [
+    shared("the state is not handed on", "context_parallel", "initial_state=before, ", "initial_state=0 * before, ",
+           "test_a_sequence_in_parts_is_the_whole_one", "context_parallel", (SCALE,)),
+    shared("no gradient comes back through the wire", "context_parallel", "dstate = dstate + later",
+           "dstate = dstate + 0 * later", "test_a_sequence_in_parts_is_the_whole_one", "context_parallel", (SCALE,)),
+    shared("the past is masked away", "context_parallel", "tril(k.shape[2] - q.shape[2])", "tril()",
+           "test_attention_in_parts_is_the_whole_one", "context_parallel"),
+    shared("a mean of the ranks, and not over all", "finetune", "(loss * ranks()).backward()", "loss.backward()",
+           lessons=(SCALE,)),
+    shared("all ranks read the same rows", "dataset", "packed(kinds[kind][n::ranks], length)",
+           "packed(kinds[kind][0::ranks], length)", lessons=(SCALE,)),
+    shared("the length of the gradient is that of one's own pieces", "masters", "(summed(one ** 2) + other ** 2)",
+           "(one ** 2 + other ** 2)", lessons=(SCALE,)),
+    shared("what is whole everywhere is not averaged", "masters", "dist.all_reduce(grad)", "pass"),
+    shared("a pack too many counts", "dataset", "yield from [(packs[0][0], False)]", "yield from [(packs[0][0], True)]",
+           "test_so_where_one_process_sees_a_picture_and_the_other_none"),
+    shared("pictures are dealt out among texts", "dataset", "ranks > 1 and tuple(", "ranks > 99 and tuple(",
+           "test_shares_are_of_one_kind_and_hold_every_row_once"),
+    shared("a snapshot is written where it is read", "distributed", "aside = out / PART",
+           'aside = out / f"{NAME}{step:08d}"', "test_a_run_whose_process_was_killed_ends_in_the_same_bits"),
+    shared("half a snapshot is read", "distributed", "if not (folder / METADATA).exists():", "if False:",
+           "test_a_half_snapshot_is_not_taken_for_a_whole_one"),
+    shared("the head is for nothing", "budget", 'counts["head"] + ', "",
+           "test_operations_are_six_for_each_parameter_and_what_grows_with_the_text", "budget", (SCALE,)),
+    shared("a layer is computed again at no cost", "budget", "(4 if again else 3)", "3",
+           "test_operations_are_six_for_each_parameter_and_what_grows_with_the_text", "budget", (SCALE,)),
     # ---- the gated delta rule
     rule("[10] decay after the error", """\
         state = state * alpha_t if needs_grad else state.mul_(alpha_t)                   # (N, Dk, Dv)

@@ -491,3 +491,25 @@ def test_ablations():
     bars = [line.get_xdata().tolist() for line in ax.lines if line.get_linewidth() == 2.2 and len(line.get_xdata())]
     assert pytest.approx([0.8, 1.0], abs=1e-6) in bars and pytest.approx([0.9, 0.9], abs=1e-6) in bars
     assert [label.get_text() for label in ax.get_yticklabels()] == ["whole", "less"]
+
+
+def test_put_together():
+    """A piece of each layer is always there, and of the layer that is computed all are."""
+    figure = draw(figures.put_together(ranks=3, layers=4))
+    pieces = figure.axes[0].patches
+    colours = [to_hex(piece.get_facecolor(), keep_alpha=True) for piece in pieces]
+    own, gathered, others = colours[1], colours[0], colours[3]
+    assert len(pieces) == 4 * 4 * 3 and len({own, gathered, others}) == 3
+    for now in range(4):
+        for layer in range(4):
+            around = gathered if layer == now else others
+            assert colours[(now * 4 + layer) * 3 :][:3] == [around, own, around]
+
+
+def test_waves():
+    """Each rank is in each layer once, one layer behind the rank before it."""
+    figure = draw(figures.waves(ranks=2, layers=5))
+    ax = figure.axes[0]
+    starts = [round(bar.get_x()) for bar in ax.patches[:10]]
+    assert starts == [0, 1, 2, 3, 4, 1, 2, 3, 4, 5]
+    assert [text.get_text() for text in ax.texts if text.get_text()] == [*"01234"] * 2

@@ -52,6 +52,7 @@ PIECES = {                                              # lesson: its functions,
     "12": ("my_codes", "my_best_codes", "my_pack", "my_rule_in"),
     "13": ("my_answer_loss", "my_packing", "my_clip", "my_adamw", "my_orthogonal", "my_jump"),
     "15": ("my_decode_kernel", "my_intensity", "my_block_inverse", "my_chunk_index"),
+    "16": ("my_own_rows", "my_shared_gradient", "my_part_as_map", "my_training_days"),
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
 LANGUAGE = "tl"                                         # Triton's, for kernels: only where it is asked for
