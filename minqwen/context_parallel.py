@@ -69,7 +69,7 @@ def delta_rule_across(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, 
         options: of `chunk_gated_delta_rule`, such as `use_qk_l2norm_in_kernel`.
     Returns:
         o (B, T, Hv, Dv) of its own tokens, and the state behind the last of them. With gradients all ranks call
-        `backward`, which needs o's.
+        `backward()` on what they made of o (`torch.autograd.grad` would leave out what is for the rank before).
     """
     (B, _, _, Dk), (Hv, Dv) = k.shape, v.shape[2:]
     nothing = v.new_zeros(B, Hv, Dk, Dv, dtype=torch.promote_types(v.dtype, torch.float32))
@@ -101,5 +101,5 @@ def on_own_part(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tup
     """
     own = [x.tensor_split(ranks(), dim=1)[rank()].clone().requires_grad_() for x in (q, k, v, g, beta)]
     o, state = delta_rule_across(*own)
-    gradients = torch.autograd.grad(o.square().sum(), own)
-    return o.detach(), state.detach(), list(gradients)
+    o.square().sum().backward()
+    return o.detach(), state.detach(), [x.grad for x in own]

@@ -142,6 +142,7 @@ def _one_of(number, size, folder, pipe, task):
     try:
         function, arguments = pickle.loads(task)
         said = function(*arguments), None
+        dist.barrier()                                  # what is under way to another rank is lost with its sender
         dist.destroy_process_group()
     except BaseException as error:                      # PyTorch's distributed checkpoint raises such, too
         said = None, short(error if isinstance(error, QwenError) else repr(error)).rstrip(".")

@@ -5,6 +5,7 @@ import pytest
 from minqwen.budget import DAY, budget, describe
 from minqwen.config import OFFICIAL_SIZES, Config
 from minqwen.errors import QwenError
+from minqwen.widgets.calculator import Calculator
 
 
 def test_operations_are_six_for_each_parameter_and_what_grows_with_the_text():
@@ -42,3 +43,15 @@ def test_it_is_said_in_words(name):
 def test_numbers_that_cannot_be():
     with pytest.raises(QwenError, match="^gpus is 0, and must be more than 0.$"):
         budget(Config.named("Qwen3.5-0.8B"), 1e12, gpus=0)
+
+
+def test_the_calculator_says_what_is_chosen():
+    calculator = Calculator()
+    assert describe("Qwen3.5-0.8B", 1e12, 64) in calculator.answer.value
+    calculator.choices["name"].value, calculator.choices["wire"].value = "Qwen3.5-9B", 1e9
+    assert describe("Qwen3.5-9B", 1e12, 64, wire=1e9) in calculator.answer.value
+    assert "the wire decides" in calculator.answer.value
+    data, metadata = calculator._repr_mimebundle_()
+    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= data.keys() and metadata["image/png"]["alt"]
+    days = [line.get_ydata() for line in calculator.still()[0].axes[0].lines]
+    assert len(days) == 4 and all(line[-1] > line[0] for line in days)

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from ranks_support import fails_on_the_second, tune, tune_each
 from safetensors.torch import load_file
-from support import error
 from tuning_support import chat, small_checkpoint, spelling, write_chats
 
 from minqwen import distributed
@@ -64,7 +63,8 @@ def close(log, other, within=1e-4):
 
 def alike(one, other, within=1e-3):
     return one.keys() == other.keys() and all(
-        x.dtype == other[name].dtype and error(other[name], x) <= within for name, x in one.items())
+        x.dtype == other[name].dtype and (other[name] - x).float().norm() <= within * x.float().norm()
+        for name, x in one.items())
 
 
 # --------------------------------------------------------------------------------------------------------- the same run
@@ -88,7 +88,7 @@ def test_so_in_bfloat16_and_beside_an_adapter(folder, half, data, tmp_path):
     results, _ = together(tune_each, 2, *given.values())
     for (name, (source, settings, merge)), (log, _) in zip(runs.items(), results):
         one = tmp_path / name / "one"
-        assert close(finetune(source, data, one, settings, merge=merge), log, 2e-2 if source == half else 1e-4), name
+        assert close(finetune(source, data, one, settings, merge=merge), log, 5e-2 if source == half else 1e-4), name
         file = "adapter_model.safetensors" if name == "adapter" else "model.safetensors"
         ours, theirs = (weights(tmp_path / name / out, file) for out in ("one", "two"))
         assert alike(ours, theirs, 0.05 if source == half else 1e-3), name
