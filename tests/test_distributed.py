@@ -134,7 +134,7 @@ def test_shares_are_of_one_kind_and_hold_every_row_once(folder, tmp_path):
 def test_a_run_whose_process_was_killed_ends_in_the_same_bits(folder, data, two, tmp_path, fault):
     out, log = two
     at = random.choice([1, 2])
-    with pytest.raises(QwenError, match="^Process 1 of 2 has failed: it was ended from outside.$"):
+    with pytest.raises(QwenError, match="^Process [01] of 2 has failed: "):
         together(tune, 2, folder, data, tmp_path / "out", QUICK, fault, at, False, 1)
     [kept] = distributed.snapshots(tmp_path / "out")
     assert kept.name == f"snapshot-{at:08d}", "what was being written does not count"
