@@ -259,7 +259,7 @@ def add(a: int, b: int) -> int:
     (1, {"thinking": False}, {}), (2, {"thinking": True}, {}), (3, {"tools": [add]}, {}), (3, {"pictures": True}, {}),
     (4, {"thinking": True}, {"thinking_budget": 6}),
     (3, {"thinking": False}, {"presence_penalty": 1.5, "repetition_penalty": 1.2}),
-], ids=str)
+], ids=["text", "thinking", "tools", "pictures", "budget", "penalties"])
 def test_300_prompts(nano, k, ask, options):
     """50 each, by 25 in a batch: with nano's own head, plainly and drafted, the same tokens."""
     rng, ask, taken = random.Random(str(ask)), dict(ask), 0
