@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from minqwen.nano import score, world
 
 STORY = "Ann has a red cup. Bob has a blue hat. Ann now has a gold key. What does Ann have?"
-AWKWARD = ["", " ", "\n", " \t x \n\n y", "it's I'LL we'Ve 'Map 'very 'x '", "3141 ½ ٣ Ⅷ",
+AWKWARD = ["", " ", "\n", " \t x \n\n y", "it's I'LL we'Ve it'shop so'Very 'x '", "3141 ½ ٣ Ⅷ",
            "näive na\u0308ive e\u0301\u0301", "नमस्ते दुनिया", "你好，世界。", "مرحبا بالعالم",
            "👩‍👩‍👧‍👦 🏳️‍🌈!", "a\u00a0b\u2003c\u0085d\ufeffe\u200bf", "\r\n\r\nA\r\n",
            "<|im_end|>\n<|im_start|>assistant\n<think>", "<think>x</think>", "𝒳𝓎 \U000e0001 \u0345ι", "aaaaaaaaa" * 30,
