@@ -19,7 +19,7 @@ WORKERS ?= auto
 LESSONS = $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint wheel bench notebooks site gpu long nano nano_moe mutants lessons-with-checkpoint pins clean
+.PHONY: help setup lab test lint wheel bench notebooks site gpu long nano nano_moe rl mutants lessons-with-checkpoint pins clean
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 32
@@ -61,6 +61,10 @@ nano: $(READY)    ## train the small model of data/nano again, from scratch
 nano_moe: $(READY) ## train its small sibling of data/nano_moe again, a mixture of experts
 	$(PY) -m minqwen.nano.train --experts
 	$(PY) -m minqwen.nano.balance
+
+rl: $(READY)      ## what lesson 14 begins with and looks at: data/nano_sft, and runs of reinforcement learning, in data/rl
+	test -e data/nano_sft/sft.json || $(PY) -m minqwen.nano.sft
+	$(PY) -m minqwen.nano.records
 
 mutants: $(READY) ## break the library one line at a time; every lesson and test that teaches the line must go red
 	$(STEADY) $(PY) -m pytest -q -m mutants tests

@@ -11,8 +11,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("data/nano/*", "data/nano_moe/*", "data/media/*", "data/training/*", "data/*.json", "notebooks/[0-9]*.ipynb",
-           "notebooks/solutions/*.py", "docs/glossary.md")
+SHIPPED = ("data/nano/*", "data/nano_moe/*", "data/nano_sft/*", "data/rl/*/*", "data/media/*", "data/training/*",
+           "data/*.json", "notebooks/[0-9]*.ipynb", "notebooks/solutions/*.py", "docs/glossary.md")
 
 
 class WithShipped(build_py):

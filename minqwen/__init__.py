@@ -27,7 +27,8 @@ HOME = {                                        # where each public name is defi
     "effective_attention": "delta_rule",
     "AttentionExplorer": "widgets", "ChatPanel": "widgets", "ContextCost": "widgets", "DraftExplorer": "widgets",
     "ExpertExplorer": "widgets", "GateExplorer": "widgets", "MemoryLab": "widgets", "QuantExplorer": "widgets",
-    "StateExplorer": "widgets", "TrainingExplorer": "widgets", "VisionExplorer": "widgets",
+    "RolloutExplorer": "widgets", "StateExplorer": "widgets", "TrainingExplorer": "widgets",
+    "VisionExplorer": "widgets",
     "example": "files", "QwenError": "errors",
 }  # fmt: skip
 __all__ = list(HOME)

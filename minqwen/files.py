@@ -7,7 +7,9 @@ way: setup.py puts them there.
     unpack("minqwen-lessons")                           # as `minqwen lab` does, where there is no clone
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -16,7 +18,7 @@ from tempfile import TemporaryFile
 from . import __version__
 from .errors import QwenError, read_json, short
 
-__all__ = ["INSTALLED", "SHIPPED", "check_place", "example", "unpack", "write_whole"]
+__all__ = ["INSTALLED", "SHIPPED", "check_place", "example", "unpack", "write_csv", "write_whole"]
 
 PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (PACKAGE / "shipped").is_dir()              # else this is a clone
@@ -112,3 +114,12 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """A line for each row, a column for each name; numbers to five digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{x:.5g}" if isinstance(x, float) else x for name, x in row.items()} for row in rows)
+    write_whole(path, text.getvalue().encode())

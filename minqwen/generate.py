@@ -71,6 +71,7 @@ def stream(
     prefill_chunk: int | None = None,
     draft_tokens: int = 0,
     passes: list[Pass] | None = None,
+    logprobs: list[Tensor] | None = None,
     pixel_values: Tensor | None = None,
     image_grid_thw: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
@@ -100,6 +101,9 @@ def stream(
             differently, and where two are nearly equal the other may come. Drawn tokens are distributed as without,
             but a seed draws others. In a batch a cache needs room for draft_tokens + 1 tokens more.
         passes: a list, to which a `Pass` of each row is added for each forward pass; with draft_tokens only.
+        logprobs: a list, to which each step adds how likely its tokens were, (B,): the natural logarithms of the
+            model's own probabilities, at temperature 1 and before penalties; without draft_tokens only. What stands
+            there for a row that has stopped means nothing.
         pixel_values, image_grid_thw: the prompt's pictures, those of the first row first; see `Qwen.embed`.
         pixel_values_videos, video_grid_thw: its clips, likewise.
 
@@ -116,6 +120,8 @@ def stream(
     seed, prefill_chunk = number("seed", seed), number("prefill_chunk", prefill_chunk)
     if draft_tokens := number("draft_tokens", draft_tokens):
         check_drafts(model)
+        if logprobs is not None:
+            raise QwenError("Logprobs are recorded without drafts only: leave draft_tokens out, or logprobs.")
     elif passes is not None:
         raise QwenError("Only passes with drafts are recorded: give draft_tokens, too, or leave passes out.")
     budget, stops = number("thinking_budget", thinking_budget), set(_ids("stop_ids", stop_ids))
@@ -170,6 +176,8 @@ def stream(
         for step in range(1, max(limits) + 1):
             broken = ~logits.amax(-1).isfinite()                                                    # (B,)
             next_ids = choice(logits)                                                               # (B,)
+            if logprobs is not None:
+                logprobs.append(logits.float().log_softmax(-1).gather(-1, next_ids[:, None])[:, 0])
             ids = told(next_ids.masked_fill(broken, BROKEN))
             ahead = goes_ahead and step < max(limits)
             if ahead:                                    # the GPU has its next step before we know of this one

@@ -11,7 +11,7 @@ import numpy as np
 
 from minqwen import plots
 from minqwen.trace import ask, delta_step
-from minqwen.widgets import attention, cost, drafts, experts, gates, lab, quant, training, vision
+from minqwen.widgets import attention, cost, drafts, experts, gates, lab, quant, rollouts, training, vision
 from minqwen.widgets.state import PARTS
 
 
@@ -507,6 +507,23 @@ def training_memory(explorer, token=None, layer=None, head=None, snapshot=None, 
     k, v, alpha, beta, limits = np.split(numbers[snapshot, head], np.cumsum([T * Dk, T * Dv, T, T]))
     memory = Memory(k.reshape(T, Dk), v.reshape(T, Dv), alpha, beta, np.zeros((Dk, Dv)))
     return opaque(coloured(memory.before(token + 1), limits[0], plots.diverging(dark)))
+
+
+# ----------------------------------------------------------------------------------------------- the rollout explorer
+
+
+def rollout_map(explorer, group=None, dark=False) -> np.ndarray:
+    """A row for each answer, a cell for each token, by how much likelier it has become; tokens are apart if wide."""
+    [group], (across, down) = place_of(explorer, ["group"], [group]), explorer.story["cell"]
+    told, rows, longest = (explorer.story[name] for name in ("groups", "rows", "longest"))
+    picture = np.zeros((rows * down, longest * across, 4), dtype=np.uint8)
+    for a, changes in enumerate(explorer.changes(group)):
+        for t, change in enumerate(changes):
+            if not np.isnan(change):
+                picture[a * down : (a + 1) * down - 2, t * across : (t + 1) * across - (across > 3)] = opaque(
+                    coloured(change, told[group]["limit"], plots.diverging(dark)))
+    assert down == rollouts.DOWN
+    return picture
 
 
 # ------------------------------------------------------------------------------------------------------- the memory lab

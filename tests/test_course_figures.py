@@ -513,3 +513,34 @@ def test_waves():
     starts = [round(bar.get_x()) for bar in ax.patches[:10]]
     assert starts == [0, 1, 2, 3, 4, 1, 2, 3, 4, 5]
     assert [text.get_text() for text in ax.texts if text.get_text()] == [*"01234"] * 2
+
+
+def test_courses():
+    """Of three runs a thin line each and their mean; a run by itself is its own mean. What was not noted is no zero."""
+    runs = {"several": [([1, 2, 3, 4], [0, 1, None, 0.5]), ([1, 2, 3, 4], [1, 1, None, 0.0])],
+            "one": [([1, 2], [0.2, 0.4])], **{f"more {i}": [([1, 2], [0, i])] for i in range(3)}}
+    (ax,) = draw(figures.courses(runs, "rollout", "right")).axes
+    assert [line.get_ydata().tolist() for line in ax.lines[:4]] == [
+        [0, 1, 0.5], [1, 1, 0], [0.5, 1, 0.25], pytest.approx([0.2, 0.4])]
+    assert ax.lines[2].get_xdata().tolist() == [1, 2, 4] and ax.lines[2].get_linewidth() > ax.lines[0].get_linewidth()
+    (ax,) = draw(figures.courses({"smooth": [([1, 2, 3], [0, 1, 5])]}, "rollout", "tokens", 2, share=False)).axes
+    assert ax.lines[0].get_ydata().tolist() == [0, 0.5, 3]
+
+
+def test_before_after():
+    before, after = np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]), np.array([[0.9, 0.8, 0.7], [0.7, 0.8, 0.9]])
+    right, calls = draw(figures.before_after([3, 4, 5], {"right": (before, after), "calls": (after, before)})).axes
+    for ax, both in ((right, (before, after)), (calls, (after, before))):
+        drawn = [line.get_ydata().tolist() for line in ax.lines]
+        assert np.allclose(drawn, [*both[0], both[0].mean(0), *both[1], both[1].mean(0)])
+        assert ax.lines[0].get_xdata().tolist() == [3, 4, 5]
+    assert [text.get_text() for text in calls.get_legend().get_texts()] == ["before", "after"]
+
+
+def test_pulls():
+    ratio = np.linspace(0.5, 2, 7)
+    better, worse = {"clip": ratio, "none": np.ones(7)}, {"clip": -ratio, "none": -np.ones(7)}
+    left, other = draw(figures.pulls(ratio, better, worse)).axes
+    for ax, lines in ((left, better), (other, worse)):
+        assert np.allclose([line.get_ydata() for line in ax.lines[:2]], list(lines.values()))
+    assert left.get_legend() is None and [text.get_text() for text in other.get_legend().get_texts()] == list(better)

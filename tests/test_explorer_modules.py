@@ -11,7 +11,8 @@ from minqwen.widgets import explorer
 
 WIDGETS = REPOSITORY / "minqwen" / "widgets"
 MODULES = ["state_explorer", "attention_explorer", "gates_explorer", "experts_explorer", "vision_explorer",
-           "cost_explorer", "drafts_explorer", "quant_explorer", "training_explorer", "lab", "chat"]
+           "cost_explorer", "drafts_explorer", "quant_explorer", "rollouts_explorer", "training_explorer",
+           "lab", "chat"]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from chat_support import byte_tokenizer
 from PIL import Image
 from support import random_qwen, shape_of_0_8b, small_config, tokens
 from test_experts_widget import mixture, shape_of_35b
+from test_rollouts_widget import answered
 from test_training_widget import a_run
 
 import minqwen
@@ -133,6 +134,7 @@ def explorers():
         "quant": minqwen.QuantExplorer(qwen, "mtp.fc.weight", row=50, column=200),
         "quant of 0.8B": minqwen.QuantExplorer(large, "model.language_model.layers.0.mlp.down_proj.weight"),
         "many drafts": drafting(),
+        "rollouts": answered(),
         "lab": minqwen.MemoryLab(qwen, STORY, edits=[Edit("beta", token=20)], thinking=False, max_new_tokens=12),
         "chat": chat,
         "state of 0.8B": minqwen.StateExplorer(large, tokens(1, 60)),
@@ -178,7 +180,7 @@ def apart(*pictures):
 def test_all_on_one_page_are_as_each_alone(page, explorers, tmp_path):
     """Boxes, colours and pixels; whichever came last."""
     some = [explorers[name] for name in ("chat", "state", "map", "gates", "experts", "clip", "cost", "drafts", "quant",
-                                         "lab")]
+                                         "rollouts", "lab")]
     for order in (some, some[::-1]):
         together = [(root.evaluate(BOXES), root.screenshot()) for root in opened(page, tmp_path, *order)]
         assert page.locator("#minqwen-explorers").count() == 1, "one sheet is shared, and stands on the page once"

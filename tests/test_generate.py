@@ -121,6 +121,30 @@ def test_penalties_do_not_count_pads(qwen):
         assert generate(qwen, input_ids, mask, **options)[0] == generate(qwen, PROMPTS[:1], **options)[0]
 
 
+# --------------------------------------------------------------------------------------------- how likely tokens were
+
+
+@pytest.mark.parametrize("options", [
+    {"temperature": 1.0}, {"temperature": 0.5, "top_k": 5}, {"repetition_penalty": 1.5}, {"cache": True},
+], ids=str)
+def test_recorded_logarithms_are_those_of_a_fresh_pass(qwen, options):
+    """The model's own, whatever is done to its logits before a token is drawn; rows stop, and are padded."""
+    stops, logprobs = list(range(0, 300, 7)), []
+    if "cache" in options:
+        options = {"cache": qwen.new_cache(len(PROMPTS), 200), "temperature": 1.0}
+    rows = generate(qwen, PROMPTS, max_new_tokens=20, seed=3, stop_ids=stops, logprobs=logprobs, **options)
+    assert len(logprobs) == max(map(len, rows)) > min(map(len, rows))
+    for prompt, row, ours in zip(PROMPTS, rows, torch.stack(logprobs, dim=1), strict=True):
+        likely = qwen(torch.tensor([prompt + row]))[0].log_softmax(-1)
+        theirs = likely[len(prompt) - 1 : -1].gather(-1, torch.tensor(row)[:, None])[:, 0]
+        torch.testing.assert_close(ours[: len(row)], theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_with_drafts_nothing_is_recorded():
+    with pytest.raises(QwenError, match="without drafts only"):
+        generate(random_qwen(small_config(mtp_num_hidden_layers=1)), [[1]], draft_tokens=2, logprobs=[])
+
+
 # ------------------------------------------------------------------------------------------------------- sampling
 
 

@@ -59,6 +59,25 @@ def test_rounding():
     assert rungs == [-1.0, -0.5, 0.0, 0.5]
 
 
+def test_rollouts():
+    """Two answers, one of them with a token that was read; the second answer's third token is marked."""
+    answers = [{"text": "$2", "right": False, "reward": 0.0, "advantage": -0.5, "tokens": [{"text": x} for x in "ab"]},
+               {"text": "3", "right": True, "reward": 1.0, "advantage": 0.5,
+                "tokens": [{"text": x} for x in STRANGE]}]
+    changes = np.full((2, len(STRANGE)), np.nan)
+    changes[0, :2], changes[1] = (-0.1, 0.2), np.linspace(-0.3, 0.3, len(STRANGE))
+    changes[1, 4] = np.nan
+    figure = draw(stills.rollouts("What is $1 + $2?", answers, changes, 0.3, answer=1, token=2))
+    ax = figure.axes[0]
+    shown, there = ax.images[0].get_array(), ~np.isnan(changes)
+    assert np.array_equal(shown.mask, ~there) and np.allclose(shown.compressed(), changes[there])
+    assert ax.images[0].get_clim() == (-0.3, 0.3)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [r"\$2 ✗  0.00  -0.50", "3 ✓  1.00  +0.50"]
+    row, box = (patch.get_bbox() for patch in ax.patches)
+    assert (row.x0, row.x1, row.y0, row.y1) == (-0.5, len(STRANGE) - 0.5, 0.5, 1.5)
+    assert (box.x0, box.x1, box.y0, box.y1) == (1.5, 2.5, 0.5, 1.5)
+
+
 def test_expert_maps():
     """Of layers 2 and 5, of five experts; what is marked is token 3, expert 4 and the second of the layers."""
     random = np.random.default_rng(0)

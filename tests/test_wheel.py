@@ -61,7 +61,7 @@ def contents(wheel):
 def test_the_wheel_carries_what_lies_beside_the_package(wheel, repository):
     there, shipped = contents(wheel), "minqwen/shipped/"
     carried = {name.removeprefix(shipped): content for name, content in there.items() if name.startswith(shipped)}
-    folders = "nano", "nano_moe", "media", "training"
+    folders = "nano", "nano_moe", "nano_sft", "media", "training", "rl/*"
     wanted = [*(path for folder in folders for path in repository.glob(f"data/{folder}/*")),
               *repository.glob("data/*.json"), *repository.glob("notebooks/*.ipynb"),
               *repository.glob("notebooks/solutions/*.py"), repository / "docs/glossary.md"]

@@ -51,6 +51,7 @@ PIECES = {                                              # lesson: its functions,
     "11": ("my_router", "my_experts", "my_mixture", "my_balancing_loss"),
     "12": ("my_codes", "my_best_codes", "my_pack", "my_rule_in"),
     "13": ("my_answer_loss", "my_packing", "my_clip", "my_adamw", "my_orthogonal", "my_jump"),
+    "14": ("my_advantages", "my_policy_loss", "my_pass_at", "my_clipped", "my_answer_ratio"),
     "15": ("my_decode_kernel", "my_intensity", "my_block_inverse", "my_chunk_index"),
     "16": ("my_own_rows", "my_shared_gradient", "my_part_as_map", "my_training_days"),
 }  # fmt: skip

@@ -12,10 +12,8 @@ what an uninterrupted one sees.
 """
 
 import argparse
-import csv
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Callable
@@ -32,10 +30,11 @@ from tqdm import tqdm
 from ..checkpoint import save_model
 from ..config import Config, TextConfig, VisionConfig
 from ..errors import QwenError
-from ..files import check_place
+from ..files import check_place, write_csv, write_whole
 from ..media import Processor
 from ..model import GatedDeltaNet, Qwen, Step
 from ..routing import balancing_loss, routing
+from ..snapshots import begun, keep, kept
 from . import pictures, world
 from .recipe import EXPERTS, Recipe
 from .samples import Sample, phase_samples
@@ -468,10 +467,10 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
         out: where the finished model goes.
         probe_every, keep_every: steps.
         config: makes the model's, from the tokenizer.
-    Raises: SystemExit if the run there has another recipe, or torch is too old.
+    Raises: QwenError if the run there has another recipe, or torch is too old.
     """
     if not hasattr(torch.optim, "Muon"):
-        raise SystemExit(f"Training needs torch 2.9 or newer, for torch.optim.Muon; this is {torch.__version__}.")
+        raise QwenError(f"Training needs torch 2.9 or newer, for torch.optim.Muon; this is {torch.__version__}.")
     torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
     run.mkdir(parents=True, exist_ok=True)
@@ -485,18 +484,14 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
     optimizers = optimizers_for(model, teacher, matrix_pace=recipe.matrix_pace, tower_pace=recipe.tower_pace)
     first, seconds, log = 0, 0.0, []
     curriculum = Curriculum()
-    saved = None if restart else kept(run)
-    if saved:
-        before, now = saved["recipe"], recipe.to_dict()
-        if other := [name for name in now if before.get(name) != now[name]]:
-            raise SystemExit(f"{run} holds a run with another recipe ({', '.join(other)}): finish it with its own, "
-                             f"or add --restart.")
+    if saved := None if restart else kept(run, recipe.to_dict()):
         model.load_state_dict(saved["model"])
         teacher.load_state_dict(saved["teacher"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
         average, first, seconds, log = saved["average"], saved["step"], saved["seconds"], saved["log"]
         curriculum = Curriculum(**saved["curriculum"])
+        print(f"{run} holds this run at step {first}: it goes on from there.")
     else:
         started = time.perf_counter()
         if sees:
@@ -504,12 +499,11 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
         seconds = time.perf_counter() - started
         average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    def keep(step):
-        saved = {"recipe": recipe.to_dict(), "model": model.state_dict(), "teacher": teacher.state_dict(),
-                 "average": average, "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                 "step": step, "seconds": seconds, "log": log, "curriculum": vars(curriculum)}
-        torch.save(saved, run / "last.pt.part")
-        os.replace(run / "last.pt.part", run / "last.pt")
+    def snapshot(step):
+        keep(run, recipe.to_dict(), {
+            "model": model.state_dict(), "teacher": teacher.state_dict(), "average": average,
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers], "step": step, "seconds": seconds,
+            "log": log, "curriculum": vars(curriculum)})
 
     model.train()
     bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, unit="step", disable=None)
@@ -542,34 +536,23 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
             log.append(row)
         bar.set_postfix({name: f"{x:.2f}" for name, x in loss.items()})
         if (step + 1) % keep_every == 0:
-            keep(step + 1)
-    keep(recipe.steps)
+            snapshot(step + 1)
+    snapshot(recipe.steps)
 
     model.load_state_dict(average, strict=False)
     finish(model, out, recipe, log)
-
-
-def kept(run: Path) -> dict | None:
-    """What an interrupted run kept, its recipe as `Recipe.to_dict` gave it; None if there is none."""
-    path = run / "last.pt"
-    return torch.load(path, weights_only=False) if path.exists() else None
 
 
 def finish(model: Qwen, out: Path, recipe: Recipe, log: list[dict]) -> None:
     """Weights, tokenizer, log and recipe, into the folder that ships."""
     save_model(model.eval(), out, overwrite=True)
     save_tokenizer(out, media=model.config.vision_config is not None)
-    columns = list(dict.fromkeys(key for row in log for key in row))
-    with open(out / "training.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in log:
-            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+    write_csv(out / "training.csv", log)
     options = " ".join(f"--{name} {getattr(recipe, name)}" for name in OPTIONS)
     which = " --experts" * (model.config.text_config.num_experts > 0)
     facts = {"command": f"python -m minqwen.nano.train{which} {options}", "seconds": log[-1]["seconds"],
              "threads": torch.get_num_threads(), "torch": torch.__version__, "recipe": recipe.to_dict()}
-    (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_whole(out / "training.json", (json.dumps(facts, indent=2) + "\n").encode())
 
 
 OPTIONS = {                                              # of the command: what they are. All else is the recipe's.
@@ -599,13 +582,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         check_place(run, "--run")
         check_place(out)
+        if before := None if args["restart"] else begun(run):
+            recipe = Recipe.from_dict(before)           # what it began with
+        train(replace(recipe, **chosen), run, out, config=config, **args)
     except QwenError as error:
         parser.error(str(error))
-    saved = None if args["restart"] else kept(run)
-    if saved:
-        print(f"{run} holds a run at step {saved['step']}: it goes on, by the recipe that it began with.")
-        recipe = Recipe.from_dict(saved["recipe"])
-    train(replace(recipe, **chosen), run, out, config=config, **args)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from .experts import ExpertExplorer
 from .gates import GateExplorer
 from .lab import MemoryLab
 from .quant import QuantExplorer
+from .rollouts import RolloutExplorer
 from .state import StateExplorer
 from .training import TrainingExplorer
 from .vision import VisionExplorer, pictures_of
 
 __all__ = [
     "AttentionExplorer", "ChatPanel", "ContextCost", "DraftExplorer", "ExpertExplorer", "GateExplorer", "MemoryLab",
-    "QuantExplorer", "StateExplorer", "TrainingExplorer", "VisionExplorer", "pictures_of",
+    "QuantExplorer", "RolloutExplorer", "StateExplorer", "TrainingExplorer", "VisionExplorer", "pictures_of",
 ]

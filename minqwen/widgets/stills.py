@@ -417,3 +417,28 @@ def dialogue(turns: list[tuple[str, str]], width: int = 88) -> Figure:
     ax.set(xlim=(0, 1), ylim=(-len(lines) - 0.5 * len(turns), 1))
     ax.axis("off")
     return figure
+
+
+def rollouts(question: str, answers: list[dict], changes, limit: float, answer: int, token: int) -> Figure:
+    """The rollout explorer, standing still: answers to one question, and how much likelier each token has become.
+
+    Args:
+        answers: of each its "text", "reward", "advantage", whether it is "right", and the "tokens", each with a "text".
+        changes: (answers, tokens), in nats; not a number where there is nothing to be shown.
+        limit: the change that has the full colour.
+        answer, token: what is marked; its tokens are written below.
+    """
+    figure, (ax,) = new_figure(1, (9.2, 1.3 + 0.24 * len(answers)))
+    image = ax.imshow(np.ma.masked_invalid(changes), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto",
+                      interpolation="nearest")
+    said = [f"{visible(one['text'])} {'✓' if one['right'] else '✗'}  {one['reward']:.2f}  {one['advantage']:+.2f}"
+            for one in answers]
+    ax.set_yticks(range(len(answers)), [text.replace("$", r"\$") for text in said], family=["monospace", "DejaVu Sans"])
+    ax.set_title(f"{question.replace('$', chr(92) + '$')}   answer, reward, advantage; and each token now, in nats",
+                 fontsize=9, color=INK, loc="left")
+    tokens_on(ax.xaxis, [one["text"] for one in answers[answer]["tokens"]], most=120)
+    long = len(answers[answer]["tokens"])
+    for left, wide, width in ((-0.5, long, 0.8), (token - 0.5, 1, 1.8)):
+        ax.add_patch(Rectangle((left, answer - 0.5), wide, 1, fill=False, edgecolor=INK, linewidth=width))
+    colour_bar(figure, image, [ax])
+    return figure

@@ -18,14 +18,15 @@ from .lesson_10 import drafting, overlap
 from .lesson_11 import loads, mixture, readers, times
 from .lesson_12 import layer_by_layer, on_a_grid, price, smaller_groups
 from .lesson_13 import ablations, corrections, learning, packed
+from .lesson_14 import before_after, courses, pulls
 from .lesson_15 import durations, roofline, walk_step
 from .lesson_16 import put_together, waves
 
 __all__ = [
-    "ablations", "beside_theory", "boxes", "choices", "chunks", "clip", "corrections", "costs", "drafting",
-    "durations", "errors", "gated_attention", "grouped", "heads", "heads_of_layers", "layer_by_layer",
-    "learned_positions", "learning", "lengths", "lens", "likenesses", "loads", "mixture", "on_a_grid",
-    "open_and_first", "openness", "over", "overlap", "packed", "patches", "pieces", "price", "put_together",
-    "readers", "reads", "recall", "roofline", "rulers", "side_by_side", "smaller_groups", "stack",
-    "tensor_names", "times", "turned", "walk_step", "waves", "wiring", "worn",
+    "ablations", "before_after", "beside_theory", "boxes", "choices", "chunks", "clip", "corrections", "costs",
+    "courses", "drafting", "durations", "errors", "gated_attention", "grouped", "heads", "heads_of_layers",
+    "layer_by_layer", "learned_positions", "learning", "lengths", "lens", "likenesses", "loads", "mixture",
+    "on_a_grid", "open_and_first", "openness", "over", "overlap", "packed", "patches", "pieces", "price",
+    "pulls", "put_together", "readers", "reads", "recall", "roofline", "rulers", "side_by_side",
+    "smaller_groups", "stack", "tensor_names", "times", "turned", "walk_step", "waves", "wiring", "worn",
 ]

@@ -1,0 +1,78 @@
+"""Where a run stands, in one file that is whole at any time: whoever was interrupted goes on from it.
+
+    keep(folder, {"seed": 0, "lr": 1e-3}, {"model": model.state_dict(), "step": 10})
+    state = kept(folder, {"seed": 0, "lr": 3e-4}, may_change=("lr",))
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+from .errors import QwenError, remark, short
+
+__all__ = ["SNAPSHOT", "begun", "forget", "keep", "kept"]
+
+SNAPSHOT = "snapshot.pt"
+
+
+def keep(folder: Path, run: dict, state: dict) -> None:
+    """Write a snapshot at one stroke. If it cannot be written, as on a full disk, the one before stays, and a line
+    says so.
+
+    Args:
+        run: what the run is, in numbers, texts, lists and dicts: another one does not go on from here.
+        state: how far it is: these, and tensors.
+    """
+    path, aside = folder / SNAPSHOT, folder / f"{SNAPSHOT}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            torch.save({"run": run, "state": state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:            # torch, closing what could not be written, raises the second
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        aside.unlink(missing_ok=True)
+        stays = "and the one before stays" if path.exists() else "and nothing is kept of it yet"
+        remark(f"{path} cannot be written ({cause.strerror}): the run goes on, {stays}.")
+
+
+def begun(folder: Path) -> dict | None:
+    """What run has a snapshot here; None if there is none. Raises QwenError if it is damaged."""
+    saved = _read(folder)
+    return saved and saved["run"]
+
+
+def kept(folder: Path, run: dict, may_change: tuple[str, ...] = ()) -> dict | None:
+    """The state that this run has kept; None if there is none.
+
+    Raises:
+        QwenError: another run is here, in something other than what `may_change`; or the file is damaged.
+    """
+    if (saved := _read(folder)) is None:
+        return None
+    if other := [name for name in run if name not in may_change and saved["run"].get(name) != run[name]]:
+        raise QwenError(f"{folder} holds a run with another {' and another '.join(other)}: go on with the same, name "
+                        f"another folder, or add --restart.")
+    return saved["state"]
+
+
+def forget(folder: Path) -> None:
+    """Remove the snapshot, and what is left of one that was not finished."""
+    for name in (SNAPSHOT, f"{SNAPSHOT}.part"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _read(folder: Path) -> dict | None:
+    path = folder / SNAPSHOT
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: saved[name] for name in ("run", "state")}
+    except Exception as error:                          # whatever torch makes of what somebody else has put there
+        raise QwenError(f"{path} is damaged ({short(error)}): add --restart.") from None
