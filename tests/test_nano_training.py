@@ -1,10 +1,13 @@
 """nano's tokenizer, template and training: text as the template has it, samples as promised, a run that resumes."""
 
+import csv
 import json
 import math
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 
@@ -783,3 +786,12 @@ def test_the_shipped_model_says_how_it_was_made():
     assert log[0].startswith("step,seconds,") and log[-1].startswith(f"{recipe.steps},")
 
 
+def test_what_the_card_says_of_other_seeds():
+    lines = csv.DictReader((NANO / "seeds.csv").read_text().splitlines())
+    runs = {seed: list(points) for seed, points in groupby(lines, key=itemgetter("seed"))}
+    card = (NANO / "README.md").read_text()
+    for seed, points in runs.items():
+        there = next(point["step"] for point in points if float(point["12 facts"]) > 0)
+        end = " | ".join(f"{100 * float(points[-1][name]):.0f}%" for name in ("12 facts", "40 facts"))
+        assert f"| {seed} | {there} | {end} |" in card
+    assert len(runs) == 3 and str(Recipe().seed) not in runs
