@@ -21,6 +21,13 @@ def test_the_tables_are_of_today():
         assert page.count(f"| `{name}` | ") == 1
 
 
+def test_the_readme_has_every_lesson_and_its_minutes():
+    rows = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("| [")]
+    there = [row for row in rows if "(notebooks/" in row]
+    for one, row in zip(outline.outline(), there, strict=True):
+        assert f"(notebooks/{one.name}.ipynb) |" in row and row.endswith(f" | {one.minutes} |")
+
+
 @pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
 def test_every_lesson_says_what_it_needs_and_how_long_it_takes(path):
     said = outline.lesson(path.stem, read(path).cells[0].source)
