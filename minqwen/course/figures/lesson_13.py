@@ -154,5 +154,5 @@ def ablations(rows: dict) -> Figure:
     ax.set_xlabel("recalled at the end", fontsize=9, color=INK)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.plot([], [], color=FAINT, linewidth=2.2, label="mean, one deviation")
-    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.16 - 0.6 / len(rows)), ncols=3)
+    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.4, -1.3 / len(rows)), ncols=3)
     return figure
