@@ -17,6 +17,7 @@ more exact form; twice as many backward: "Training Compute-Optimal Large Languag
 2203.15556), appendix F; the wire: "ZeRO" (Rajbhandari et al. 2019, arXiv 1910.02054), section 7.
 """
 
+import math
 from dataclasses import dataclass
 
 from .config import Config
@@ -64,8 +65,12 @@ def budget(config: Config, tokens: float, gpus: int = 64, length: int = 4096, in
     """
     for name, x in (("tokens", tokens), ("gpus", gpus), ("length", length), ("in_pass", in_pass), ("peak", peak),
                     ("used", used), ("wire", wire)):
-        if x <= 0:
-            raise QwenError(f"{name} is {x:g}, and must be more than 0.")
+        if not 0 < x < math.inf:
+            raise QwenError(f"{name} is {x:g}, and must be a number above 0.")
+    if gpus < 1:
+        raise QwenError(f"gpus is {gpus:g}, and must be 1 or more.")
+    if used > 1:
+        raise QwenError(f"used is {used:g}, and is a share: at most 1.")
     counts, N = counted(config), parameter_counts(config)["text"]
     forward = counts["matrices"] + counts["head"] + counts["rule"] + counts["pair"] * length / 2
     operations = tokens * forward * (4 if again else 3)

@@ -141,9 +141,9 @@ def _one_of(number, size, folder, pipe, task):
                             world_size=size)
     try:
         function, arguments = pickle.loads(task)
-        said = function(*arguments), None
+        said = pickle.dumps((function(*arguments), None))
         dist.barrier()                                  # what is under way to another rank is lost with its sender
         dist.destroy_process_group()
     except BaseException as error:                      # PyTorch's distributed checkpoint raises such, too
-        said = None, short(error if isinstance(error, QwenError) else repr(error)).rstrip(".")
-    pipe.send_bytes(pickle.dumps(said))
+        said = pickle.dumps((None, short(error if isinstance(error, QwenError) else repr(error)).rstrip(".")))
+    pipe.send_bytes(said)

@@ -73,6 +73,6 @@ def _read(folder: Path) -> dict | None:
         return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: saved[name] for name in ("run", "state")}
+        return {name: dict(saved[name]) for name in ("run", "state")}
     except Exception as error:                          # whatever torch makes of what somebody else has put there
         raise QwenError(f"{path} is damaged ({short(error)}): add --restart.") from None

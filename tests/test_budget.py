@@ -40,9 +40,14 @@ def test_it_is_said_in_words(name):
     assert said.startswith(f"{name}: ") and "36 trillion tokens, 1,024 GPUs" in said and "arithmetic decides" in said
 
 
-def test_numbers_that_cannot_be():
-    with pytest.raises(QwenError, match="^gpus is 0, and must be more than 0.$"):
-        budget(Config.named("Qwen3.5-0.8B"), 1e12, gpus=0)
+@pytest.mark.parametrize("number, says", [
+    ({"gpus": 0}, "gpus is 0, and must be a number above 0"), ({"gpus": 0.5}, "gpus is 0.5, and must be 1 or more"),
+    ({"tokens": float("nan")}, "tokens is nan, and must be"), ({"peak": float("inf")}, "peak is inf, and must be"),
+    ({"used": 40}, "used is 40, and is a share: at most 1"),
+])
+def test_numbers_that_cannot_be(number, says):
+    with pytest.raises(QwenError, match=f"^{says}[^.]*[.]$"):
+        budget(Config.named("Qwen3.5-0.8B"), **{"tokens": 1e12} | number)
 
 
 def test_the_calculator_says_what_is_chosen():

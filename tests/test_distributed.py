@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ranks_support import fails_on_the_second, tune, tune_each
+from ranks_support import fails_on_the_second, returns_what_cannot_be_sent, tune, tune_each
 from safetensors.torch import load_file
 from tuning_support import chat, small_checkpoint, spelling, write_chats
 
@@ -189,6 +189,8 @@ def test_what_cannot_be_shared_is_told_in_a_sentence(folder, data, tmp_path):
 def test_a_process_that_fails_ends_all():
     with pytest.raises(QwenError, match="^Process 1 of 2 has failed: this cannot be.$"):
         together(fails_on_the_second, 2)
+    with pytest.raises(QwenError, match="^Process 0 of 1 has failed: .*pickle"):
+        together(returns_what_cannot_be_sent, 1)
 
 
 def test_torchrun(folder, data, tmp_path):

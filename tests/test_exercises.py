@@ -273,6 +273,20 @@ def test_the_command_line_outlives_a_function_that_ends_the_program(capsys, fold
     assert re.search(r"✗ my_confidence +yours\n.*SystemExit.*\.\n", said) and f"1 of {len(EXERCISES)} are yours" in said
 
 
+def test_the_command_line_outlives_a_function_that_never_ends(capsys, folder, monkeypatch):
+    """Nor does an `except` of its own hold the rest up."""
+    monkeypatch.setattr(course.checking, "LIMIT", 1)
+    endless = "    while True:\n        try:\n            1 / 0\n        except Exception:\n            pass\n"
+    (folder / "mine").mkdir()
+    (folder / "mine/00.py").write_text(RIGHT.split("\n")[0] + f"\n{endless}")
+    (folder / "mine/16.py").write_text(course.pieces.source_of("my_training_days"))
+    assert cli.main(["course", "--check", "--json"]) == 1
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["my_confidence"]["wrong"] == ("my_confidence: it had not ended after 1 seconds: look for a loop that "
+                                              "goes on for ever.")
+    assert rows["my_training_days"] == {"lesson": "16", "name": "my_training_days", "yours": True, "wrong": None}
+
+
 def test_the_command_line_names_a_broken_file_once_and_goes_on(capsys, folder):
     given(RIGHT)
     (folder / "mine/02.py").mkdir()

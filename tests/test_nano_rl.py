@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from random import Random
 
 import pytest
@@ -394,6 +394,15 @@ def test_another_recipe_does_not_go_on(tmp_path, folder, toy):
     with pytest.raises(QwenError, match="holds a run with another ratio and another seed: .*--restart"):
         rl.reinforce(rl.Recipe(**SMALL | {"rollouts": 1, "seed": 3, "ratio": "clip"}), folder, out)
     rl.reinforce(rl.Recipe(**SMALL | {"rollouts": 1, "seed": 3}), folder, out, restart=True)
+    with pytest.raises(QwenError, match="--keep-every must be 1 or more, not 0"):
+        rl.reinforce(recipe, folder, out, keep_every=0)
+    (out / "file").touch()
+    with pytest.raises(QwenError, match="Nothing can be written to"):
+        rl.reinforce(recipe, folder, out / "file" / "run")
+    (out / "other").mkdir()
+    torch.save({"run": 5, "state": 6}, out / "other" / SNAPSHOT)
+    with pytest.raises(QwenError, match="damaged.*--restart"):
+        rl.reinforce(recipe, folder, out / "other")
     (out / SNAPSHOT).write_bytes((out / SNAPSHOT).read_bytes()[:5000])
     with pytest.raises(QwenError, match="damaged.*--restart"):
         rl.reinforce(recipe, folder, out)
@@ -525,6 +534,13 @@ def test_a_start_is_shown_sums_until_it_is_right_often_enough(tmp_path, monkeypa
     again = sft.supervise(recipe, folder, tmp_path / "again", tmp_path / "other")
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "again"))
     assert again["log"] == result["log"] and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    with pytest.raises(QwenError, match="holds a run with another start"):
+        sft.supervise(recipe, tmp_path / "whole", tmp_path / "again", tmp_path / "run")
+    for wrong in ({"sums": 0}, {"judge_every": 0}, {"lr": float("nan")}):
+        with pytest.raises(QwenError, match="must be 1 or more, and --lr a number above 0"):
+            sft.supervise(replace(recipe, **wrong), folder, tmp_path / "again", tmp_path / "run")
+    with pytest.raises(QwenError, match="Nothing can be written to"):
+        sft.supervise(recipe, folder, tmp_path / "whole" / "sft.json" / "out", tmp_path / "run")
     assert minqwen.load(tmp_path / "whole").tokenizer.supports_tools
     judged[:] = []
     with pytest.raises(SystemExit, match="After 2 steps less than 90% of the answers .* give it more --steps"):

@@ -1,7 +1,9 @@
 """The seedling: its stories, its training, what is seen of it, and what it is with a part taken out."""
 
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from random import Random
 
@@ -149,6 +151,8 @@ def test_the_recorder_sees_the_model(tokenizer):
     recorder.look(model, 5)
     recorder.note(0.5)
     recorder.look(model, 9)
+    first = Recorder(PLAN, tokenizer, stories=4)         # nothing was learnt yet, but it has a loss
+    assert first.look(model, 0)["loss"] == pytest.approx(seedling.answer_loss(model, first.batch).item())
     run, t = recorder.run(), trace(model).run(recorder.ids)
     assert run.steps.tolist() == [5, 9] and run.loss.tolist() == [2.0, 0.5] and len(run) == 2
     assert "".join(run.tokens) == seedling.STORY and run.layers.tolist() == [0, 1, 2, 4, 5, 6]
@@ -169,9 +173,11 @@ def test_a_run_is_kept(tmp_path):
     for name in seedling.names_of(Run):
         assert np.array_equal(getattr(again, name), getattr(run, name)), name
     assert np.allclose(run.corrections(), run.changed[:, None] - run.without) and run.overwriting_layer() == 1
-    path.write_bytes(b"nothing")
-    with pytest.raises(QwenError, match="holds no run of training"):
-        Run.load(path)
+    whole = path.read_bytes()
+    for damaged in (b"nothing", b"", whole[: len(whole) // 2], whole[:3000] + bytes(500) + whole[3500:]):
+        path.write_bytes(damaged)
+        with pytest.raises(QwenError, match="holds no run of training"):
+            Run.load(path)
     with pytest.raises(QwenError, match="python -m minqwen.nano.seedling makes one"):
         Run.load(tmp_path / "nowhere.npz")
 
@@ -191,6 +197,17 @@ def test_the_command_records_a_run(tmp_path, capsys, as_before):
     tokenizer = seedling.words()
     _, loss = next(seedling.learning(grow(plan, tokenizer.vocab_size), plan, tokenizer))
     assert run.loss[:2].tolist() == pytest.approx([loss, loss]) and not np.array_equal(run.k[0], run.k[2])
+
+
+def test_what_cannot_be_is_said_before_the_first_step(tmp_path, monkeypatch, capsys, as_before):
+    monkeypatch.setattr(seedling, "learning", lambda *_: 1 / 0)
+    (tmp_path / "file").touch()
+    for options, says in ((["--out", str(tmp_path / "file" / "run.npz")], "Nothing can be written to"),
+                          (["--snapshots", "0"], "--steps and --snapshots must be 1 or more, not 700 and 0."),
+                          (["--steps", "0"], "must be 1 or more, not 0 and 40.")):
+        with pytest.raises(SystemExit):
+            seedling.main(["--out", str(tmp_path / "run.npz"), *options])
+        assert says in capsys.readouterr().err and not (tmp_path / "run.npz").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------- variants
@@ -308,6 +325,24 @@ def test_a_table_goes_on_where_it_stood(tmp_path):
         ablations.main(["--out", str(path), "--variants", "1:1"])
     with pytest.raises(QwenError, match="python -m minqwen.nano.ablations makes it"):
         ablations.table(tmp_path / "none.json")
+    with pytest.raises(QwenError, match="must be 1 or more, not 0, 1 and 1"):
+        ablations.fill(path, plan, ["1:1"], seeds=0)
+    with pytest.raises(QwenError, match="Nothing can be written to"):
+        ablations.fill(path / "table.json", plan, ["1:1"], seeds=1)
+    path.write_text('{"runs": []}')
+    for ask in (lambda: ablations.fill(path, plan, ["1:1"], seeds=1), lambda: ablations.table(path)):
+        with pytest.raises(QwenError, match="holds no table of ablations"):
+            ask()
+
+
+def dies(variant, plan):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "measure", dies)
+    with pytest.raises(QwenError, match="A process was ended from outside.*: the same command goes on"):
+        ablations.fill(tmp_path / "table.json", replace(PLAN, steps=1), ["1:1"], seeds=1)
 
 
 def test_the_table_that_is_shipped():

@@ -128,6 +128,10 @@ def test_moves_and_mistakes(explorer):
             explorer.still(**place)
     with pytest.raises(QwenError, match="two snapshots or more"):
         TrainingExplorer(a_run(1))
+    nothing = a_run()
+    nothing.once[2] = np.nan                             # no story was told of facts that stay: JSON has no nan
+    with pytest.raises(QwenError, match="^TrainingExplorer has nothing to draw where the run's 'once' is no number: "):
+        TrainingExplorer(nothing)
 
 
 def test_the_run_that_is_shipped():

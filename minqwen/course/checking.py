@@ -11,10 +11,13 @@ What is right is kept for the later lessons, in notebooks/mine/. The checks them
 
 import importlib
 import inspect
+import signal
 import textwrap
+import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import NamedTuple
 
@@ -25,6 +28,7 @@ from .pieces import PIECES, is_written, keep, kept, lesson_of, piece, source_of,
 
 __all__ = ["Exercise", "check", "exercises", "judge", "progress"]
 
+LIMIT = 120                                             # seconds: what is kept may take so long to be checked
 WIDTH = 92                                              # of a line that is printed in a lesson
 NOT_YET = """\
 not yet: {name} is still to be written. Until then the lesson goes on with the course's.
@@ -50,7 +54,8 @@ def progress(run_checks: bool = False) -> list[Exercise]:
     """Where a learner stands, exercise by exercise, in the order of the lessons.
 
     Args:
-        run_checks: run the checks of what is kept, too; it may have been edited since.
+        run_checks: run the checks of what is kept, too; it may have been edited since. What takes longer than `LIMIT`
+            is wrong.
 
     A file that was kept and is broken is what is wrong with all exercises of its lesson.
     """
@@ -156,10 +161,36 @@ def _checked(name, function):
 
 def _what_is_wrong(name):
     try:
-        judge(name, piece(name))
+        with _at_most(LIMIT):
+            judge(name, piece(name))
     except (Wrong, QwenError) as error:
         return str(error)
+    except TooLong:
+        return f"{name}: it had not ended after {LIMIT} seconds: look for a loop that goes on for ever."
     return None
+
+
+class TooLong(BaseException):                           # no `except Exception` of a learner's holds it up
+    pass
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raises TooLong in what takes longer; not on Windows, which has no such signal, nor in a thread."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _stumble(function, error):

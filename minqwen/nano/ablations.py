@@ -13,6 +13,7 @@ import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import QwenError, read_json
-from ..files import SHIPPED, write_whole
+from ..files import SHIPPED, check_place, write_whole
 from .seedling import Plan, batch_of, grow, held_out, learning, recall, words
 from .variants import VARIANTS
 
@@ -53,9 +54,16 @@ def table(path: Path = TABLE) -> dict[str, list[dict]]:
     """
     if not path.exists():
         raise QwenError(f"There is no {path.name}: python -m minqwen.nano.ablations makes it.")
-    runs = read_json(path)["runs"]
+    runs = read(path)["runs"]
     found = {variant: [run for run in runs if run["variant"] == variant] for variant in VARIANTS}
     return {variant: some for variant, some in found.items() if some}
+
+
+def read(path: Path) -> dict:
+    table = read_json(path)
+    if not {"plan", "runs"} <= table.keys():
+        raise QwenError(f"{path} holds no table of ablations: name another file (--out), or add --restart.")
+    return table
 
 
 def ended(run: dict, what: str = "changed") -> float:
@@ -79,11 +87,15 @@ def numbers_of(plan: Plan) -> dict:
 def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1, restart: bool = False) -> list[dict]:
     """Run what the table at `path` lacks -> all of its runs.
 
-    Raises: QwenError if it holds runs of another plan; or, when all others are done, for those that diverged.
+    Raises: QwenError if nothing can be written there, or it holds runs of another plan; if a process was killed; or,
+        when all others are done, for those that diverged.
     """
+    if min(seeds, jobs, plan.steps) < 1:
+        raise QwenError(f"--seeds, --jobs and --steps must be 1 or more, not {seeds}, {jobs} and {plan.steps}.")
+    check_place(path.parent)
     runs = []
     if path.exists() and not restart:
-        before = read_json(path)
+        before = read(path)
         if before["plan"] != numbers_of(plan):
             raise QwenError(f"{path} holds runs of another plan: add --restart to begin it anew.")
         runs = before["runs"]
@@ -100,6 +112,9 @@ def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1,
                 except QwenError as error:              # it has diverged; that is no reason to give the others up
                     lost.append(f"{waiting[done]}: {error}")
                     continue
+                except BrokenProcessPool:
+                    raise QwenError("A process was ended from outside, perhaps for want of memory: the same command "
+                                    "goes on with the runs that are missing.") from None
                 runs.append(run)
                 write(path, plan, runs)
                 tqdm.write(f"{run['variant']}, seed {run['seed']}: loss {run['loss'][-1]:.3f}, told once "

@@ -34,9 +34,9 @@ from tqdm import tqdm
 from ..chat import Assistant, load
 from ..checkpoint import save_model
 from ..errors import QwenError
-from ..files import write_csv, write_whole
+from ..files import check_place, write_csv, write_whole
 from ..model import Qwen
-from ..snapshots import SNAPSHOT, keep, kept
+from ..snapshots import SNAPSHOT, forget, keep, kept
 from .rollouts import MOST_TOKENS, Answer, evaluate, rollout, sum_of
 from .tasks import TASKS, Task
 from .train import ROOT, nats, step_all
@@ -237,13 +237,18 @@ def reinforce(recipe: Recipe, start: str | Path, out: Path, keep_every: int = 5,
             reward that has fallen.
     """
     check(recipe)
+    if keep_every < 1:
+        raise QwenError(f"--keep-every must be 1 or more, not {keep_every}.")
+    check_place(out)
     torch.set_flush_denormal(True)
     qwen, task = load(start, dtype="float32"), TASKS[recipe.task]
     learning = {name: p.requires_grad_() for name, p in qwen.model.named_parameters()
                 if not name.startswith(("model.visual.", "mtp."))}
     optimizer = torch.optim.AdamW([{"params": learning.values(), "pace": 1.0}], weight_decay=0.0, betas=(0.9, 0.95))
     run, progress = asdict(recipe) | {"start": str(start)}, Progress()
-    if saved := None if restart else kept(out, run, may_change=("lr",)):
+    if restart:
+        forget(out)
+    if saved := kept(out, run, may_change=("lr",)):
         qwen.model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         progress = Progress(**saved["progress"])

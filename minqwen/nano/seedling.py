@@ -19,7 +19,6 @@ Step s draws its stories from a generator seeded with (seed, s): two runs of a p
 
 import argparse
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,7 +33,7 @@ from tqdm import tqdm
 
 from ..config import Config, TextConfig
 from ..errors import QwenError
-from ..files import SHIPPED, write_whole
+from ..files import SHIPPED, check_place, write_whole
 from ..model import Qwen
 from ..tokenizer import Tokenizer
 from ..trace import delta_step, trace
@@ -205,7 +204,8 @@ def recall(model: Qwen, batch: Batch) -> tuple[float, float]:
 class Run:
     """What was seen of a training run, in S snapshots.
 
-    steps, loss             (S,)            steps done, and the mean loss since the last snapshot, nats a token
+    steps, loss             (S,)            steps done, and the mean loss since the last snapshot, nats a token; that of
+                                            held-out stories if there was no step since
     once, changed           (S,)            recall on held-out stories: of facts told once, and of those that changed
     without                 (S, L)          recall of changed facts, while one layer's correction is switched off
     layers                  (L,)            numbers of the Gated DeltaNet layers
@@ -260,7 +260,7 @@ class Run:
         try:
             with np.load(path, allow_pickle=False) as content:
                 return cls(**{name: content[name] for name in names_of(cls)})
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:                      # whatever NumPy makes of what somebody else has put there
             raise QwenError(f"{path} holds no run of training ({type(error).__name__}): "
                             "python -m minqwen.nano.seedling makes one.") from None
 
@@ -297,6 +297,7 @@ class Recorder:
     @torch.no_grad()
     def look(self, model: Qwen, step: int) -> dict:
         """What is to be seen of the model now, after so many steps: kept, and returned."""
+        losses = self.losses or [answer_loss(model, self.batch).item()]
         records = trace(model).run(self.ids).delta_layers
         once, changed = recall(model, self.batch)
         without = []
@@ -305,7 +306,7 @@ class Recorder:
                 without.append(recall(model, self.batch)[1])
         gates = {name: torch.stack([getattr(record, name)[0] for record in records]).numpy()
                  for name in ("k", "v", "alpha", "beta")}
-        self.seen.append({"steps": step, "loss": float(np.mean(self.losses or [math.nan])), "once": once,
+        self.seen.append({"steps": step, "loss": float(np.mean(losses)), "once": once,
                           "changed": changed, "without": without, "layers": [record.index for record in records],
                           **gates})
         self.losses = []
@@ -323,7 +324,12 @@ class Recorder:
 
 
 def record(plan: Plan, snapshots: int = 40, progress: bool = True) -> Run:
-    """Train a seedling and look at it now and then: `snapshots` times, evenly, and before the first step."""
+    """Train a seedling and look at it now and then: `snapshots` times, evenly, and before the first step.
+
+    Raises: QwenError where there is no step, or none to look at; where the loss is no number any more.
+    """
+    if min(plan.steps, snapshots) < 1:
+        raise QwenError(f"--steps and --snapshots must be 1 or more, not {plan.steps} and {snapshots}.")
     tokenizer = words()
     model, recorder = grow(plan, tokenizer.vocab_size), Recorder(plan, tokenizer)
     looks = {round(i * plan.steps / snapshots) for i in range(1, snapshots + 1)}
@@ -348,7 +354,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RUN, help="where the run goes")
     args = parser.parse_args(arguments)
     torch.set_flush_denormal(True)
-    run = record(Plan(seed=args.seed, steps=args.steps), args.snapshots)
+    try:
+        check_place(args.out.parent)
+        run = record(Plan(seed=args.seed, steps=args.steps), args.snapshots)
+    except QwenError as error:
+        parser.error(str(error))
     run.save(args.out)
     print(f"{args.out}: {len(run)} snapshots, {args.out.stat().st_size:,} bytes; changed facts are recalled from step "
           f"{run.steps[run.jump()]} on, and layer {run.overwriting_layer()} overwrites.")

@@ -11,6 +11,7 @@ Step s draws its samples from a generator seeded with (seed, s), and a run that 
 
 import argparse
 import json
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -24,8 +25,8 @@ from tqdm import tqdm
 from ..chat import load
 from ..checkpoint import save_model
 from ..errors import QwenError
-from ..files import write_whole
-from ..snapshots import keep, kept
+from ..files import check_place, write_whole
+from ..snapshots import forget, keep, kept
 from . import world
 from .rollouts import evaluate
 from .samples import Sample
@@ -70,16 +71,22 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
         run: the folder where the run keeps its place.
         restart: forget what is there.
     Raises:
-        QwenError: another recipe began there; or the wanted share did not come.
+        QwenError: a recipe that cannot be; another one, or another start, began there; the wanted share did not come.
     """
+    if min(recipe.steps, recipe.sums, recipe.judge_every) < 1 or not 0 < recipe.lr < math.inf:
+        raise QwenError("--steps, --sums and --judge-every must be 1 or more, and --lr a number above 0.")
+    check_place(out)
+    check_place(run, "--run")
     torch.set_flush_denormal(True)
     qwen = load(start, dtype="float32")
     encode = Encoder(qwen.tokenizer.fast, qwen.processor)
     learning = [p.requires_grad_() for name, p in qwen.model.named_parameters()
                 if not name.startswith(("model.visual.", "mtp."))]
     optimizer = torch.optim.AdamW([{"params": learning, "pace": 1.0}], weight_decay=0.0, betas=(0.9, 0.95))
-    first, seconds, log = 0, 0.0, []
-    if saved := None if restart else kept(run, asdict(recipe), may_change=("steps",)):
+    first, seconds, log, begun = 0, 0.0, [], asdict(recipe) | {"start": str(start)}
+    if restart:
+        forget(run)
+    if saved := kept(run, begun, may_change=("steps",)):
         qwen.model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first, seconds, log = saved["step"], saved["seconds"], saved["log"]
@@ -102,7 +109,7 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
             seconds += time.perf_counter() - started
             if log[-1]["right"] >= recipe.until:
                 break
-            keep(run, asdict(recipe), {"model": qwen.model.state_dict(), "optimizer": optimizer.state_dict(),
+            keep(run, begun, {"model": qwen.model.state_dict(), "optimizer": optimizer.state_dict(),
                                        "step": step + 1, "seconds": seconds, "log": log})
         else:
             seconds += time.perf_counter() - started

@@ -40,7 +40,7 @@ class TrainingExplorer(LayerExplorer):
             overwrites; `token` may be negative.
 
     Raises:
-        QwenError: no such snapshot, token, layer or head; fewer than two snapshots.
+        QwenError: no such snapshot, token, layer or head; fewer than two snapshots, or what is no number in them.
     """
 
     _esm, _css = sources("training_explorer")
@@ -53,6 +53,10 @@ class TrainingExplorer(LayerExplorer):
         self.run = run = Run.load() if run is None else run
         if len(run) < 2:
             raise QwenError("TrainingExplorer needs a run of two snapshots or more: look more often.")
+        for name in ("loss", "once", "changed", "without"):
+            if not np.isfinite(getattr(run, name)).all():
+                raise QwenError(f"TrainingExplorer has nothing to draw where the run's {name!r} is no number: look at "
+                                f"a model whose loss is one, with held-out stories of both kinds.")
         S, _, T, H, Dk = run.k.shape
         self._records = {int(index): i for i, index in enumerate(run.layers)}               # number -> place in the run
         lost, loss = np.clip(run.corrections(), 0, 1), run.loss.astype(float)

@@ -16,6 +16,7 @@ slip("my_answer_loss", "not with the one before it", "says[:, 1:]", "says[:, :-1
 slip("my_answer_loss", "one number is wanted", "[learnt])", "[learnt], reduction='none')")
 slip("my_answer_loss", "number of all tokens", LOSS,
      "F.cross_entropy(logits[:, :-1][learnt], ids[:, 1:][learnt], reduction='sum') / learnt.numel()")
+slip("my_answer_loss", "gradient is cut off", "[:, 1:][learnt])", "[:, 1:][learnt]).detach()")
 slip("my_answer_loss", "changes says", "    learnt = says[:, 1:]", "    says[:, 0] = False\n    learnt = says[:, 1:]")
 
 
@@ -36,6 +37,7 @@ def knows_that_there_is_one_row(logits, ids, says):
 OUT = "torch.tensor([ids]), torch.tensor([says]), torch.tensor(ends)"
 slip("my_packing", "the first token of a story is learnt", "[False, *its_own[1:]]", "its_own")
 slip("my_packing", "the last token of a story is not learnt", "[False, *its_own[1:]]", "[*its_own[:-1], False]")
+slip("my_packing", "int32 or int64", "torch.tensor(ends)", "torch.tensor(ends).bool()")
 slip("my_packing", "one number more than stories", "torch.tensor(ends)", "torch.tensor(ends[1:])")
 slip("my_packing", "these are the lengths", "ends.append(len(ids))", "ends.append(len(row))")
 slip("my_packing", "these are the places of the last tokens", "torch.tensor(ends)",
@@ -135,6 +137,7 @@ slip("my_jump", "sum them", ".sum().item()", ".mean().item()")
 slip("my_jump", "one too far to the left", "return min(", "return -1 + min(")
 slip("my_jump", "the most is left", "return min(", "return max(")
 slip("my_jump", "begins at", "part.mean()", "part.median()")
+slip("my_jump", "begins at", "((part - part.mean()) ** 2).sum().item()", "part.std(correction=0).item() * len(part)")
 slip("my_jump", "begins at", "range(1, len(values))", "range(1, min(4, len(values)))")
 
 

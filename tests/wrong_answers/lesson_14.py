@@ -41,6 +41,11 @@ def averages_answers(logprobs, advantages, answer):
     return -(advantages * torch.stack(means)).mean()
 
 
+@wrong("my_policy_loss", "the mean over all tokens of advantage times logarithm")
+def takes_tokens_for_sorted(logprobs, advantages, answer):
+    return -(advantages.repeat_interleave(torch.bincount(answer)) * logprobs).mean()
+
+
 @wrong("my_policy_loss", "its gradient is not the advantages'")
 def pulls_at_the_square(logprobs, advantages, answer):
     gain = advantages[answer] * logprobs
@@ -91,6 +96,12 @@ slip("my_answer_ratio", "exp is missing", ".exp()[answer]", "[answer]")
 slip("my_answer_ratio", "turned round", "new - old", "old - new")
 slip("my_answer_ratio", "its gradient is not the right one", "return (total / tokens).exp()[answer]",
      "whole = (total / tokens).exp()[answer]\n    return whole.detach() * (new - new.detach()).exp()")
+
+
+@wrong("my_answer_ratio", "exp of the mean")
+def cuts_where_the_answer_changes(new, old, answer):
+    lengths = answer.unique_consecutive(return_counts=True)[1].tolist()
+    return torch.cat([part.mean().exp().expand(len(part)) for part in (new - old).split(lengths)])
 
 
 @wrong("my_answer_ratio", "the tokens' own ratios")

@@ -40,6 +40,9 @@ def my_answer_loss(mine):
             "each row has a mean of its own, and these are averaged: a token would count more in a row with few":
                 torch.stack([row[yes].mean() for row, yes in zip(each, learnt) if yes.any()]).mean(),
         }, "it should be the mean cross entropy of the tokens with `says`, each guessed from the one before it.")
+        with torch.enable_grad():
+            demand(mine(logits.clone().requires_grad_(), ids, says).requires_grad,
+                   "nothing can be learnt from it: the logits' gradient is cut off.")
 
 
 @hints(
@@ -79,7 +82,8 @@ def my_packing(mine):
             "these are the places of the last tokens: a story ends before the next one begins":
                 torch.tensor([0, *(right_ends[1:] - 1).tolist()]),
         }, "cu_seqlens should be 0, and after each story the number of tokens so far.", what="cu_seqlens")
-        demand(not ends.is_floating_point(), "cu_seqlens counts tokens: whole numbers are wanted.")
+        demand(ends.dtype in (torch.int32, torch.int64),
+               "cu_seqlens counts tokens: whole numbers are wanted, int32 or int64.")
         compare(says, right_says, {
             "the first token of a story is learnt, from the last one of the story before it, which knows nothing of it":
                 plain,
@@ -244,7 +248,7 @@ def my_jump(mine):
     """the cut that leaves the least unexplained"""
     curves = [[0, 0, 0, 1, 1], [0, 1, 1, 1, 1, 1], [0.1, 0, 0.2, 0.1, 0.8, 0.9, 0.95, 1], [5, 5, 5, 1],
               [-0.2, -0.2, 0.3, 0.5, 0, 0.4, 1, 0.4, 1.1, 1.1], [0.1, 0.4, 0.7, 0.7, 1.3, 1, 0.7],
-              [-0.3, 0, 0.3, 0.4, 0.9]]
+              [-0.3, 0, 0.3, 0.4, 0.9], [1, 0.7, 0.1, 0.3, 0.8]]
 
     def cut(x, wrong=lambda part: ((part - part.mean()) ** 2).sum(), best=min):
         return best(range(1, len(x)), key=lambda i: (wrong(x[:i]) + wrong(x[i:])).item())
