@@ -191,10 +191,17 @@ def course(arguments) -> int:
     """The exercises, lesson by lesson: yours, or not yet. Run it where the lessons are. Exit code 1 if one is wrong."""
     from .course import progress
 
+    before = os.environ.get("MINQWEN_MINE")
     if arguments.mine is not None:
-        os.environ["MINQWEN_MINE"] = arguments.mine
-    with redirect_stdout(sys.stderr):                    # what a checked function prints is none of the answer
-        standing = progress(arguments.check)
+        os.environ["MINQWEN_MINE"] = arguments.mine      # also for the processes that check
+    try:
+        with redirect_stdout(sys.stderr):                # what a checked function prints is none of the answer
+            standing = progress(arguments.check)
+    finally:
+        if arguments.mine is not None:
+            os.environ.pop("MINQWEN_MINE")
+        if before is not None:
+            os.environ["MINQWEN_MINE"] = before
     if arguments.json:
         print(json.dumps([exercise._asdict() for exercise in standing], indent=2))
     else:

@@ -156,7 +156,11 @@ def a_jupyterlab(folder, lesson=None):
             yield address, token
         finally:
             server.terminate()
-            server.wait(timeout=300)
+            try:
+                server.wait(timeout=60)
+            except subprocess.TimeoutExpired:           # on a busy machine it may wait for its kernels for ever
+                server.kill()
+                server.wait()
 
 
 def write_notebook(path, *cells):

@@ -184,7 +184,9 @@ def test_a_story_of_ones_own(page):
         page.wait_for_function("([root, before]) => root.dataset.drawn !== before",
                                arg=[explorer.element_handle(), before])
         assert explorer.locator(".problem").is_hidden()
+    drawn = page.locator(".minqwen-state").get_attribute("data-drawn")
     page.locator(".minqwen-state [data-moves=layer]").press("PageDown")
+    page.locator(f".minqwen-state:not([data-drawn='{drawn}'])").wait_for()
     place = page.locator(".minqwen-state").get_attribute("data-drawn").split()[1:3]
     say(page, "Ann has a red cup. What does Ann have?")
     page.wait_for_selector(".minqwen-state[data-drawn]")

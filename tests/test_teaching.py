@@ -1,6 +1,7 @@
 """For those who give the course to others: docs/teaching.md is of today, and what a class hands in can be looked at."""
 
 import json
+import os
 
 import pytest
 from notebooks_support import lessons, read
@@ -87,6 +88,8 @@ def test_a_broken_file_is_told_of_its_lesson_alone(graded):
     assert code == 1 and {one["lesson"] for one in found.values() if one["wrong"]} == {"04"}
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path, capsys):
+def test_a_folder_that_is_not_there_is_told_and_forgotten(tmp_path, capsys):
+    before = dict(os.environ)
     assert cli.main(["course", "--json", "--mine", str(tmp_path / "nobody")]) == 2
     assert "nobody, which is no folder" in capsys.readouterr().err
+    assert dict(os.environ) == before
