@@ -4,7 +4,7 @@
 import { Explorer, cellOf, keyLine, make } from "../minqwen/widgets/explorer.js";
 import { chance, endOf, grouped, plain, readable } from "../minqwen/widgets/numbers.js";
 import { Kernel, attentionPage, attentionStory, mapOf, statePage, stateStory, telling } from "./kernel.js";
-import { generate, load, softmax } from "./nano.js";
+import { generate, load, softmax, stripped } from "./nano.js";
 
 const MOST = 512;                                          // tokens that are read at once
 const FAR = 10_000;                                        // letters: what is longer has more, and is not counted
@@ -155,7 +155,7 @@ class Live {
   }
 
   refusal(text, { length: tokens }) {                      // why it cannot be read, in a sentence
-    if (!text.trim()) return "There is nothing to read yet: write a story and a question, or take one of the examples.";
+    if (!stripped(text)) return "There is nothing to read yet: write a story and a question, or take one of the examples.";
     if (text.length <= FAR && tokens <= MOST) return "";
     return `This page reads up to ${MOST} tokens at once, some 400 words, and this text has ` +
       `${text.length > FAR ? "far more" : `${grouped(tokens)} tokens`}: shorten it.`;

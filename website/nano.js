@@ -68,6 +68,10 @@ const HIDDEN = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => !
 const LETTERS = Array.from({ length: 256 }, (_, byte) =>
   String.fromCharCode(canBeSeen(byte) ? byte : 256 + HIDDEN.indexOf(byte)));
 
+// A text without the spaces around it, as Python's `strip` leaves it: for that 1c to 1f, which separate, are such, too.
+// eslint-disable-next-line no-control-regex
+export const stripped = (text) => text.replace(/^[\p{White_Space}\x1c-\x1f]+|[\p{White_Space}\x1c-\x1f]+$/gu, "");
+
 export class Tokenizer {
   constructor({ model: { vocab, merges }, added_tokens: added }) {
     this.vocab = vocab;
@@ -100,8 +104,7 @@ export class Tokenizer {
   // A question, as the checkpoint's chat template writes it. To answer at once is to have thought nothing.
   prompt(text, thinking = false) {
     const { "<|im_start|>": start, "<|im_end|>": end, "<think>": think, "</think>": thought } = this.special;
-    const asked = text.replace(/^\p{White_Space}+|\p{White_Space}+$/gu, "");
-    return [start, ...this.encode(`user\n${asked}`), end, ...this.encode("\n"),
+    return [start, ...this.encode(`user\n${stripped(text)}`), end, ...this.encode("\n"),
       start, ...this.encode("assistant\n"), think,
       ...(thinking ? this.encode("\n") : [...this.encode("\n\n"), thought, ...this.encode("\n\n")])];
   }
