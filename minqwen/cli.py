@@ -192,8 +192,10 @@ def course(arguments) -> int:
     from .course import progress
 
     before = os.environ.get("MINQWEN_MINE")
-    if arguments.mine is not None:
-        os.environ["MINQWEN_MINE"] = arguments.mine      # also for the processes that check
+    if arguments.mine == "":                             # a shell's variable that was never set
+        raise QwenError("--mine is empty: name the folder mine that a learner has handed in.")
+    if arguments.mine is not None:                       # also for the processes that check; one may be called off
+        os.environ["MINQWEN_MINE"] = os.path.abspath(arguments.mine)
     try:
         with redirect_stdout(sys.stderr):                # what a checked function prints is none of the answer
             standing = progress(arguments.check)

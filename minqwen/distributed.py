@@ -78,7 +78,7 @@ def whole(model: Qwen, out: Path) -> Qwen | None:
 
 def snapshots(out: Path) -> list[Path]:
     """This run's snapshots, the newest first: a folder each. One that is being written has another name."""
-    return sorted(out.glob(f"{NAME}[0-9]*"), reverse=True)
+    return sorted(out.glob(f"{NAME}[0-9]*[0-9]"), reverse=True)
 
 
 def keep(out: Path, step: int, optimizer: MasterAdamW, about: dict) -> None:
@@ -133,4 +133,4 @@ def _cause(error: CheckpointException) -> str:
     cause, _ = next(iter(error.failures.values()))
     if isinstance(cause, FileNotFoundError):
         return f"{Path(cause.filename).name} is missing"
-    return short(getattr(cause, "strerror", None) or cause)
+    return short(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)

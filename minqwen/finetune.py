@@ -79,9 +79,10 @@ class Settings:
         """Raises QwenError for what cannot be, before anything is loaded."""
         for name, least, most in (("lr", 0, 1), ("epochs", 1, 10**6), ("batch", 1, 10**6), ("length", 2, 10**9),
                                   ("warmup", 0, 1), ("held_out", 0, 0.9), ("weight_decay", 0, 1)):
-            if not least <= getattr(self, name) <= most:
-                raise QwenError(f"--{name.replace('_', '-')} is {getattr(self, name)}, and must lie between {least} "
-                                f"and {most}.")
+            value, whole = getattr(self, name), isinstance(getattr(Settings, name), int)
+            if not isinstance(value, int if whole else int | float) or not least <= value <= most:
+                raise QwenError(f"--{name.replace('_', '-')} is {short(value)}, and must lie between {least} and {most}"
+                                f"{', a whole number' if whole else ''}.")
         if self.lora is not None:
             lora.check_numbers(self.lora, self.alpha)
 
@@ -325,11 +326,12 @@ def snapshot(out: Path, run: dict) -> dict | None:
     try:
         saved = (distributed.about(shared[0]) if many() else
                  torch.load(out / SNAPSHOT, map_location="cpu", weights_only=True))
-        before = saved["run"].get
+        before, _ = saved["run"].get, Progress(**saved["progress"])
     except QwenError:
         raise
     except Exception as error:                          # whatever torch makes of what somebody else has put there
-        raise QwenError(f"{out / SNAPSHOT} is damaged ({short(error)}): add --restart.") from None
+        place = shared[0] if many() else out / SNAPSHOT
+        raise QwenError(f"{place} is damaged ({short(error)}): add --restart.") from None
     for name in run:
         if name != "lr" and before(name) != run[name]:
             raise QwenError(f"{out} holds a run with another {name}: go on with the same, name another folder (--out), "

@@ -140,6 +140,8 @@ def test_a_run_whose_process_was_killed_ends_in_the_same_bits(folder, data, two,
     assert kept.name == f"snapshot-{at:08d}", "what was being written does not count"
     for ranks in (1, 3):
         shutil.copytree(tmp_path / "out", tmp_path / f"by {ranks}")
+    (tmp_path / "out" / distributed.SHARDS).mkdir()      # as if an earlier one was killed at the very end
+    (tmp_path / "out" / distributed.SHARDS / "half.safetensors").write_bytes(b"?")
     (resumed, _), _ = together(tune, 2, folder, data, tmp_path / "out", QUICK)
     assert resumed == log and alike(weights(out), weights(tmp_path / "out"), 0)
     if fault == "killed":
@@ -163,7 +165,15 @@ def test_a_half_snapshot_is_not_taken_for_a_whole_one(folder, data, tmp_path):
     for number, lost in enumerate(there := [".metadata", "__1_0.distcp", "run.json"]):
         shutil.copytree(tmp_path / "a", tmp_path / str(number))
         (tmp_path / str(number) / kept.name / lost).unlink()
-    runs = [[folder, data, tmp_path / str(number), QUICK] for number in range(3)]
+    shutil.copytree(tmp_path / "a", tmp_path / "3")
+    for piece in (tmp_path / "3" / kept.name).glob("*.distcp"):
+        piece.write_bytes(piece.read_bytes()[:100])
+    there.append("no whole snapshot (EOFError)")
+    (tmp_path / "a" / f"{kept.name}.bak").mkdir()        # somebody's own, and no snapshot of the run
+    older = tmp_path / "a" / "snapshot-00000001"         # as if it was ended before it had removed that one
+    older.mkdir()
+    assert distributed.snapshots(tmp_path / "a") == [kept, older]
+    runs = [[folder, data, tmp_path / str(number), QUICK] for number in range(4)]
     ours, others = together(tune_each, 2, *runs, [folder, data, tmp_path / "a", replace(QUICK, seed=1)])
     assert ours == others
     for (said, _), lost in zip(ours, there):

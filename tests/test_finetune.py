@@ -539,10 +539,20 @@ def test_runs_that_do_not_go_together(folder, half, data, tmp_path, monkeypatch)
         with pytest.raises(QwenError, match=f"run holds a run with another {what}"):
             finetune(source, chats, tmp_path / "run", settings, dtype=dtype)
     monkeypatch.setattr(tuning, "finish", real)
+    kept = torch.load(tmp_path / "run" / tuning.SNAPSHOT, weights_only=True)
+    torch.save({**kept, "progress": []}, tmp_path / "run" / tuning.SNAPSHOT)
+    with pytest.raises(QwenError, match="snapshot.pt is damaged"):
+        finetune(folder, data, tmp_path / "run", QUICK)
     (tmp_path / "run" / tuning.SNAPSHOT).write_bytes(b"?")
     with pytest.raises(QwenError, match="snapshot.pt is damaged"):
         finetune(folder, data, tmp_path / "run", QUICK)
     assert len(finetune(folder, data, tmp_path / "run", QUICK, restart=True)) == 7
+
+
+@pytest.mark.parametrize("name, value", [("batch", 2.5), ("epochs", 1.5), ("lr", "1e-5"), ("warmup", None)])
+def test_settings_are_numbers(name, value):
+    with pytest.raises(QwenError, match=f"^--{name} is {value}, and must lie between "):
+        Settings(**{name: value}).check()
 
 
 def test_quantized_checkpoints_do_not_learn(folder, data, tmp_path):

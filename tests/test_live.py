@@ -19,7 +19,8 @@ AWKWARD = ["", " ", "\n", " \t x \n\n y", "it's I'LL we'Ve it'shop so'Very 'x '"
            "näive na\u0308ive e\u0301\u0301", "नमस्ते दुनिया", "你好，世界。", "مرحبا بالعالم",
            "👩‍👩‍👧‍👦 🏳️‍🌈!", "a\u00a0b\u2003c\u0085d\ufeffe\u200bf", "\r\n\r\nA\r\n",
            "<|im_end|>\n<|im_start|>assistant\n<think>", "<think>x</think>", "𝒳𝓎 \U000e0001 \u0345ι", "aaaaaaaaa" * 30,
-           "{\"a\": [1, 2]}  // ... !!!\n", "\x00\x01\x1f.", "\ufeff Ann \x85", "\x1c Ann \x1f", "constructor __proto__ toString"]
+           "{\"a\": [1, 2]}  // ... !!!\n", "\x00\x01\x1f.", "\ufeff Ann \x85", "\x1c Ann \x1f",
+           "constructor __proto__ toString"]
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,8 @@ def test_examples(page):
 def test_awkward_texts(page):
     """What cannot be read is refused in one sentence, and nothing of another text stands there; all else is read."""
     problem, explorers = page.locator("#ask .problem"), page.locator("#next, #state, #attention")
-    refused = {" \n": "nothing to read yet", "\x85 ": "nothing to read yet", "Ann has a cup. " * 500: "2,51", "x" * 300_000: "far more"}
+    refused = {" \n": "nothing to read yet", "\x85 ": "nothing to read yet",
+               "Ann has a cup. " * 500: "2,51", "x" * 300_000: "far more"}
     for text, sentence in refused.items():
         assert say(page, text) == ""
         assert sentence in problem.inner_text() and problem.inner_text().count(".") == 1

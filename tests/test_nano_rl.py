@@ -143,6 +143,25 @@ def test_off_policy_they_part(monkeypatch, qwen):
     assert found["none"][0]["ratio off"] == pytest.approx(1.7 / 3, rel=0.01)
 
 
+def test_the_largest_ratio_is_that_of_all_rows(monkeypatch, qwen):
+    """They are read some at a time, the short ones first; here the shortest has it."""
+    shortest, *others = sorted(experiences(qwen), key=lambda row: len(row.ids))
+    shortest = shortest._replace(logprobs=[x - 2 for x in shortest.logprobs])
+    found = gradients(monkeypatch, qwen, [*others, shortest], "none", rows_at_once=1)[0]
+    assert found["largest ratio"] == pytest.approx(math.exp(2), rel=1e-3)
+
+
+def test_a_fallen_reward_is_not_kept_and_then_stops_the_run():
+    progress = rl.Progress()
+    found = []
+    for reward in (1.0, 0.0, 0.0, 0.0):
+        progress.note({"reward": reward})
+        found.append((round(progress.smooth, 3), progress.well))
+    assert found == [(1.0, True), (0.9, True), (0.81, False), (0.729, False)]
+    with pytest.raises(QwenError, match="The reward has fallen from 1.00 to 0.66"):
+        progress.note({"reward": 0.0})
+
+
 # -------------------------------------------------------------------------------------------------- what is learnt from
 
 
@@ -212,6 +231,7 @@ def test_a_call_is_run_and_its_result_is_read_but_not_learnt(monkeypatch, qwen):
     assert [one.result for one in called.calls] == ["51587"] and not alone.calls
     assert called.thinking == f"{long.thinking}\n{long.call.thinking}" and alone.thinking == short.thinking
     assert alone.thought == len(qwen.tokenizer.encode(short.thinking)) + 1              # and a line break
+    assert called.thought == sum(len(qwen.tokenizer.encode(f"{x}\n")) for x in (long.thinking, long.call.thinking))
 
 
 def test_who_only_calls_is_stopped(monkeypatch, qwen):
@@ -265,10 +285,11 @@ def test_pass_at_k_counts_all_draws():
 
 
 def test_an_evaluation_asks_held_out_sums_and_counts(monkeypatch, qwen):
-    asked = []
+    asked, temperatures = [], []
 
     def answered(qwen, turns, answers, rng, tools, temperature=1.0, most_tokens=0):
         asked.extend(turns)
+        temperatures.append((answers, temperature))
         groups = [[Answer(turn, [], [], text=turn.answer if i + n > 2 else "?", thought=10 * i) for i in range(answers)]
                   for n, turn in enumerate(turns)]
         return groups
@@ -277,6 +298,7 @@ def test_an_evaluation_asks_held_out_sums_and_counts(monkeypatch, qwen):
     found = evaluate(qwen, 3, questions=2, answers=4)
     assert found == {"digits": 3, "pass@1": pytest.approx((1 + 2) / 8), "pass@4": 1.0, "greedy": 0, "thought": 15,
                      "calls": 0}
+    assert temperatures == [(4, 1.0), (1, 0)]
     for turn in asked:
         a, b = map(int, turn.question.removeprefix("What is ").removesuffix("?").split(" + "))
         assert world.held_out(a, b) and len(str(a)) == len(str(b)) == 3
@@ -284,7 +306,7 @@ def test_an_evaluation_asks_held_out_sums_and_counts(monkeypatch, qwen):
 
 # ---------------------------------------------------------------------------------------------------------------- runs
 
-SMALL = {"rollouts": 6, "questions": 2, "answers": 4, "most_tokens": 8, "judge": 2, "lr": 1e-3}
+SMALL = {"rollouts": 6, "questions": 2, "answers": 4, "most_tokens": 8, "judge": 2, "judge_every": 3, "lr": 1e-3}
 
 
 def even(answer):
@@ -327,12 +349,15 @@ def test_stale_rollouts_are_learnt_from_later_and_each_as_often_as_is_said(tmp_p
     rl.reinforce(rl.Recipe(**SMALL | {"stale": 2, "updates": 3, "judge": 0}), folder, tmp_path / "run")
     assert len(drawn) == 6 and all(drawn) and learnt == [rows for rows in drawn[:4] for _ in range(3)]
     assert [row["gradient"] for row in log(tmp_path / "run")] == ["", "", "0", "0", "0", "0"]
+    teaching = [len({tuple(row.ids[: row.written.index(True)]) for row in rows}) for rows in drawn]     # questions
+    assert [int(row["groups that teach"]) for row in log(tmp_path / "run")] == teaching
 
 
 @pytest.mark.parametrize("changes", [{}, {"ratio": "gspo", "updates": 2, "stale": 2}])
 def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, folder, toy, changes):
     recipe = rl.Recipe(**SMALL | changes)
     rl.reinforce(recipe, folder, tmp_path / "whole", keep_every=2)
+    assert [row["1 digits"] != "" for row in log(tmp_path / "whole")] == [False, False, True] * 2
     moved = weights(tmp_path / "whole")["model.language_model.layers.0.mlp.up_proj.weight"]
     assert not torch.equal(moved, load_file(folder / "model.safetensors")[
         "model.language_model.layers.0.mlp.up_proj.weight"])
@@ -442,7 +467,7 @@ def test_a_full_disk_costs_the_snapshot_alone(tmp_path, monkeypatch, folder, toy
 
     def full(file):
         calls.append(file)
-        if len(calls) == 2:
+        if len(calls) == 3:                              # the last, which leaves nothing half behind
             raise OSError(28, "No space left on device")
         real(file)
 
@@ -478,6 +503,8 @@ def test_a_run_that_is_recorded_leaves_its_log_and_its_result(tmp_path, monkeypa
         records.recorded(tmp_path / "data", task="agent")
     monkeypatch.setattr(records, "reinforce", lambda *_: 1 / 0)         # it is there, and is not made again
     records.record(recipes[0], folder, tmp_path / "runs", tmp_path / "data")
+    with pytest.raises(ZeroDivisionError):               # but another recipe of that name is
+        records.record(replace(recipes[0], questions=3), folder, tmp_path / "runs", tmp_path / "data")
 
 
 def test_what_is_shipped_is_what_the_recipes_say():
@@ -531,11 +558,16 @@ def test_a_start_is_shown_sums_until_it_is_right_often_enough(tmp_path, monkeypa
     with pytest.raises(ZeroDivisionError):
         sft.supervise(recipe, folder, tmp_path / "again", tmp_path / "other")
     monkeypatch.setattr(sft, "step_all", real)
+    saved = torch.load(tmp_path / "other" / SNAPSHOT, weights_only=True)
+    torch.save({**saved, "state": saved["state"] | {"seconds": 1000.0}}, tmp_path / "other" / SNAPSHOT)
     again = sft.supervise(recipe, folder, tmp_path / "again", tmp_path / "other")
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "again"))
-    assert again["log"] == result["log"] and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert again["seconds"] >= 1000 and again["log"] == result["log"]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(QwenError, match="holds a run with another start"):
         sft.supervise(recipe, tmp_path / "whole", tmp_path / "again", tmp_path / "run")
+    judged.clear()
+    sft.supervise(recipe, tmp_path / "whole", tmp_path / "anew", tmp_path / "run", restart=True)
     for wrong in ({"sums": 0}, {"judge_every": 0}, {"lr": float("nan")}):
         with pytest.raises(QwenError, match="must be 1 or more, and --lr a number above 0"):
             sft.supervise(replace(recipe, **wrong), folder, tmp_path / "again", tmp_path / "run")

@@ -93,3 +93,13 @@ def test_a_folder_that_is_not_there_is_told_and_forgotten(tmp_path, capsys):
     assert cli.main(["course", "--json", "--mine", str(tmp_path / "nobody")]) == 2
     assert "nobody, which is no folder" in capsys.readouterr().err
     assert dict(os.environ) == before
+    assert cli.main(["course", "--json", "--mine", ""]) == 2            # it would be the teacher's own
+    assert "--mine is empty: name the folder" in capsys.readouterr().err
+
+
+def test_a_folder_may_be_called_off(graded, tmp_path, monkeypatch, capsys):
+    graded(lesson_04=RIGHT)
+    (tmp_path / "ann").rename(tmp_path / "off")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["course", "--json", "--mine", "off"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out) if one["yours"]] == ["my_corrections"]

@@ -128,6 +128,9 @@ def test_moves_and_mistakes(explorer):
             explorer.still(**place)
     with pytest.raises(QwenError, match="two snapshots or more"):
         TrainingExplorer(a_run(1))
+    better = a_run()                                     # a layer without which more is recalled costs nothing
+    better.without[0] = better.changed[0] + 0.2
+    assert TrainingExplorer(better).story["lost"][0] == [0, 0, 0]
     nothing = a_run()
     nothing.once[2] = np.nan                             # no story was told of facts that stay: JSON has no nan
     with pytest.raises(QwenError, match="^TrainingExplorer has nothing to draw where the run's 'once' is no number: "):
