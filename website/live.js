@@ -155,7 +155,8 @@ class Live {
   }
 
   refusal(text, { length: tokens }) {                      // why it cannot be read, in a sentence
-    if (!stripped(text)) return "There is nothing to read yet: write a story and a question, or take one of the examples.";
+    if (!stripped(text))
+      return "There is nothing to read yet: write a story and a question, or take one of the examples.";
     if (text.length <= FAR && tokens <= MOST) return "";
     return `This page reads up to ${MOST} tokens at once, some 400 words, and this text has ` +
       `${text.length > FAR ? "far more" : `${grouped(tokens)} tokens`}: shorten it.`;
