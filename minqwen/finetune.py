@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from . import distributed, lora
+from . import distributed, lora, snapshots
 from .chat import Assistant, load
 from .checkpoint import COMPANIONS, CONFIG, resolve, save_model
 from .dataset import Chat, Row, digest, pack, read_chats, rows_of, shares
@@ -47,10 +47,11 @@ from .lora import Adapter
 from .masters import MasterAdamW
 from .quantized import quantized_bits
 from .ranks import first_to_fail, join, many, peer_gone, rank, ranks, summed
+from .snapshots import SNAPSHOT
 
 __all__ = ["Settings", "Trainer", "finetune"]
 
-SNAPSHOT, LOG = "snapshot.pt", "finetune.json"
+LOG = "finetune.json"
 WRITTEN = (SNAPSHOT, f"{SNAPSHOT}.part", LOG, CONFIG, lora.CONFIG, lora.WEIGHTS, *COMPANIONS)
 SMOOTH = 0.1                                            # the weight of a step's loss in the smoothed one
 WORSE = 1.0                                             # nats that this may lie above its lowest
@@ -324,14 +325,12 @@ def snapshot(out: Path, run: dict) -> dict | None:
         raise QwenError(f"{out} holds a run under torchrun: go on with it (one process will do: torchrun "
                         f"--nproc-per-node 1), name another folder (--out), or add --restart.")
     try:
-        saved = (distributed.about(shared[0]) if many() else
-                 torch.load(out / SNAPSHOT, map_location="cpu", weights_only=True))
+        saved = distributed.about(shared[0]) if many() else snapshots.read(out / SNAPSHOT)
         before, _ = saved["run"].get, Progress(**saved["progress"])
     except QwenError:
         raise
-    except Exception as error:                          # whatever torch makes of what somebody else has put there
-        place = shared[0] if many() else out / SNAPSHOT
-        raise QwenError(f"{place} is damaged ({short(error)}): add --restart.") from None
+    except Exception as error:                          # whatever somebody else has put there
+        raise snapshots.damaged(shared[0] if many() else out / SNAPSHOT, error) from None
     for name in run:
         if name != "lr" and before(name) != run[name]:
             raise QwenError(f"{out} holds a run with another {name}: go on with the same, name another folder (--out), "
@@ -341,27 +340,15 @@ def snapshot(out: Path, run: dict) -> dict | None:
 
 def forget(out: Path) -> None:
     """Remove what was kept to go on from."""
-    for name in (SNAPSHOT, f"{SNAPSHOT}.part"):
-        (out / name).unlink(missing_ok=True)
+    snapshots.forget(out)
     for folder in (*distributed.snapshots(out), out / distributed.PART, out / distributed.SHARDS):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep(out: Path, state: dict) -> None:
     """Write a snapshot at one stroke. If it cannot be written, as on a full disk, the one before stays."""
-    aside = out / f"{SNAPSHOT}.part"
-    try:
-        with open(aside, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, out / SNAPSHOT)
-    except (OSError, RuntimeError) as error:            # torch, closing what could not be written, raises the second
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        aside.unlink(missing_ok=True)
-        remark(f"The snapshot of step {state['progress']['step']} cannot be written ({cause.strerror}): the run goes "
+    if error := snapshots.put(out / SNAPSHOT, state):
+        remark(f"The snapshot of step {state['progress']['step']} cannot be written ({error.strerror}): the run goes "
                f"on, and the snapshot before it stays.")
 
 

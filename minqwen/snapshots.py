@@ -11,7 +11,7 @@ import torch
 
 from .errors import QwenError, remark, short
 
-__all__ = ["SNAPSHOT", "begun", "forget", "keep", "kept"]
+__all__ = ["SNAPSHOT", "begun", "damaged", "forget", "keep", "kept", "put", "read"]
 
 SNAPSHOT = "snapshot.pt"
 
@@ -24,21 +24,10 @@ def keep(folder: Path, run: dict, state: dict) -> None:
         run: what the run is, in numbers, texts, lists and dicts: another one does not go on from here.
         state: how far it is: these, and tensors.
     """
-    path, aside = folder / SNAPSHOT, folder / f"{SNAPSHOT}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            torch.save({"run": run, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except (OSError, RuntimeError) as error:            # torch, closing what could not be written, raises the second
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        aside.unlink(missing_ok=True)
+    path = folder / SNAPSHOT
+    if error := put(path, {"run": run, "state": state}):
         stays = "and the one before stays" if path.exists() else "and nothing is kept of it yet"
-        remark(f"{path} cannot be written ({cause.strerror}): the run goes on, {stays}.")
+        remark(f"{path} cannot be written ({error.strerror}): the run goes on, {stays}.")
 
 
 def begun(folder: Path) -> dict | None:
@@ -67,12 +56,43 @@ def forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def put(path: Path, content: dict) -> OSError | None:
+    """`torch.save` at one stroke -> why it could not be, as on a full disk: then what was there before still is."""
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:            # torch, closing what could not be written, raises the second
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        aside.unlink(missing_ok=True)
+        return cause
+    return None
+
+
+def read(path: Path) -> dict:
+    """What was put there. Raises QwenError if it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:                          # whatever torch makes of what somebody else has put there
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> QwenError:
+    return QwenError(f"{path} is damaged ({short(error)}): add --restart.")
+
+
 def _read(folder: Path) -> dict | None:
     path = folder / SNAPSHOT
     if not path.exists():
         return None
+    saved = read(path)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
         return {name: dict(saved[name]) for name in ("run", "state")}
-    except Exception as error:                          # whatever torch makes of what somebody else has put there
-        raise QwenError(f"{path} is damaged ({short(error)}): add --restart.") from None
+    except Exception as error:                          # it holds something else
+        raise damaged(path, error) from None

@@ -83,17 +83,16 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
     learning = [p.requires_grad_() for name, p in qwen.model.named_parameters()
                 if not name.startswith(("model.visual.", "mtp."))]
     optimizer = torch.optim.AdamW([{"params": learning, "pace": 1.0}], weight_decay=0.0, betas=(0.9, 0.95))
-    first, seconds, log, begun = 0, 0.0, [], asdict(recipe) | {"start": str(start)}
+    first, log, begun, started = 0, [], asdict(recipe) | {"start": str(start)}, time.perf_counter()
     if restart:
         forget(run)
     if saved := kept(run, begun, may_change=("steps",)):
         qwen.model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        first, seconds, log = saved["step"], saved["seconds"], saved["log"]
+        first, log, started = saved["step"], saved["log"], started - saved["seconds"]
         print(f"{run} holds this run at step {first}: it goes on from there.")
     bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, unit="step", disable=None)
     for step in bar:
-        started = time.perf_counter()
         batches = encode.batches(samples(Random(f"{recipe.seed} {step}"), recipe.sums), AREA)
         tokens, loss = sum((batch.targets >= 0).sum().item() for batch in batches), 0.0
         for batch in batches:
@@ -106,18 +105,15 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
             found = {f"{digits} digits": evaluate(qwen, digits, questions=32)["pass@1"] for digits in JUDGED}
             log.append({"step": step + 1, "loss": loss, **found, "right": mean(found.values())})
             bar.set_postfix(loss=f"{loss:.3f}", right=f"{log[-1]['right']:.0%}")
-            seconds += time.perf_counter() - started
             if log[-1]["right"] >= recipe.until:
                 break
-            keep(run, begun, {"model": qwen.model.state_dict(), "optimizer": optimizer.state_dict(),
-                                       "step": step + 1, "seconds": seconds, "log": log})
-        else:
-            seconds += time.perf_counter() - started
+            keep(run, begun, {"model": qwen.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                              "seconds": time.perf_counter() - started, "log": log})
     else:
         raise QwenError(f"After {recipe.steps} steps less than {recipe.until:.0%} of the answers to sums of 4 and 5 "
                         f"digits are right: give it more --steps.")
-    result = {"recipe": asdict(recipe), "log": log, "seconds": round(seconds), "threads": torch.get_num_threads(),
-              "torch": torch.__version__}
+    result = {"recipe": asdict(recipe), "log": log, "seconds": round(time.perf_counter() - started),
+              "threads": torch.get_num_threads(), "torch": torch.__version__}
     save_model(qwen.model, out, overwrite=True, tokenizer_from=qwen.folder)
     write_whole(out / "sft.json", (json.dumps(result, indent=1) + "\n").encode())
     return result
