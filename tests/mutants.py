@@ -1100,9 +1100,10 @@ def suite_notices(folder, tests):
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900)
     said = done.stdout[-3000:] + done.stderr[-1000:]
     stumbled = r"^E\s+(ImportError|ModuleNotFoundError|SyntaxError|NameError)"
-    if done.returncode not in (0, 1) or re.search(stumbled, done.stdout, flags=re.MULTILINE):
+    broken_off = done.returncode == 2 and " KeyboardInterrupt !" in done.stdout      # one that a test no longer expects
+    if not (done.returncode in (0, 1) or broken_off) or re.search(stumbled, done.stdout, flags=re.MULTILINE):
         raise RuntimeError(f"the tests could not judge:\n{said}")
-    return done.returncode == 1, said
+    return done.returncode != 0, said
 
 
 def lesson_notices(folder, lesson):
