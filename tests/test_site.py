@@ -425,6 +425,7 @@ def test_axe_finds_no_serious_fault(browser, committed_site, scheme):
     for path in sorted(committed_site.glob("*.html")):
         page.goto(path.as_uri())
         page.wait_for_function("() => !document.querySelector('#checkpoint') || document.body.dataset.live === 'done'")
+        page.wait_for_function("() => !document.querySelector('.minqwen-explorer.waiting')")    # which is half as dark
         code = page.locator(".highlight").count() == page.locator("main > *").count() - 1      # but for its heading
         if code and scheme == "dark":
             continue
