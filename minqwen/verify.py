@@ -21,6 +21,7 @@ At the end: `check_close`, for a single comparison, as the lessons make them.
 
 import html
 import inspect
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -900,7 +901,9 @@ def _known_outputs(name, model, tokenizer) -> tuple[list[Check], str]:
 
 
 def check_close(name: str, ours: Tensor, theirs: Tensor, rtol: float = 2e-5) -> None:
-    """Raise unless `ours` is `theirs` up to `rtol` of the largest entry; then print `✓ name`.
+    """Raise unless `ours` is `theirs` up to `rtol` of the largest entry; then print `✓ name`, and what was measured.
+
+    Whole numbers and truth values have to be equal.
 
     Raises:
         AssertionError: one sentence with the error.
@@ -908,7 +911,24 @@ def check_close(name: str, ours: Tensor, theirs: Tensor, rtol: float = 2e-5) -> 
     ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
     if ours.shape != theirs.shape:
         raise AssertionError(f"{name}: the shape should be {tuple(theirs.shape)} but is {tuple(ours.shape)}.")
+    if not (ours.is_floating_point() or theirs.is_floating_point()):
+        rtol = 0
     off = error(ours.double().cpu(), theirs.double().cpu())
     if not off <= rtol:
         raise AssertionError(f"{name}: the largest error is {off:.1e} of the largest value, and {rtol:.0e} is allowed.")
-    print(f"✓ {name}")
+    print(f"✓ {name} {measured(off, rtol)}")
+
+
+def measured(off: float, bound: float) -> str:
+    """How near it was, as all verdicts end: "(within 1e-6; 2e-5 is allowed)", or "(exactly)" where nothing else is.
+
+    off: the error, at most `bound`. It is rounded up to a power of ten, which most machines share; `conftest.py` keeps
+    nbval from comparing it where they do not.
+    """
+    near = f"within {_plain(min(10.0 ** math.ceil(math.log10(off)), bound))}" if off else "exactly"
+    return f"({near}; {_plain(bound)} is allowed)" if bound else f"({near})"
+
+
+def _plain(x: float) -> str:
+    digits, power = f"{x:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"

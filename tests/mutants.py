@@ -959,7 +959,7 @@ N = -L.tril(-1)
     verify("cosines are compared and sines are not", "max(map(error, turned, right)), FULL",
            "error(turned[0], right[0]), FULL"),
     verify("the best gradient counts", "worst = max(off, key=off.get)", "worst = min(off, key=off.get)"),
-    Mutant("no gradient is too far off", "minqwen/course/checks/delta_rule.py", "demand(off <= tolerance,",
+    Mutant("no gradient is too far off", "minqwen/course/checks/delta_rule.py", "demand(near(off, tolerance),",
            "demand(True,", tests=("tests/test_judging.py",), lessons=(CHUNKS,)),
     verify("random ids are placeholders", "ids += ids >= id", "pass"),
     verify("[31] the official tokenizer is taken for what tokenizer.json says",

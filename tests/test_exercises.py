@@ -17,6 +17,7 @@ from wrong_answers import WRONG
 
 from minqwen import QwenError, cli, course
 from minqwen.course import Wrong, check
+from minqwen.course.judging import near
 
 EXERCISES = [name for names in course.exercises().values() for name in names]
 STUB = 'def my_confidence(logits, tokens):\n    """How sure?"""\n    ...\n'
@@ -120,11 +121,23 @@ def test_a_stub_is_told_not_yet_and_the_lesson_goes_on_with_the_courses(capsys, 
 def test_a_right_answer_is_kept_and_comes_back(capsys, folder):
     mine = defined(RIGHT, "my_confidence")
     assert check.my_confidence(mine) is mine
-    assert capsys.readouterr().out == "✓ my_confidence: that is how sure it is of each token\n"
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"✓ my_confidence: that is how sure it is of each token \((exactly|within 1e-\d+); "
+                        r"1e-4 is allowed\)\n", said)
     assert course.kept() == {"my_confidence": "00"} and RIGHT in (folder / "mine/00.py").read_text()
     assert given(STUB).__code__.co_filename.endswith("mine/00.py: my_confidence>")       # on another day
-    assert capsys.readouterr().out == ("✓ my_confidence: that is how sure it is of each token "
-                                       "(as you wrote it before)\n")
+    assert capsys.readouterr().out == said.rstrip() + ", as you wrote it before\n"
+
+
+def test_a_verdict_tells_the_strictest_of_its_comparisons(monkeypatch):
+    def my_confidence(mine):
+        """so near"""
+        for off, bound in ((0.3, 0.5), (3e-12, 1e-9), (2e-13, 1e-9), (0, 0)):
+            assert near(off, bound)
+
+    my_confidence.hints = ()
+    monkeypatch.setattr(course.checks.lesson_00, "my_confidence", my_confidence)
+    assert course.judge("my_confidence", print) == "my_confidence: so near (within 1e-11; 1e-9 is allowed)"
 
 
 def test_a_wrong_answer_is_not_kept(folder):

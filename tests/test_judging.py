@@ -5,7 +5,7 @@ import torch
 
 from minqwen.course.checks import delta_rule
 from minqwen.course.checks.delta_rule import judge_delta_rule, judge_gradients
-from minqwen.course.judging import Wrong, call, compare, parts
+from minqwen.course.judging import Wrong, call, compare, measuring, near, parts
 from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 
 
@@ -48,6 +48,23 @@ def test_compare_has_a_plain_sentence_for_what_it_does_not_know():
         compare(torch.tensor([torch.nan, 2.0]), right, what="o")
     with pytest.raises(Wrong, match=r"^in o the numbers are not the right ones\.$"):
         compare(2 * right, right, what="o")
+
+
+def test_of_zeros_nothing_but_zeros_is_right():
+    compare(torch.zeros(2), torch.zeros(2))
+    with pytest.raises(Wrong, match="not the right ones"):
+        compare(torch.full((2,), 1e-9), torch.zeros(2))
+
+
+def test_what_was_near_is_remembered_while_someone_asks():
+    assert near(1.0, 2.0)
+    with measuring() as seen:
+        compare(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.25]), tolerance=0.5)
+        compare(torch.tensor([1, 2]), torch.tensor([1, 2]))
+        with measuring() as inner:
+            assert near(0.0, 0.5) and not near(0.7, 0.5) and not near(torch.nan, 0.5)
+        assert near(0.25, 0.5)
+    assert seen == [(1 / 9, 0.5), (0.0, 0), (0.25, 0.5)] and inner == [(0.0, 0.5)]
 
 
 @pytest.mark.parametrize("found, says", [(torch.ones(2), "2 things are wanted: return o, S"),

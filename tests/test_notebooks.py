@@ -3,6 +3,8 @@
 import ast
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,8 @@ from notebooks_support import (
     tags,
 )
 from test_lessons_with_checkpoint import make_checkpoint
+
+from minqwen.verify import measured
 
 WITH_EXERCISES = [path for path in lessons() if exercises(read(path))]
 
@@ -288,6 +292,26 @@ def test_the_guard_turns_them_red(slips, repository):
         verdict = "FAILED" if sentence else "PASSED"
         assert f"slips::ipynb::Cell {number} {verdict}" in done.stdout, name
         assert sentence is None or sentence in done.stdout, name
+
+
+def test_what_another_machine_measures_is_not_compared(tmp_path, repository):
+    before, now = "✓ a (within 1e-7; 2e-5 is allowed)\n✓ b (within 2e-5; 2e-5 is allowed)\n", {
+        "✓ a (exactly; 2e-5 is allowed)\n✓ b (exactly)": "PASSED",
+        "✓ a (within 1e-5; 2e-5 is allowed)\n✓ c (exactly)": "FAILED",
+        "✓ a (within 1e-5; 2e-5 is allowed), or so\n✓ b (exactly)": "FAILED"}
+    cells = [new_code_cell(f"print({said!r})", execution_count=count, outputs=stdout(before))
+             for count, said in enumerate(now, 1)]
+    nbformat.write(clean(new_notebook(cells=cells)), tmp_path / "measured.ipynb")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text((repository / "conftest.py").read_text())
+    done = judged(tmp_path, "--nbval")
+    assert re.findall(r"Cell \d (PASSED|FAILED)", done.stdout) == [*now.values()], done.stdout
+
+
+@pytest.mark.parametrize("off, bound", [(0, 2e-5), (0, 0), (3e-16, 1e-12), (0.3, 1.0), (1.4, 25)])
+def test_nbval_knows_how_a_measured_number_is_written(repository, off, bound):
+    guard = runpy.run_path(str(repository / "conftest.py"))
+    assert re.sub(guard["MEASURED"], "", f"✓ a {measured(off, bound)}\n✓ b {measured(off, bound)}\n") == "✓ a\n✓ b\n"
 
 
 def test_the_guard_stands_where_the_lessons_run(repository):

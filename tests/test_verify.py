@@ -24,7 +24,7 @@ from minqwen.course.judging import Wrong
 from minqwen.delta_rule import chunk_gated_delta_rule
 from minqwen.errors import QwenError
 from minqwen.model import GatedAttention, GatedDeltaNet
-from minqwen.verify import Check, Report, check_close, verify
+from minqwen.verify import Check, Report, check_close, measured, verify
 
 
 @pytest.fixture(scope="module")
@@ -362,10 +362,28 @@ def test_known_answers_need_trained_weights(monkeypatch):
 def test_check_close(capsys):
     right = torch.tensor([1.0, -4.0])
     check_close("a name", right + 4e-5, right)
-    assert capsys.readouterr().out == "✓ a name\n"
+    assert capsys.readouterr().out == "✓ a name (within 2e-5; 2e-5 is allowed)\n"
     for wrong in (right + 1e-3, right * torch.nan, right[:1]):
         with pytest.raises(AssertionError, match=r"^a name: [^\n]+\.$"):
             check_close("a name", wrong, right)
+
+
+def test_whole_numbers_have_to_be_equal(capsys):
+    ids = torch.tensor([3, 248_044])
+    check_close("ids", ids, ids)
+    assert capsys.readouterr().out == "✓ ids (exactly)\n"
+    with pytest.raises(AssertionError, match="^ids: the largest error is 4.0e-06"):
+        check_close("ids", ids, ids + torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("off, bound, says", [
+    (0, 2e-5, "(exactly; 2e-5 is allowed)"), (0, 0, "(exactly)"),
+    (1e-6, 2e-5, "(within 1e-6; 2e-5 is allowed)"), (1.1e-6, 2e-5, "(within 1e-5; 2e-5 is allowed)"),
+    (1.1e-5, 2e-5, "(within 2e-5; 2e-5 is allowed)"),               # not 1e-4, which is not allowed
+    (3e-12, 2.5e-3, "(within 1e-11; 2.5e-3 is allowed)"), (0.3, 0.5, "(within 5e-1; 5e-1 is allowed)"),
+])
+def test_what_was_measured_is_told_by_its_order_of_magnitude(off, bound, says):
+    assert measured(off, bound) == says
 
 
 # ------------------------------------------------------------------------------------------------ ids of texts

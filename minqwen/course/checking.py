@@ -22,8 +22,9 @@ from types import FunctionType
 from typing import NamedTuple
 
 from ..errors import QwenError
+from ..verify import measured
 from . import checks
-from .judging import Wrong, torch_as_found
+from .judging import Wrong, measuring, torch_as_found
 from .pieces import PIECES, is_written, keep, kept, lesson_of, piece, source_of, survey
 
 __all__ = ["Exercise", "check", "exercises", "judge", "progress"]
@@ -66,14 +67,15 @@ def progress(run_checks: bool = False) -> list[Exercise]:
 
 
 def judge(name: str, function: FunctionType) -> str:
-    """Run an exercise's check on a function: what has been shown by it, as "my_attention: it looks back only".
+    """Run an exercise's check on a function: what has been shown by it, as "my_attention: it looks back only", and how
+    near its numbers were: where bounds differ, by the strictest.
 
     Raises:
         Wrong: one sentence that says what is wrong; nothing of the check is in its traceback.
         QwenError: there is no such exercise.
     """
     check, sentence = _exercise(name), None
-    with torch_as_found() as changed:
+    with torch_as_found() as changed, measuring() as seen:
         try:
             check(function)
         except (Wrong, QwenError) as error:
@@ -84,7 +86,11 @@ def judge(name: str, function: FunctionType) -> str:
         sentence = f"it changes {' and '.join(changed)} for all that runs after it: leave that as it is."
     if sentence:
         raise Wrong(f"{name}: {sentence}")
-    return f"{name}: {inspect.getdoc(check).splitlines()[0]}"
+    shown = f"{name}: {inspect.getdoc(check).splitlines()[0]}"
+    if not seen:
+        return shown
+    strictest = min((bound for _, bound in seen if bound), default=0)
+    return f"{shown} {measured(max(off for off, bound in seen if bound == strictest), strictest)}"
 
 
 class NoExercise(QwenError, AttributeError):
@@ -154,7 +160,7 @@ def _checked(name, function):
     except Wrong as wrong:
         failed = f"{wrong} (It was run as it is in {'notebooks/mine' if place else 'the course'}.)"
     else:
-        print(f"✓ {shown} (as you wrote it before)" if place else NOT_YET.format(name=name))
+        print(f"✓ {shown}, as you wrote it before" if place else NOT_YET.format(name=name))
         return ours
     raise Wrong(failed)
 

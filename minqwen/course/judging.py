@@ -6,12 +6,14 @@
         x = torch.tensor([1.0, -2.0])
         compare(call(mine, x), 2 * x, {"these are the squares: add x to itself": x * x})
 
-Its name is the exercise's, its docstring ends the line "✓ my_double: ..." of a learner who has got it right.
+Its name is the exercise's, its docstring ends the line "✓ my_double: ..." of a learner who has got it right; behind it
+stands how near the numbers were.
 """
 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import is_dataclass
 from typing import Any
@@ -19,7 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Wrong", "call", "compare", "demand", "hints", "parts", "torch_as_found"]
+from ..verify import error
+
+__all__ = ["Wrong", "call", "compare", "demand", "hints", "measuring", "near", "parts", "torch_as_found"]
 
 SETTINGS = {                                            # torch's, for a whole session: how each is asked for, and set
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -83,17 +87,38 @@ def compare(mine: Any, right: Tensor, slips: dict[str, Tensor] | None = None,
     demand(ours == theirs, f"{what} should have the shape {theirs}, and not {ours}.")
     demand(mine.dtype == right.dtype, f"{what} should be {right.dtype}, and not {mine.dtype}.")
 
-    def alike(wrong):
-        largest = right.abs().max().item() if right.is_floating_point() else 0
-        return mine.shape == wrong.shape and torch.allclose(
-            mine.double(), wrong.double(), rtol=0, atol=tolerance * largest, equal_nan=True)
-
-    if alike(right):
+    bound = tolerance if right.is_floating_point() and right.any() else 0
+    if near(error(mine.double(), right.double()), bound):
         return
+
+    def alike(wrong):
+        return mine.shape == wrong.shape and torch.allclose(
+            mine.double(), wrong.double(), rtol=0, atol=bound * right.double().abs().max().item(), equal_nan=True)
+
     for slip, wrong in (slips or {}).items():
         demand(not alike(wrong), f"{slip}.")
     missing = f"in {what} there are numbers missing (nan)." if mine.isnan().any() else ""
     raise Wrong(otherwise or missing or f"in {what} the numbers are not the right ones.")
+
+
+_measured: ContextVar[list[tuple[float, float]] | None] = ContextVar("measured", default=None)
+
+
+@contextmanager
+def measuring() -> Iterator[list[tuple[float, float]]]:
+    """What is found `near` meanwhile: the list gets its (error, bound), in order."""
+    token = _measured.set([])
+    try:
+        yield _measured.get()
+    finally:
+        _measured.reset(token)
+
+
+def near(off: float, bound: float) -> bool:
+    """Is this error within its bound? `compare` asks, and a check of numbers that it compares by itself."""
+    if off <= bound and (seen := _measured.get()) is not None:
+        seen.append((off, bound))
+    return off <= bound
 
 
 @contextmanager

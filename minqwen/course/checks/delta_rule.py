@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...delta_rule import recurrent_gated_delta_rule
 from ...verify import GRADIENTS, error, gradient_errors, rule_gradients, rule_inputs, with_state
-from ..judging import Wrong, demand
+from ..judging import Wrong, demand, near
 
 
 def judge_delta_rule(rule: Callable) -> None:
@@ -32,13 +32,13 @@ def judge_delta_rule(rule: Callable) -> None:
             _shape_of("o", o, right)
             demand(o.isfinite().all(), f"o is not finite for gates down to {gates:.0f}, as if from exp(-g).")
             off = error(o.double(), right)
-            if off > 1e-3:
+            if not near(off, 1e-3):
                 alike = [sentence for sentence, wrong in MISTAKES.items() if error(o.double(), wrong(*x, state)) < 1e-3]
                 because = f"it looks as if {alike[0]}" if alike else "compare it with the four lines of the rule"
                 raise Wrong(f"o is wrong (error {off:.1e}); {because}.")
             if last is not None:
                 _shape_of("the final state", last, right_last)
-                demand(error(last.double(), right_last) <= 1e-3, "o is right, but the final state is not.")
+                demand(near(error(last.double(), right_last), 1e-3), "o is right, but the final state is not.")
 
 
 def judge_gradients(rule: Callable) -> None:
@@ -53,8 +53,8 @@ def judge_gradients(rule: Callable) -> None:
         x, state = rule_inputs(1, 130, 2, 6, 8, 12, gates, random)
         right = rule_gradients(recurrent_gated_delta_rule, [*x, state])
         for what, off in gradient_errors(rule_gradients(rule, [t.float() for t in (*x, state)]), right).items():
-            demand(off <= tolerance, f"with log decays down to {gates:.0f} the gradient of {what} is off by {off:.1e}, "
-                                     f"and {tolerance:.0e} is allowed.")
+            demand(near(off, tolerance), f"with log decays down to {gates:.0f} the gradient of {what} is off by "
+                                         f"{off:.1e}, and {tolerance:.0e} is allowed.")
 
 
 def _shape_of(what, ours, right):

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from ...delta_rule import effective_attention, recurrent_gated_delta_rule
 from ...verify import error, rule_inputs
-from ..judging import call, compare, demand, hints, parts
+from ..judging import call, compare, demand, hints, near, parts
 from .delta_rule import judge_delta_rule
 
 SIZES = ((4, 6), (8, 3), (5, 5), (1, 2))                # Dk, Dv
@@ -132,12 +132,12 @@ def my_gated_delta_rule(mine):
     x, state = rule_inputs(1, 5, 1, 2, 3, 4, -2.0, torch.Generator().manual_seed(0))
     right = recurrent_gated_delta_rule(*x, initial_state=state, output_final_state=True)
     for what, found, exact in zip(("o", "the state"), rule(*x, state), right):
-        demand(found.dtype == exact.dtype and error(found, exact) < 1e-12,
+        demand(found.dtype == exact.dtype and near(error(found, exact), 1e-12),
                f"given float64, {what} has fewer digits than that: make new tensors like v, by v.new_zeros(...) or "
                f"torch.zeros_like(v).")
     x, state = rule_inputs(1, 5, 1, 2, 3, 4, -50.0, torch.Generator().manual_seed(0))
     right = recurrent_gated_delta_rule(*x, initial_state=state)[0]
-    demand(error(rule(*x, state)[0], right) < 1e-12, "with gates of -50 it is nearly right: use each g as it is.")
+    demand(near(error(rule(*x, state)[0], right), 1e-12), "with gates of -50 it is nearly right: use each g as it is.")
 
 
 @hints(

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...delta_rule import recurrent_gated_delta_rule
 from ...verify import error, rule_inputs
-from ..judging import call, compare, demand, hints, parts
+from ..judging import call, compare, demand, hints, near, parts
 from .delta_rule import judge_delta_rule, judge_gradients
 
 SIZES = (((), 12, 8, 6), ((), 1, 4, 3), ((3,), 5, 4, 4), ((2, 3), 5, 3, 7))         # in front, C, Dk, Dv
@@ -112,8 +112,8 @@ def my_decay_matrix(mine):
         g = torch.linspace(-1, 0, 5, dtype=torch.float64).requires_grad_()
         weights = torch.linspace(-1, 1, 25, dtype=torch.float64).view(5, 5)
         found, right = (torch.autograd.grad((weights * make(g)).sum(), g)[0] for make in (mine, _decay))
-        demand(error(found, right) < 1e-8, "the decay is right, but its gradient is not: it has to come from g, "
-               "and all of it.")
+        demand(near(error(found, right), 1e-8), "the decay is right, but its gradient is not: it has to come from g, "
+                                                "and all of it.")
 
 
 @hints(
@@ -132,7 +132,7 @@ def my_chunk(mine):
         "it is right for short chunks, but not for 100 tokens with keys much alike: solve the whole system."))
     x = _chunk((), 64, 16, 16, 50.0, torch.float32)
     for found, right in zip(call(mine, *x), call(mine, *(y.double() for y in x))):
-        demand(found.isfinite().all() and error(found, right) < 1e-3,
+        demand(found.isfinite().all() and near(error(found, right), 1e-3),
                "it is right in float64, and breaks in float32 with gates of -50: look for an exp(-c).")
     with torch.enable_grad():
         leaves = [y.requires_grad_() for y in x]
@@ -216,7 +216,7 @@ def my_chunk_gated_delta_rule(mine):
                    f"100 tokens in chunks of {chunk_size}: {what} should have the shape {tuple(exact.shape)}, and not "
                    f"{tuple(found.shape)}.")
             demand(found.dtype == exact.dtype, f"{what} should be {exact.dtype}, as v is, and not {found.dtype}.")
-            demand(error(found, exact) < 1e-10,
+            demand(near(error(found, exact), 1e-10),
                    f"100 tokens in chunks of {chunk_size}: {what} is not that of the walk.")
     steps = {chunk_size: _asked(mine, *x, chunk_size=chunk_size) for chunk_size in (5, 64)}
     demand(steps[64] < 500, "it is right, but walks from token to token: take a whole chunk at once, by my_chunk.")
