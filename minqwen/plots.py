@@ -1,10 +1,11 @@
 """General figures, and what all figures share: colours, tokens along an axis, `show`.
 
     t = minqwen.trace(qwen).run("Ann has a red cup.")
-    plots.show(plots.step(t.layers[0], t=5, head=2), alt="The memory after the sixth token, and how it came about.")
+    plots.show(plots.step(t.layers[0], t=5, head=2))
 
-Every figure is a function that returns a matplotlib `Figure` and shows nothing. `show` lets it stand on the page's own
-ground, light or dark: colours are of a middle brightness, and only maps, pictures and boxes bring a ground along.
+Every figure is a function that returns a matplotlib `Figure` and shows nothing. It also says what is to be seen: that
+is the figure's `alt`, for those who hear it (its words are `spoken`'s). `show` lets it stand on the page's own ground,
+light or dark: colours are of a middle brightness, and only maps, pictures and boxes bring a ground along.
 Colours are safe for colour-blind eyes: blue to orange about zero, teal above.
 Figures of a single lesson are in `minqwen.course.figures`, the explorers' in `minqwen.widgets.stills`.
 """
@@ -21,11 +22,13 @@ from matplotlib.patches import Circle
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from . import spoken
+from .errors import QwenError
 from .info import readable
 
 __all__ = [
-    "Live", "attention", "bars", "cache_bytes", "curves", "dials", "diverging", "gates", "matrices", "png",
-    "sequential", "shares", "show", "states", "step", "tokens_on", "training", "visible",
+    "Live", "attention", "bars", "cache_bytes", "curves", "description", "dials", "diverging", "gates", "matrices",
+    "png", "sequential", "shares", "show", "states", "step", "tokens_on", "training", "visible",
 ]
 
 # Each is read at a contrast of 4 at least, on white and on black, so that one picture serves both.
@@ -34,6 +37,7 @@ PALETTE = (KEEPS, WRITES, RECALLS, "#258482", "#947000", "#b9568a", INK, "#5f6fc
 INKS = {None: INK, "light": "#2b313a", "dark": "#c9d0da"}  # of words, on a page that may be either, or is known
 RULE, GRID = "#8a8f9899", "#8a8f9840"                    # lines: the axes', and those behind curves
 ON_LIGHT, ON_DARK = "#171a1f", "#ffffff"                 # what is written on a figure's own grounds
+LOGARITHMIC = {"": "", "x": " on a logarithmic axis", "y": ", its height logarithmic", "xy": ", both logarithmic"}
 BLANKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "⇤"}     # how they are shown
 
 
@@ -83,6 +87,11 @@ def visible(token: str) -> str:
     return "".join(BLANKS.get(c, c if drawn(c) else f"‹{ord(c):x}›") for c in token) or "∅"
 
 
+def quoted(token: str) -> str:
+    """A token as it is heard in a figure's `alt`."""
+    return f"“{visible(token).strip('·') or visible(token)}”"
+
+
 def tokens_on(axis, tokens: list[str], most: int = 48) -> None:
     """Write tokens along an axis (`ax.xaxis` or `ax.yaxis`); every n-th where there are more than `most`."""
     places = range(0, len(tokens), -(-len(tokens) // most))
@@ -112,6 +121,10 @@ def states(pictures: dict, limit: float | None = None, height: float = 2.4) -> F
         ax.set_xlabel("value dimension", fontsize=8, color=INK)
     axes[0].set_ylabel("key dimension", fontsize=8, color=INK)
     colour_bar(figure, image, axes)
+    largest = [np.abs(x).max() / limit for x in matrices.values()]
+    figure.alt = (f"Matrices of {rows} key dimensions by {columns} value dimensions, side by side, all with the same "
+                  f"colours: orange above zero, blue below. How strong the strongest colour of each is: "
+                  f"{spoken.bars(matrices, largest)}.")
     return figure
 
 
@@ -129,6 +142,9 @@ def gates(record, tokens: list[str], head: int, row: int = 0) -> Figure:
     for ax, (name, (gate, colour)) in zip(axes, strips.items()):
         draw_strip(ax, name, as_numpy(gate[row, :, head]), colour, len(tokens))
     tokens_on(axes[1].xaxis, tokens)
+    figure.alt = f"Two rows of bars over {len(tokens)} tokens. " + " ".join(
+        f"{spoken.heard(name)}: {spoken.bars(map(quoted, tokens), as_numpy(gate[row, :, head]))}."
+        for name, (gate, _) in strips.items())
     return figure
 
 
@@ -157,6 +173,11 @@ def attention(weights, tokens: list[str], looked_at: list[str] | None = None, ti
     ax.set_xlabel("looked at", fontsize=8, color=INK)
     ax.set_ylabel("token", fontsize=8, color=INK)
     colour_bar(figure, image, [ax])
+    mean = np.abs(weights).mean(axis=0).filled(0)               # of the tokens that see it
+    signs = " Orange is a positive weight, blue a negative one." if signed else ""
+    figure.alt = (f"A map of {spoken.heard(title) or 'attention'}. {len(tokens)} tokens, the rows, look at those up to "
+                  f"themselves, the columns.{signs} The weight of a column, on average: "
+                  f"{spoken.bars(map(quoted, looked_at), mean)}.")
     return figure
 
 
@@ -180,6 +201,8 @@ def bars(panels: dict, wanted=None) -> Figure:
         ax.set_title(title, fontsize=10, color=INK)
         plain_axes(ax)
         ax.spines[["top", "right"]].set_visible(False)
+    figure.alt = "Bars. " + " ".join(f"{spoken.heard(title)}: {spoken.bars(heights, as_numpy(list(heights.values())))}."
+                                     for title, heights in panels.items())
     return figure
 
 
@@ -219,6 +242,10 @@ def training(path) -> Figure:
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
     axes[-1].set_xlabel(steps, fontsize=9, color=INK)
+    heights = {name: [y for _, y in curves[name]] for group in groups.values() for name in group}
+    figure.alt = f"A training's curves over {steps}. " + " ".join(
+        f"{label.capitalize()}: {spoken.curves({name.replace('_', ' '): heights[name] for name in group})}."
+        for label, group in groups.items())
     return figure
 
 
@@ -246,7 +273,18 @@ def dials(angles: dict, listens=None) -> Figure:
                   color=INK)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    figure.alt = f"Dials like clocks, {pairs} in a row, one for each pair. {_turned(list(angles), turns, listens)}"
     return figure
+
+
+def _turned(titles, turns, listens) -> str:
+    """How many hands of each row of dials point elsewhere than those of the first row."""
+    away = np.abs(np.angle(np.exp(1j * (turns - turns[0])))) > 0.1513       # radians: it can be seen
+    heard = {"hands": np.arange(turns.shape[1]) >= 0} if listens is None else {
+        f"hands of {name}": as_numpy(listens) == i for i, name in enumerate(("time", "height", "width"))}
+    rows = [f"{title}, {spoken.listed(f'{row[those].sum()} of {those.sum()} {name}' for name, those in heard.items())}"
+            for title, row in zip(titles[1:], away[1:])]
+    return f"From row to row some hands point elsewhere than in the first, {titles[0]}: {'; '.join(rows)}."
 
 
 def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
@@ -271,6 +309,9 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
         axis.set_major_formatter("{x:,g}")
         axis.set_minor_formatter(NullFormatter())
     name_axes(ax, xlabel, ylabel)
+    begin, end = (f"{place:,.0f}" if whole or place > 100 else f"{place:.2g}" for place in map(float, (x[0], x[-1])))
+    figure.alt = (f"Curves: {spoken.heard(ylabel)} over {spoken.heard(xlabel)}, from {begin} to {end}"
+                  f"{LOGARITHMIC[log]}. In round numbers, {spoken.curves(lines, 'y' in log)}.")
     return figure
 
 
@@ -292,6 +333,11 @@ def cache_bytes(tokens, sizes: dict) -> Figure:
     ax.xaxis.set_major_formatter("{x:,.0f}")
     name_axes(ax, "tokens", "kept in the cache")
     ax.grid(axis="x", color=GRID, linewidth=0.8)
+    figure.alt = f"Bytes in the cache, from {tokens[0]:,} to {tokens[-1]:,} tokens, both logarithmic. " + " ".join(
+        f"{spoken.heard(name)}: keys and values are straight lines, from {readable(first.keys_and_values)} to "
+        f"{readable(last.keys_and_values)}; states and last inputs are flat, at "
+        f"{readable(last.states + last.convolutions)}."
+        for name, (first, *_, last) in sizes.items())
     return figure
 
 
@@ -317,7 +363,21 @@ def matrices(pictures: dict, labels: list[str], limit: float | None = None, numb
             ax.text(j, i, f"{matrix[i, j]:.2g}".replace("-", "−"), ha="center", va="center", fontsize=9,
                     color=ink_on(image.to_rgba(matrix[i, j])))
     colour_bar(figure, image, axes)
+    figure.alt = f"Tables of {len(labels)} by {len(labels)} tokens: orange is above zero, blue below. " + " ".join(
+        f"{spoken.heard(title)}: {_off_the_diagonal(matrix, labels)}." for title, matrix in pictures.items())
     return figure
+
+
+def _off_the_diagonal(matrix, labels) -> str:
+    """Which entries of a square are not zero, by the labels of row and column; of a symmetric one, those below."""
+    below = np.tri(*matrix.shape, -1, dtype=bool)
+    there = (np.abs(matrix) > spoken.NOTHING) & (below if np.allclose(matrix, matrix.T, atol=1e-5) else below | below.T)
+    names = [visible(label) for label in labels]
+    if len(set(names)) < len(names):
+        names = [f"{i} {name}" for i, name in enumerate(names)]
+    places = np.argwhere(there)
+    entries = spoken.bars([f"{names[i]} by {names[j]}" for i, j in places], matrix[there])
+    return f"off the diagonal, by row and column, {entries}" if len(places) else "nothing off the diagonal"
 
 
 def shares(parts: dict[str, dict[str, int]]) -> Figure:
@@ -338,14 +398,30 @@ def shares(parts: dict[str, dict[str, int]]) -> Figure:
     ax.set(xlim=(0, 1), xticks=[])
     ax.spines[:].set_visible(False)
     ax.legend(fontsize=8, frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    figure.alt = "Bars of one length, cut into shares. " + " ".join(
+        f"{whole}, of {_rounded(sum(numbers.values()))}: "
+        + spoken.listed(f"{part} {number / sum(numbers.values()):.0%}" for part, number in numbers.items()) + "."
+        for whole, numbers in parts.items())
     return figure
 
 
-def show(figure: Figure, alt: str, dpi: int = 100) -> None:
+def description(figure: Figure, alt: str | None = None) -> str:
+    """What is said of a figure to those who do not see it: `alt`, or what the figure says of itself, its `alt`.
+
+    Raises:
+        QwenError: there is neither.
+    """
+    if alt := alt or getattr(figure, "alt", None):
+        return alt
+    raise QwenError('This figure has no description: say what is to be seen, as by figure.alt = "A line that falls."')
+
+
+def show(figure: Figure, alt: str | None = None, dpi: int = 100) -> None:
     """Show a figure in a notebook as exactly one PNG that carries its description, and close it.
 
     Args:
-        alt: one sentence that says what is to be seen, for those who do not see it. It is the output's text as well.
+        alt: what is to be seen, for those who do not see it; None: what the figure says of itself (`description`). It
+            is the output's text as well.
     """
     from IPython.display import display
 
@@ -356,7 +432,7 @@ def show(figure: Figure, alt: str, dpi: int = 100) -> None:
 class Live:
     """A figure that goes on changing in its place: each `show` draws over the one before."""
 
-    def __init__(self, alt: str):
+    def __init__(self, alt: str | None = None):
         """alt: what is to be seen, as for `show`."""
         self.alt, self.place = alt, None
 
@@ -370,10 +446,11 @@ class Live:
             self.place.update(data, raw=True, metadata=metadata)
 
 
-def _described(figure: Figure, alt: str, dpi: int) -> tuple[dict, dict]:
+def _described(figure: Figure, alt: str | None, dpi: int) -> tuple[dict, dict]:
     """A figure as exactly one PNG, and its description: data and metadata of an output."""
     from matplotlib import pyplot
 
+    alt = description(figure, alt)
     image = png(figure, dpi)
     pyplot.close(figure)                 # else a notebook would show it a second time
     return {"image/png": image, "text/plain": alt}, {"image/png": {"alt": alt}}

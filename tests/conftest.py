@@ -55,7 +55,7 @@ def figures(monkeypatch):
     from minqwen import plots
 
     shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+    monkeypatch.setattr(plots, "show", lambda figure, alt=None: shown.append((figure, plots.description(figure, alt))))
     return shown
 
 

@@ -35,7 +35,7 @@ FORBIDDEN = {                                    # in code: why
     r"^\s*%%(bash|sh|script|system|capture)\b": "a shell escape passes even when the command fails",
     r"%matplotlib\s+(widget|ipympl|notebook)": "%matplotlib widget changes every later cell",
     r"\binteract(ive|_manual|ive_output)?\(|\bOutput\(": "outputs captured by a widget are not compared",
-    r"plt\.show\(": "figures go through minqwen.plots.show(fig, alt=...)",
+    r"plt\.show\(": "figures go through minqwen.plots.show(fig)",
     r"#\s*(PYTEST_VALIDATE|NBVAL)_\w+": "nbval's comments hide a cell from the checks; use a tag",
 }
 
@@ -218,9 +218,9 @@ def check_cell(cell):
         for kind in IMAGES & set(out.get("data", {})):
             alt = out.metadata.get(kind, {}).get("alt", "")
             if len(alt.strip()) < MIN_ALT:
-                yield "an image without alt text: show it by minqwen.plots.show(fig, alt=...)"
+                yield "an image without alt text: show it by minqwen.plots.show(fig)"
             if out.data.get("text/plain", "<").startswith("<"):
-                yield "an image with an object's name for text: show it by minqwen.plots.show(fig, alt=...)"
+                yield "an image with an object's name for text: show it by minqwen.plots.show(fig)"
 
 
 def ends_in_semicolon(source):

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from plots_support import STRANGE, draw, heights, image, traced
 from support import contrast
 
-from minqwen import plots
+from minqwen import QwenError, plots, spoken
 from minqwen.config import Config
 from minqwen.info import memory
 
@@ -149,6 +149,75 @@ def test_show_is_one_png_with_its_description(monkeypatch):
     assert data["text/plain"] == options["metadata"]["image/png"]["alt"] == "A line that goes up from one to two."
     assert options["raw"] is True
     assert pyplot.get_fignums() == []
+
+
+def test_what_a_figure_says_of_itself_is_shown_with_it(monkeypatch):
+    """Without `alt` it is the figure's own; a figure that says nothing is refused, and nothing is shown."""
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options["metadata"])))
+    figure = plots.bars({"answer": {"red": 1.0, "blue": 0.6}})
+    plots.show(figure)
+    plots.show(figure, alt="Red is higher.")
+    live = plots.Live()
+    live.show(figure)
+    assert [data["text/plain"] for data, _ in shown] == [figure.alt, "Red is higher.", figure.alt]
+    assert [data["image/png"]["alt"] for _, data in shown] == [figure.alt, "Red is higher.", figure.alt]
+    del figure.alt
+    with pytest.raises(QwenError, match="no description"):
+        plots.show(figure)
+    assert len(shown) == 3
+
+
+SAID = {                                         # what a figure says of itself, beside what it shows
+    "bars": (plots.bars({"like $q$": {"red": 1.0, "blue": 0.6, "no": 0.0}}),
+             "Bars. like q: red at 1, blue at 0.6, no at 0."),
+    "many bars": (plots.bars({"": {str(i): i for i in range(1, 15)}}),
+                  "the largest are 14 at 14, 13 at 13 and 12 at 12; the smallest is 1 at 1."),
+    "curves": (plots.curves([1, 2, 4], {"soft\nmax": [1, 0.99, 1], "memory": [1, 0.5, 0.25]}, "pairs", "share", "x"),
+               "Curves: share over pairs, from 1 to 4 on a logarithmic axis. In round numbers, soft max stays at 1; "
+               "memory falls from 1 to 0.3."),
+    "hills": (plots.curves([0.5, 1, 3], {"up": [0, 30, 10], "down": [40, 2, 30], "gone": [float("nan")] * 3}, "x", "y"),
+              "from 0.5 to 3. In round numbers, up rises from 0 to 30, then falls to 10; down falls from 40 to 2, then "
+              "rises to 30; gone has no number."),
+    "powers": (plots.curves([1, 2], {"seconds": [0.3, 300], "rounding": [2e-7, 1e-7]}, "x", "y", log="xy"),
+               "seconds rises from 0.2 to 200; rounding stays at next to 0."),
+    "states": (plots.states({"S": torch.eye(2), "half": -torch.eye(2) / 2}), "S at 1, half at 0.5."),
+    "attention": (plots.attention([[1.0, 0], [0.2, 0.8]], ["Ann", " has"], title="a head"),
+                  "A map of a head. 2 tokens, the rows, look at those up to themselves, the columns. The weight of a "
+                  "column, on average: “Ann” at 0.6, “has” at 0.8."),
+    "dials": (plots.dials({"word": [0.0, 0.0, 0.0], "patch": [0.0, 1.0, 2 * torch.pi]}, [0, 1, 2]),
+              "in the first, word: patch, 0 of 1 hands of time, 1 of 1 hands of height and 0 of 1 hands of width."),
+    "matrices": (plots.matrices({"L": torch.tensor([[1.0, 0], [-0.6, 1]]), "none": torch.eye(2)}, ["Ann", "Ann"]),
+                 "L: off the diagonal, by row and column, 1 Ann by 0 Ann at −0.6. none: nothing off the diagonal."),
+    "alike": (plots.matrices({"cosines": [[1.0, 0.4], [0.4, 1]]}, ["a", "b"]), "row and column, b by a at 0.4."),
+    "shares": (plots.shares({"small": {"head": 300, "MLP": 700}}), "small, of 1 thousand: head 30% and MLP 70%."),
+}
+
+
+@pytest.mark.parametrize("figure, said", SAID.values(), ids=SAID)
+def test_what_figures_say_of_themselves(figure, said):
+    assert said in figure.alt
+
+
+def test_the_rest_of_what_figures_say(t, tmp_path):
+    gates = plots.gates(t.layers[1], STRANGE, head=2)
+    assert gates.alt.startswith("Two rows of bars over 12 tokens. α keeps: “<|im_start|>” at ")
+    kept = [memory(Config.named("Qwen3.5-0.8B"), n) for n in (64, 4096)]
+    assert ("0.8B: keys and values are straight lines, from 786 kB to 50.3 MB; states and last inputs are flat, at "
+            "19.5 MB.") in plots.cache_bytes([64, 4096], {"0.8B": kept}).alt
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss,lr,right\n1,2.5,1,0.1\n2,0.5,1,0.9\n")
+    assert plots.training(log).alt == ("A training's curves over step. Loss: loss falls from 2 to 0.5. "
+                                       "Accuracy: right rises from 0.1 to 0.9.")
+
+
+@pytest.mark.parametrize("value", [0.125, 0.25, 0.375, 0.5, 0.75, 0.05, 0.15, 3.0, 8.0, 12.5, 0.04])
+def test_what_is_told_is_the_same_where_last_digits_differ(value):
+    told = {spoken.numbers([value * (1 + slip), 1.0])[0] for slip in (-1e-4, 0, 1e-4)}
+    told |= {spoken.numbers([value * (1 + slip)], rough=True)[0] for slip in (-1e-4, 0, 1e-4)}
+    assert len(told) <= 2                        # one in each way
 
 
 def test_shares_add_up_to_one():

@@ -71,9 +71,10 @@ Explorer._repr_mimebundle_ = _as_page
 
 from minqwen import plots
 
-def _twice(figure, alt, dpi=100):
+def _twice(figure, alt=None, dpi=100):
+    alt = escape(plots.description(figure, alt))
     drawn = {{page: b64encode(plots.png(figure, dpi, page)).decode() for page in ("light", "dark")}}
-    display(HTML("".join(f'<img class="for-{{page}}" src="data:image/png;base64,{{png}}" alt="{{escape(alt)}}">'
+    display(HTML("".join(f'<img class="for-{{page}}" src="data:image/png;base64,{{png}}" alt="{{alt}}">'
                          for page, png in drawn.items())))
 
 plots.show = _twice

@@ -1,7 +1,7 @@
 """Figures that a single lesson needs, a module for each lesson; general ones are in `minqwen.plots`.
 
     from minqwen.course import figures
-    plots.show(figures.reads(prompt=6, new=8), alt="With a cache, each token is read once.")
+    plots.show(figures.reads(prompt=6, new=8))
 """
 
 from .lesson_00 import stack
