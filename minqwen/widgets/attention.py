@@ -16,7 +16,7 @@ from .. import plots
 from ..delta_rule import effective_attention, full_precision
 from ..trace import AttentionRecord, DeltaRecord
 from . import stills
-from .explorer import LayerExplorer, Place, in_base64, sources
+from .explorer import LayerExplorer, Place, Switch, in_base64, sources, token_at
 
 SIDE, CELL = 480, 28                            # pixels: the largest side of an opened map, and of one of its cells
 GRID_WIDTH, GRID_HEIGHT, TILE, GAP = 860, 500, 104, 4   # the room for all maps, a tile's largest side, between tiles
@@ -150,7 +150,7 @@ class AttentionExplorer(LayerExplorer):
     longest = 2048                              # tokens: of more, a single map would be larger than 8 MB
 
     seen = Place().tag(sync=True)
-    opened = traitlets.Bool(False).tag(sync=True)
+    opened = Switch(False).tag(sync=True)
 
     def __init__(self, qwen, text=None, *, layer: int | None = None, head: int | None = None,
                  token: int | None = None, seen: int | None = None, opened: bool = False, row: int = 0):
@@ -177,8 +177,8 @@ class AttentionExplorer(LayerExplorer):
         if head is None:
             head = max(range(self._layer(self.layer)["heads"]), key=lambda h: telling(self._map(self.layer, h))[0])
         self.head, self.opened = head, opened
-        cell = zip((token, seen), telling(self._map(self.layer, self.head))[1:])
-        self.token, self.seen = (there if t is None else t + T if -T <= t < 0 else t for t, there in cell)
+        cell = zip(("token", "seen"), (token, seen), telling(self._map(self.layer, self.head))[1:])
+        self.token, self.seen = (there if t is None else token_at(t, T, name) for name, t, there in cell)
         names = self.page_names() if size <= self.at_once else [f"map {self.layer} {head}", f"layer {self.layer}"]
         self.pages = {name: self.page(name) for name in names}
 

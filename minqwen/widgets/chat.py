@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 import traitlets
 from matplotlib.figure import Figure
 
-from ..errors import QwenError
+from ..errors import QwenError, short
 from ..media import load_image
 from . import stills
-from .explorer import Explorer, sources
+from .explorer import Explorer, Switch, sources
 
 PAUSE = 0.04                                    # seconds between two pictures of an answer that is coming
 SMALL = 160                                     # pixels on the longer side of a picture as the panel shows it
@@ -73,7 +73,7 @@ class ChatPanel(Explorer):
 
     turns = traitlets.List().tag(sync=True)                 # each as `turn` makes it
     speaking = traitlets.Dict().tag(sync=True)              # the turn that is coming, {} if none is
-    thinking = traitlets.Bool(False).tag(sync=True)
+    thinking = Switch(False).tag(sync=True)
 
     def __init__(self, qwen, *, thinking: bool | None = None, system: str | None = None,
                  tools: "Sequence[Callable | dict]" = (), recorded: Sequence[str] = (), **options):
@@ -82,6 +82,8 @@ class ChatPanel(Explorer):
             raise QwenError("A chat needs what minqwen.load() gives, with a tokenizer.")
         if thinking and not tokenizer.supports_thinking:
             raise QwenError("The chat template of this model has no thinking switch: leave `thinking` out.")
+        if not isinstance(recorded, list | tuple) or not all(isinstance(question, str) for question in recorded):
+            raise QwenError(f"recorded is a list of questions, such as [{HELLO!r}], and not {short(repr(recorded))}.")
         self.qwen, self._stop, self._thread = qwen, threading.Event(), None
         self.recorded, self._talks = tuple(recorded), {}    # questions -> the turns of that talk
         self._begin = lambda: qwen.conversation(system=system, tools=tools, **options)
@@ -90,7 +92,7 @@ class ChatPanel(Explorer):
             "title": "Talk", "name": qwen.folder.name if qwen.folder else "the model", "live": True,
             "thinks": bool(tokenizer.supports_thinking), "sees": qwen.processor is not None,
         })
-        self.thinking = bool(tokenizer.thinking_by_default if thinking is None else thinking)
+        self.thinking = bool(tokenizer.thinking_by_default) if thinking is None else thinking
 
     # -------------------------------------------------------------------------------------------------------- talking
 

@@ -28,10 +28,10 @@ import traitlets
 from matplotlib.figure import Figure
 
 from ..config import OFFICIAL_SIZES, Config
-from ..errors import QwenError
+from ..errors import QwenError, short
 from ..info import BYTES, bytes_by_part, in_thousands, memory, readable, shapes_of
 from . import stills
-from .explorer import Explorer, Place, sources
+from .explorer import Choice, Explorer, Place, sources, whole
 
 CONTEXTS = [2 ** i for i in range(8, 21)]       # tokens: 256 to 1,048,576
 BATCHES = [1, 2, 4, 8, 16, 32, 64]
@@ -165,14 +165,14 @@ class ContextCost(Explorer):
     _esm, _css = sources("cost_explorer")
     position = ("size", "context", "batch", "dtype", "work", "bits")
 
-    size, dtype, work = (traitlets.Unicode().tag(sync=True) for _ in range(3))
+    size, dtype, work = (Choice().tag(sync=True) for _ in range(3))
     context, batch, bits = (Place().tag(sync=True) for _ in range(3))
 
     def __init__(self, configs: dict[str, Config] | None = None, *, size: str | None = None, context: int = 32_768,
                  batch: int = 1, dtype: str = "bfloat16", work: str = "token", bits: int = 16):
         if configs is None:
             configs = {name: Config.named(name) for name in OFFICIAL_SIZES}
-        if not configs or not all(isinstance(config, Config) for config in dict(configs).values()):
+        if not (isinstance(configs, dict) and configs and all(isinstance(x, Config) for x in configs.values())):
             raise QwenError("Give names and configurations, ContextCost({'mine': qwen.config}), or nothing for the "
                             "official sizes.")
         self.counts = {name: counted(config) for name, config in configs.items()}
@@ -232,9 +232,11 @@ class ContextCost(Explorer):
     def _checked(self, name, value):
         there = {"size": list(self.counts), "context": CONTEXTS, "batch": BATCHES, "dtype": DTYPES, "work": WORKS,
                  "bits": BITS}[name]
-        if value not in there:
+        if isinstance(there[0], int):
+            value = whole(name, value)
+        if not isinstance(value, str | int) or value not in there:
             shown = ", ".join(f"{x:,}" if isinstance(x, int) else x for x in there)
-            raise QwenError(f"There is no {name} {value!r} to show; there are {shown}.")
+            raise QwenError(f"There is no {name} {short(repr(value))} to show; there are {shown}.")
         return value
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from ..drafts import Pass, check_drafts
 from ..errors import QwenError
 from ..generate import generate
 from . import stills
-from .explorer import Explorer, Place, sources
+from .explorer import Explorer, Place, sources, whole
 
 ROW, WIDE = 24, 400                             # pixels for each token of a pass, and for a probability of 1
 BARS = ((4, 11), (13, 20))                      # where in its row the head's bar stands, and the model's
@@ -147,6 +147,7 @@ class DraftExplorer(Explorer):
         return (min(self.token, tokens - 1) if token is None else self._checked("token", token, tokens)), drafts
 
     def _checked(self, name, value, tokens=None):
+        value = whole(name, value)
         runs = self.story["runs"]
         if name == "drafts" and value not in range(1, len(runs) + 1):
             raise QwenError(f"The answer was written with 1 to {len(runs)} drafts a pass, and not with {value}: "

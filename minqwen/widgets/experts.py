@@ -58,7 +58,7 @@ class ExpertExplorer(LayerExplorer):
     def __init__(self, qwen, text=None, *, token: int = -1, layer: int = 0, head: int | None = None, row: int = 0):
         tokens = self._read(qwen, text, row)
         T = len(tokens)
-        self._numbers = {i: numbers(record, row, self._real) for i, record in self._records.items()}
+        self._numbers = {i: numbers(record, self.row, self._real) for i, record in self._records.items()}
         E = self._numbers[next(iter(self._numbers))]["weights"].shape[1]
         across, down = max(2, min(26, WIDTH // T)), max(1, min(22, ROOM // E))
         layers = [self._described(record, [across, down]) for record in self._records.values()]

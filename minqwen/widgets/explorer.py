@@ -17,6 +17,7 @@ from numbers import Integral
 from pathlib import Path
 
 import anywidget
+import numpy as np
 import torch
 import traitlets
 from matplotlib.figure import Figure
@@ -128,10 +129,18 @@ def whole(name: str, value) -> int:
     return int(value)
 
 
-def token_at(token, count: int) -> int:
+def token_at(token, count: int, name: str = "token") -> int:
     """A token's place; a negative one is counted from the end."""
-    token = whole("token", token)
+    token = whole(name, token)
     return token + count if -count <= token < 0 else token
+
+
+def row_of(trace, row) -> int:
+    """A row of a trace; a negative one is counted from the end. Raises QwenError if there is no such row."""
+    row, rows = whole("row", row), len(trace.valid)
+    if not -rows <= row < rows:
+        raise QwenError(f"There is no row {row} in this trace; the last is {rows - 1}.")
+    return row % rows
 
 
 class Place(traitlets.Int):
@@ -139,6 +148,22 @@ class Place(traitlets.Int):
 
     def validate(self, explorer, value):
         return whole(self.name, value)
+
+
+class Switch(traitlets.Bool):
+    """What is on or off."""
+
+    def validate(self, explorer, value):
+        if not isinstance(value, bool | np.bool_):
+            raise QwenError(f"{self.name} is True or False, and not {short(repr(value))}.")
+        return bool(value)
+
+
+class Choice(traitlets.Unicode):
+    """A name out of several: which there are, the explorer says."""
+
+    def validate(self, explorer, value):
+        return value
 
 
 class Explorer(anywidget.AnyWidget):
@@ -234,10 +259,11 @@ class LayerExplorer(Explorer):
         name = type(self).__name__
         if isinstance(qwen, Trace) != (text is None):
             raise QwenError(f"Give a model and a text, {name}(qwen, 'Ann has ...'), or a trace alone.")
-        self.trace, self.row = traced_text(name, qwen, text), row
+        self.trace = traced_text(name, qwen, text)
+        self.row = row_of(self.trace, row)
         self._records = {record.index: record for record in self.trace.layers}
-        self._real = self.trace.valid[row].nonzero()[:, 0]
-        tokens = tokens_of(self.trace, row)
+        self._real = self.trace.valid[self.row].nonzero()[:, 0]
+        tokens = tokens_of(self.trace, self.row)
         if len(tokens) > self.longest:
             raise QwenError(f"{name} has room for {self.longest} tokens, but these are {len(tokens)}: give a shorter "
                             "text.")
@@ -280,6 +306,7 @@ class LayerExplorer(Explorer):
 
     def _checked(self, name: str, value, layer: int | None = None):
         """The value, if there is such a layer, head (of that layer, or ours) or token."""
+        value = whole(name, value)
         if name == "layer":
             there = list(self._records)
         elif name == "head":

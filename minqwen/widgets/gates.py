@@ -110,7 +110,7 @@ class GateExplorer(LayerExplorer):
                  row: int = 0):
         tokens = self._read(qwen, text, row)
         T = len(tokens)
-        self._numbers = {i: numbers(record, row, self._real) for i, record in self._records.items()}
+        self._numbers = {i: numbers(record, self.row, self._real) for i, record in self._records.items()}
         across = max(2, min(26, WIDTH // T))
         layers = [self._described(record, across) for record in self._records.values()]
         story = {

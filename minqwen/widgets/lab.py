@@ -9,9 +9,9 @@ import traitlets
 from matplotlib.figure import Figure
 
 from ..edits import KINDS, Edit, edited
-from ..errors import QwenError
+from ..errors import QwenError, short
 from . import stills
-from .explorer import Explorer, sources
+from .explorer import Choice, Explorer, Place, sources, whole
 
 ROWS, ROW, WIDE = 8, 22, 480                    # tokens that are compared; pixels for each, and for a probability of 1
 BARS = ((3, 10), (12, 19))                      # where in its row the bar before stands, and the bar after
@@ -55,9 +55,9 @@ class MemoryLab(Explorer):
     _esm, _css = sources("lab")
     position = ("kind", "layer", "head", "token", "kept", "at", "result")
 
-    kind = traitlets.Enum(["none", *NAMES], "none").tag(sync=True)          # the edit that is being tried
-    layer, head, at = (traitlets.Int(-1).tag(sync=True) for _ in range(3))  # -1: all; all; where the change is largest
-    token = traitlets.Int().tag(sync=True)
+    kind = Choice("none").tag(sync=True)                                    # the edit that is being tried
+    layer, head, at = (Place(-1).tag(sync=True) for _ in range(3))          # -1: all; all; where the change is largest
+    token = Place().tag(sync=True)
     kept = traitlets.List().tag(sync=True)                                  # of [what, layer, head, token, value]
     result = traitlets.Dict().tag(sync=True)
 
@@ -65,6 +65,15 @@ class MemoryLab(Explorer):
                  max_new_tokens: int = 64):
         if not hasattr(qwen, "chat"):
             raise QwenError(f"The lab needs what minqwen.load() gives, not a {type(qwen).__name__}.")
+        if not isinstance(edits, list | tuple):
+            raise QwenError(f"edits is a list, such as [Edit('beta', token=20)], and not {short(repr(edits))}.")
+        for edit in edits:
+            if not isinstance(edit, Edit):
+                raise QwenError(f"An edit is made by minqwen.Edit, such as Edit('beta', token=20), and {edit!r} is "
+                                "none.")
+            if not all(x is None or isinstance(x, int) for x in (edit.layer, edit.head)):
+                raise QwenError("In the lab an edit is of one layer or all, and one head or all: give several edits.")
+            edit.check(qwen.config.text_config)
         self.qwen, self.messages = qwen, messages
         self._options = {"thinking": thinking, "max_new_tokens": max_new_tokens, "temperature": 0.0}
         self.reply = qwen.chat(messages, **self._options)                   # without edits
@@ -86,13 +95,6 @@ class MemoryLab(Explorer):
                       config.linear_num_value_heads for what in NAMES},
         })
         self.token = len(self._inputs.ids) // 2
-        for edit in edits:
-            if not isinstance(edit, Edit):
-                raise QwenError(f"An edit is made by minqwen.Edit, such as Edit('beta', token=20), and {edit!r} is "
-                                "none.")
-            if not all(x is None or isinstance(x, int) for x in (edit.layer, edit.head)):
-                raise QwenError("In the lab an edit is of one layer or all, and one head or all: give several edits.")
-            edit.check(config)
         kept = [[edit.what, -1 if edit.layer is None else edit.layer, -1 if edit.head is None else edit.head,
                  edit.token, edit.value] for edit in edits]
         tried = {}
@@ -160,8 +162,11 @@ class MemoryLab(Explorer):
     def _validate(self, proposal):
         name, value = proposal["trait"].name, proposal["value"]
         what = self.kind if self.kind != "none" else "beta"
-        if name == "kind" and value != "none" and not self.story["layers"][value]:
-            raise QwenError(f"This model has no layer with a {value} to edit.")
+        if name == "kind":
+            if value not in ("none", *NAMES):
+                raise QwenError(f"There is no kind {short(repr(value))} of edit; there are none, {', '.join(NAMES)}.")
+            if value != "none" and not self.story["layers"][value]:
+                raise QwenError(f"This model has no layer with a {value} to edit.")
         there = {"layer": [-1, *self.story["layers"][what]], "head": range(-1, self.story["heads"][what]),
                  "token": range(len(self.story["tokens"])), "at": range(-1, len(self.story["answer"]))}.get(name)
         if there is not None and value not in there:
@@ -187,7 +192,7 @@ class MemoryLab(Explorer):
         return self._write_page(path, self.story | {"live": False}, [], {x: getattr(self, x) for x in self.position})
 
     def _place(self, at) -> dict:
-        at = self.at if at is None else at
+        at = self.at if at is None else whole("at", at)
         places = self.result["places"]
         if at not in range(-1, len(places)):
             raise QwenError(f"There is no token {at} in the answer; the last is {len(places) - 1}.")

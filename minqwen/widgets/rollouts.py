@@ -17,7 +17,7 @@ from ..nano.rl import Experience, logprobs
 from ..nano.rollouts import Answer
 from ..nano.tasks import right
 from . import stills
-from .explorer import Explorer, in_base64, sources
+from .explorer import Explorer, Place, in_base64, sources, token_at, whole
 
 WIDE, ACROSS, DOWN = 560, 14, 20                # pixels: of all tokens, of one at most, and of an answer
 MOST = 560                                      # tokens of an answer
@@ -44,7 +44,7 @@ class RolloutExplorer(Explorer):
     _esm, _css = sources("rollouts_explorer")
     position = ("token", "answer", "group")
 
-    token, answer, group = (traitlets.Int().tag(sync=True) for _ in range(3))
+    token, answer, group = (Place().tag(sync=True) for _ in range(3))
 
     def __init__(self, qwen, groups: Sequence[Sequence[Answer]], reward: Callable[[Answer], float] = right, *,
                  token: int = 0, answer: int = 0, group: int = 0):
@@ -62,8 +62,7 @@ class RolloutExplorer(Explorer):
             "palette": in_base64(plots.diverging),
         })
         self.group, self.answer = group, answer
-        last = len(self._answer_at(answer, group)["tokens"])
-        self.token = token + last if -last <= token < 0 else token
+        self.token = token_at(token, len(self._answer_at(self.answer, self.group)["tokens"]))
 
     @staticmethod
     def _told(qwen, group, reward) -> dict:
@@ -136,6 +135,7 @@ class RolloutExplorer(Explorer):
         return [min(self.token, last) if token is None else self._checked("token", token, last), answer, group]
 
     def _checked(self, name, value, last=None):
+        value = whole(name, value)
         if last is None:
             there = self.story["groups"]
             if name != "group":

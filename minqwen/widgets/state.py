@@ -19,7 +19,7 @@ from .. import plots
 from ..errors import QwenError
 from ..trace import Trace
 from . import stills
-from .explorer import Explorer, Place, in_base64, sources, token_at, tokens_of, traced_text
+from .explorer import Explorer, Place, Switch, in_base64, row_of, sources, token_at, tokens_of, traced_text, whole
 
 PARTS = ("decayed", "erased", "written")        # of a step; the memory is the first minus the second plus the third
 POINTS = 64                                     # on a drawn memory's side, at the most
@@ -57,8 +57,8 @@ class StateExplorer(Explorer):
 
     token, layer, head = (Place().tag(sync=True) for _ in range(3))
     asked = Place(-1).tag(sync=True)
-    decayed, erased, written = (traitlets.Bool(True).tag(sync=True) for _ in PARTS)
-    exact = traitlets.Bool(False).tag(sync=True)                        # draw every cell, however many there are
+    decayed, erased, written = (Switch(True).tag(sync=True) for _ in PARTS)
+    exact = Switch(False).tag(sync=True)                        # draw every cell, however many there are
 
     def __init__(self, qwen, text=None, second=None, *, token: int = -1, layer: int | None = None, head: int = 0,
                  row: int = 0, asked: int = -1):
@@ -69,7 +69,8 @@ class StateExplorer(Explorer):
         texts = [text] if second is None else [text, second]
         self.traces = ([qwen, second][: len(texts)] if isinstance(qwen, Trace) else
                        [traced_text("StateExplorer", qwen, text) for text in texts])
-        self.trace, self.row = self.traces[0], row
+        self.trace = self.traces[0]
+        self.row = row = row_of(min(self.traces, key=lambda t: len(t.valid)), row)
         self._records = [{record.index: record for record in t.delta_layers} for t in self.traces]
         if not self._records[0]:
             raise QwenError("This model has no Gated DeltaNet layer, so there is no state to explore.")
@@ -198,6 +199,7 @@ class StateExplorer(Explorer):
         return self._checked(proposal["trait"].name, proposal["value"])
 
     def _checked(self, name, value):
+        value = whole(name, value)
         lengths = [len(text["tokens"]) for text in self.story["texts"]]
         there = {"token": range(max(lengths)), "layer": self.story["layers"], "head": self.story["heads"],
                  "asked": range(-1, sum(lengths))}[name]

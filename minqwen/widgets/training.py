@@ -13,7 +13,7 @@ from .. import plots
 from ..errors import QwenError
 from ..nano.seedling import Run
 from . import stills
-from .explorer import LayerExplorer, in_base64, sources
+from .explorer import LayerExplorer, Place, in_base64, sources, token_at, whole
 from .state import KEPT
 
 HEIGHT, WIDTH, ROW = 132, 480, 15               # pixels: the curves, both pictures about so wide, a layer of the map
@@ -46,7 +46,7 @@ class TrainingExplorer(LayerExplorer):
     _esm, _css = sources("training_explorer")
     position = ("token", "layer", "head", "snapshot")
 
-    snapshot = traitlets.Int().tag(sync=True)
+    snapshot = Place().tag(sync=True)
 
     def __init__(self, run: Run | None = None, *, snapshot: int | None = None, token: int = -1,
                  layer: int | None = None, head: int = 0):
@@ -75,7 +75,7 @@ class TrainingExplorer(LayerExplorer):
         })
         self.layer = run.overwriting_layer() if layer is None else layer
         self.snapshot = self.story["jumps"]["changed"] if snapshot is None else snapshot
-        self.token = token + T if -T <= token < 0 else token
+        self.token = token_at(token, T)
         self.head = head
         self.pages = {name: self.page(name) for name in self.page_names()}
 
@@ -126,6 +126,7 @@ class TrainingExplorer(LayerExplorer):
 
     def _checked(self, name, value, layer=None):
         if name == "snapshot":
+            value = whole(name, value)
             if value not in range(len(self.run)):
                 raise QwenError(f"There is no snapshot {value} to explore; the last is {len(self.run) - 1}.")
             return value

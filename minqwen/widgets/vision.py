@@ -19,7 +19,7 @@ from ..errors import QwenError
 from ..media import Settings
 from ..trace import AttentionRecord, DeltaRecord, Trace, trace
 from . import stills
-from .explorer import Explorer, Place, in_base64, sources, token_at, tokens_of
+from .explorer import Explorer, Place, Switch, in_base64, row_of, sources, token_at, tokens_of, whole
 
 PANEL, LARGEST, TILE, GAP = 400, 640, 40, 4     # pixels: an enlarged picture, one as sent, a tile of the overview; gaps
 VEIL = 176                                      # of 256: how much the colour of a weight hides of the picture below it
@@ -144,13 +144,14 @@ class VisionExplorer(Explorer):
     position = ("token", "layer", "head", "slice", "signs")
 
     token, layer, head, slice = (Place().tag(sync=True) for _ in range(4))
-    signs = traitlets.Bool(True).tag(sync=True)
+    signs = Switch(True).tag(sync=True)
 
     def __init__(self, qwen, messages=None, *, token: int = -1, layer: int | None = None, head: int = -1,
                  slice: int | None = None, signs: bool = True, row: int = 0):
         if isinstance(qwen, Trace) != (messages is None):
             raise QwenError("Give a model and messages with a picture, VisionExplorer(qwen, [...]), or a trace alone.")
-        self.trace, self.row = qwen if messages is None else trace(qwen).run(messages), row
+        self.trace = qwen if messages is None else trace(qwen).run(messages)
+        self.row = row = row_of(self.trace, row)
         self._records = self.trace.layers
         self._real = self.trace.valid[row].nonzero()[:, 0]              # pads are not looked at: leave them out
         self._weighed = (None, [])                                      # a token, its weights in every layer
@@ -339,6 +340,7 @@ class VisionExplorer(Explorer):
         return [token, layer, head, slice, bool(signs)]
 
     def _checked(self, name, value, layer=None):
+        value = whole(name, value)
         layers = self.story["layers"]
         there = {"token": range(len(self.story["tokens"])), "layer": range(len(layers)),
                  "head": range(-1, layers[self.layer if layer is None else layer]["heads"]),
