@@ -203,6 +203,9 @@ def bars(panels: dict, wanted=None) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     figure.alt = "Bars. " + " ".join(f"{spoken.heard(title)}: {spoken.bars(heights, as_numpy(list(heights.values())))}."
                                      for title, heights in panels.items())
+    names = dict.fromkeys(name for heights in panels.values() for name in heights)
+    if blue := [name for name in names if name in (wanted or ())]:
+        figure.alt += f" Blue, as asked for: {spoken.listed(map(spoken.heard, blue))}."
     return figure
 
 
@@ -242,9 +245,9 @@ def training(path) -> Figure:
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
     axes[-1].set_xlabel(steps, fontsize=9, color=INK)
-    heights = {name: [y for _, y in curves[name]] for group in groups.values() for name in group}
     figure.alt = f"A training's curves over {steps}. " + " ".join(
-        f"{label.capitalize()}: {spoken.curves({name.replace('_', ' '): heights[name] for name in group})}."
+        f"{label.capitalize()}: " + "; ".join(
+            spoken.curves(x, {name.replace("_", " "): y}) for name in group for x, y in [zip(*curves[name])]) + "."
         for label, group in groups.items())
     return figure
 
@@ -309,9 +312,10 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
         axis.set_major_formatter("{x:,g}")
         axis.set_minor_formatter(NullFormatter())
     name_axes(ax, xlabel, ylabel)
-    begin, end = (f"{place:,.0f}" if whole or place > 100 else f"{place:.2g}" for place in map(float, (x[0], x[-1])))
+    begin, end = spoken.place(float(x[0])), spoken.place(float(x[-1]))
+    lines = {name: as_numpy(y) for name, y in lines.items()}
     figure.alt = (f"Curves: {spoken.heard(ylabel)} over {spoken.heard(xlabel)}, from {begin} to {end}"
-                  f"{LOGARITHMIC[log]}. In round numbers, {spoken.curves(lines, 'y' in log)}.")
+                  f"{LOGARITHMIC[log]}. In round numbers, {spoken.curves(as_numpy(x), lines, 'y' in log)}.")
     return figure
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-__all__ = ["bars", "curves", "heard", "listed", "numbers"]
+__all__ = ["bars", "curves", "heard", "listed", "numbers", "place"]
 
 NOTHING = 3e-5                                          # what is smaller may be rounding, which differs
 
@@ -28,71 +28,73 @@ def listed(words: Iterable[str], last: str = "and") -> str:
 def numbers(values, rough: bool = False) -> list[str]:
     """Values as they are told, all in the same way; one that is not finite is "not a number".
 
-    Whole numbers as they are; from -1 to 1, and some of them large, in tenths; else as one of 1, 2, 5, 10, 20, ...
+    Whole numbers as they are; others in tenths, if they lie between -1 and 1 and not all near 0; else by one digit.
 
     Args:
-        rough: the last way, whatever they are: for logarithmic axes.
+        rough: never in tenths: for logarithmic axes.
     """
     values = np.asarray(values, dtype=float)
     finite = values[np.isfinite(values)]
     largest = np.abs(finite).max(initial=0.0)
-    whole = not rough and largest > 1 and np.array_equal(finite, finite.round())
-    tell = _exactly if whole else _tenths if not rough and 0.3 < largest <= 1.03 else _roughly
+    tell = _tenths if not rough and 0.3 < largest <= 1.03 else _digit
     return [tell(value) if np.isfinite(value) else "not a number" for value in values]
 
 
-def _exactly(value: float) -> str:
-    return f"{value:,.0f}".replace("-", "−")
-
-
 def _tenths(value: float) -> str:
-    rounded = int(abs(value) * 10 + 0.5137) / 10        # 0.25 and 0.75 lie far from where one word becomes another
-    return ("−" if value < 0 and rounded else "") + f"{rounded:g}"
+    tenths = int(abs(value) * 10 + 0.5137)              # 0.25 and 0.75 lie far from where one word becomes another
+    return f"{'−' if value < 0 and tenths else ''}{tenths / 10:g}"
 
 
-def _roughly(value: float) -> str:
-    """0.3 -> "0.2", 8 -> "10": the nearest of 1, 2, 5, 10, ... as a logarithmic ruler has them."""
-    if abs(value) < NOTHING:
-        return "next to 0" if value else "0"
-    size = 10.0 ** np.floor(np.log10(abs(value)))
-    digit = abs(value) / size
-    rounded = size * (1 if digit < 2**0.5 else 2 if digit < 10**0.5 else 5 if digit < 50**0.5 else 10)
-    return ("−" if value < 0 else "") + (f"{rounded:,.0f}" if rounded >= 1 else f"{rounded:.5f}".rstrip("0"))
+def _digit(value: float) -> str:
+    """0.0027 -> "0.003", 340 -> "300": the nearest on a logarithmic ruler, so that 2.5 lies off the middle."""
+    sign, size = "−" if value < 0 else "", abs(value)
+    if abs(size - round(size)) <= 1e-4 * size:
+        return f"{sign}{round(size):,}"
+    if size < NOTHING:
+        return "next to 0"
+    power = 10.0 ** np.floor(np.log10(size))
+    rounded = power * np.floor(0.5 + np.sqrt(0.25 + (size / power) ** 2))
+    return sign + (f"{rounded:,.0f}" if rounded >= 1 else f"{rounded:.5f}".rstrip("0"))
 
 
 def bars(names, values, most: int = 12) -> str:
     """Names with their values, as "red at 1, blue at 0.6"; of more than `most`, the three largest and the smallest.
 
-    Of values that are told alike the first counts as the largest.
+    Of values that are alike in three digits the first counts as the largest.
     """
-    names, told = [heard(name) for name in names], numbers(values)
+    names, values = [heard(name) for name in names], np.asarray(values, dtype=float)
+    told = numbers(values)
     both = [f"{name} at {value}" for name, value in zip(names, told)]
     if len(both) <= most:
         return ", ".join(both)
-    height = [float(value.replace("−", "-").replace(",", "").replace("not a number", "nan")) for value in told]
-    order = np.argsort(-np.array(height), kind="stable")
+    order = sorted(range(len(both)), key=lambda i: -float(f"{values[i]:.3g}") if np.isfinite(values[i]) else np.inf)
     return f"the largest are {listed(both[i] for i in order[:3])}; the smallest is {both[order[-1]]}"
 
 
-def curves(lines: dict, logarithmic: bool = False) -> str:
-    """How curves go, as "memory falls from 1 to 0.2; softmax stays at 1". A twentieth of their range is no change.
+def curves(x, lines: dict, logarithmic: bool = False) -> str:
+    """How curves go, as "memory falls from 1 to 0.2, half of it by 16; softmax stays at 1".
+
+    A twentieth of their range is no change.
 
     Args:
-        lines: name -> its values along the axis; those that are not finite are left out.
+        x: (N,) where they are measured.
+        lines: name -> its N values; those that are not finite are left out.
         logarithmic: whether they are drawn so.
     """
-    lines = {name: np.asarray(values, dtype=float) for name, values in lines.items()}
+    x, lines = np.asarray(x, dtype=float), {name: np.asarray(y, dtype=float) for name, y in lines.items()}
+    places = [x[np.isfinite(values)] for values in lines.values()]
     lines = {name: values[np.isfinite(values)] for name, values in lines.items()}
     every = np.concatenate(list(lines.values()))
     told = numbers(every, rough=logarithmic)            # all in the same way
     heights = np.log10(np.maximum(every, NOTHING)) if logarithmic else every
     small = 0.0513 * (heights.max(initial=-np.inf) - heights.min(initial=np.inf))
     ends = np.cumsum([len(values) for values in lines.values()])
-    return "; ".join(f"{heard(name)} {_course(heights[end - len(values) : end], told[end - len(values) : end], small)}"
-                     for (name, values), end in zip(lines.items(), ends))
+    parts = [slice(end - len(values), end) for values, end in zip(lines.values(), ends)]
+    return "; ".join(f"{heard(name)} {_course(where, heights[part], told[part], small)}"
+                     for name, where, part in zip(lines, places, parts))
 
 
-def _course(heights, told, small) -> str:
+def _course(x, heights, told, small) -> str:
     if not told:
         return "has no number"
     first, last, up, down = heights[0], heights[-1], heights.argmax(), heights.argmin()
@@ -104,4 +106,11 @@ def _course(heights, told, small) -> str:
         return f"falls from {told[0]} to {told[down]}, then rises to {told[-1]}"
     if abs(last - first) <= small:
         return f"goes up and down about {told[0]}"
-    return f"{'rises' if last > first else 'falls'} from {told[0]} to {told[-1]}"
+    half = np.argmax((heights - first) / (last - first) > 0.4871)
+    by = f", half of it by {place(x[half])}" if len(x) > 4 else ""
+    return f"{'rises' if last > first else 'falls'} from {told[0]} to {told[-1]}{by}"
+
+
+def place(x: float) -> str:
+    """A place on an axis: whole, or with two digits."""
+    return f"{x:,.0f}" if x == round(x) or abs(x) >= 100 else f"{x:.2g}".replace("-", "−")

@@ -173,16 +173,22 @@ def test_what_a_figure_says_of_itself_is_shown_with_it(monkeypatch):
 SAID = {                                         # what a figure says of itself, beside what it shows
     "bars": (plots.bars({"like $q$": {"red": 1.0, "blue": 0.6, "no": 0.0}}),
              "Bars. like q: red at 1, blue at 0.6, no at 0."),
+    "asked for": (plots.bars({"a": {"red": 1.0, "blue": 0.6}, "b": {"red": 0.2, "no": 0.9}}, wanted={"no", "red"}),
+                  "b: red at 0.2, no at 0.9. Blue, as asked for: red and no."),
     "many bars": (plots.bars({"": {str(i): i for i in range(1, 15)}}),
                   "the largest are 14 at 14, 13 at 13 and 12 at 12; the smallest is 1 at 1."),
     "curves": (plots.curves([1, 2, 4], {"soft\nmax": [1, 0.99, 1], "memory": [1, 0.5, 0.25]}, "pairs", "share", "x"),
                "Curves: share over pairs, from 1 to 4 on a logarithmic axis. In round numbers, soft max stays at 1; "
                "memory falls from 1 to 0.3."),
+    "half of it": (plots.curves(range(201), {"α": [0.98**n for n in range(201)]}, "later", "left"),
+                   "later, from 0 to 200. In round numbers, α falls from 1 to 0, half of it by 33."),
+    "Dk": (plots.curves([0, 1], {"width": [7.4, 12.2], "Dk": [32, 32]}, "head", "width"),
+           "width rises from 7 to 10; Dk stays at 32."),
     "hills": (plots.curves([0.5, 1, 3], {"up": [0, 30, 10], "down": [40, 2, 30], "gone": [float("nan")] * 3}, "x", "y"),
               "from 0.5 to 3. In round numbers, up rises from 0 to 30, then falls to 10; down falls from 40 to 2, then "
               "rises to 30; gone has no number."),
     "powers": (plots.curves([1, 2], {"seconds": [0.3, 300], "rounding": [2e-7, 1e-7]}, "x", "y", log="xy"),
-               "seconds rises from 0.2 to 200; rounding stays at next to 0."),
+               "seconds rises from 0.3 to 300; rounding stays at next to 0."),
     "states": (plots.states({"S": torch.eye(2), "half": -torch.eye(2) / 2}), "S at 1, half at 0.5."),
     "attention": (plots.attention([[1.0, 0], [0.2, 0.8]], ["Ann", " has"], title="a head"),
                   "A map of a head. 2 tokens, the rows, look at those up to themselves, the columns. The weight of a "
@@ -209,7 +215,7 @@ def test_the_rest_of_what_figures_say(t, tmp_path):
             "19.5 MB.") in plots.cache_bytes([64, 4096], {"0.8B": kept}).alt
     log = tmp_path / "log.csv"
     log.write_text("step,loss,lr,right\n1,2.5,1,0.1\n2,0.5,1,0.9\n")
-    assert plots.training(log).alt == ("A training's curves over step. Loss: loss falls from 2 to 0.5. "
+    assert plots.training(log).alt == ("A training's curves over step. Loss: loss falls from 3 to 0.5. "
                                        "Accuracy: right rises from 0.1 to 0.9.")
 
 
