@@ -77,11 +77,11 @@ def curves(x, lines: dict, logarithmic: bool = False) -> str:
     A twentieth of their range is no change.
 
     Args:
-        x: (N,) where they are measured.
+        x: (N,) where they are measured: numbers, or names.
         lines: name -> its N values; those that are not finite are left out.
         logarithmic: whether they are drawn so.
     """
-    x, lines = np.asarray(x, dtype=float), {name: np.asarray(y, dtype=float) for name, y in lines.items()}
+    x, lines = np.asarray(x), {name: np.asarray(y, dtype=float) for name, y in lines.items()}
     places = [x[np.isfinite(values)] for values in lines.values()]
     lines = {name: values[np.isfinite(values)] for name, values in lines.items()}
     every = np.concatenate(list(lines.values()))
@@ -106,11 +106,16 @@ def _course(x, heights, told, small) -> str:
         return f"falls from {told[0]} to {told[down]}, then rises to {told[-1]}"
     if abs(last - first) <= small:
         return f"goes up and down about {told[0]}"
+    way = "rises" if last > first else "falls"
+    if told[0] == told[-1]:
+        return f"{way} a little from {told[0]}"
     half = np.argmax((heights - first) / (last - first) > 0.4871)
     by = f", half of it by {place(x[half])}" if len(x) > 4 else ""
-    return f"{'rises' if last > first else 'falls'} from {told[0]} to {told[-1]}{by}"
+    return f"{way} from {told[0]} to {told[-1]}{by}"
 
 
-def place(x: float) -> str:
-    """A place on an axis: whole, or with two digits."""
+def place(x: float | str) -> str:
+    """A place on an axis: its name; or a number, whole or with two digits."""
+    if isinstance(x, str):
+        return x
     return f"{x:,.0f}" if x == round(x) or abs(x) >= 100 else f"{x:.2g}".replace("-", "−")

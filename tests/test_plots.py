@@ -219,6 +219,12 @@ def test_the_rest_of_what_figures_say(t, tmp_path):
                                        "Accuracy: right rises from 0.1 to 0.9.")
 
 
+def test_curves_over_places_that_have_names():
+    lines = {"near": [1.0, 1.0, 1.0, 0.4, 0.2], "far": [0.33, 0.32, 0.31, 0.30, 0.27]}
+    assert spoken.curves(["0 to 7", "8 to 15", "16 to 31", "32 to 63", "64 on"], lines) == (
+        "near falls from 1 to 0.2, half of it by 32 to 63; far falls a little from 0.3")
+
+
 @pytest.mark.parametrize("value", [0.125, 0.25, 0.375, 0.5, 0.75, 0.05, 0.15, 3.0, 8.0, 12.5, 0.04])
 def test_what_is_told_is_the_same_where_last_digits_differ(value):
     told = {spoken.numbers([value * (1 + slip), 1.0])[0] for slip in (-1e-4, 0, 1e-4)}
