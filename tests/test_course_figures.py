@@ -459,6 +459,7 @@ def test_packed():
     says = [yes for row in rows for yes in row]
     assert {own[i] for i in range(9) if says[i]} == {plots.WRITES}
     assert {own[i] for i in range(9) if not says[i]} == {plots.KEEPS}
+    assert "one for each of 3, 5 and 1 tokens" in above.figure.alt and "at 0, 3, 8 and 9." in above.figure.alt
 
 
 def test_learning():
@@ -472,6 +473,10 @@ def test_learning():
     assert known == [pytest.approx([0, 0.1, 0.5]), pytest.approx([0, 0, 0.4])]
     assert np.array_equal(memory.images[0].get_array(), state) and memory.images[0].get_clim() == (-6, 6)
     assert heights(strips[0]) == pytest.approx(np.linspace(0, 1, 12)) and heights(strips[1]) == [1] * 12
+    assert figure.alt == (
+        "A model as it learns, after 40 steps. In nats a token, the loss falls from 6 to 1. Of facts the share "
+        "recalled: told once rises from 0 to 0.5; changed rises from 0 to 0.4. Of layer 0, the memory after a story; "
+        "and over the story's tokens how much it keeps, from 0.0 to 1.0, and how strongly it writes, from 1.0 to 1.0.")
 
 
 def test_corrections():
@@ -480,6 +485,7 @@ def test_corrections():
     assert np.allclose(image(figure), [[0, 0.1, 0.5], [0, 0, 0.25]])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["layer 0", "layer 4"]
     assert figure.axes[0].lines[0].get_xdata() == [2, 2]
+    assert "with a line at 20" in figure.alt and figure.alt.endswith("50% in layer 0 and 25% in layer 4.")
 
 
 def test_ablations():
@@ -491,6 +497,7 @@ def test_ablations():
     bars = [line.get_xdata().tolist() for line in ax.lines if line.get_linewidth() == 2.2 and len(line.get_xdata())]
     assert pytest.approx([0.8, 1.0], abs=1e-6) in bars and pytest.approx([0.9, 0.9], abs=1e-6) in bars
     assert [label.get_text() for label in ax.get_yticklabels()] == ["whole", "less"]
+    assert ax.figure.alt.endswith("whole, changed 90% and told once 50%; less, changed 10% and told once 20%.")
 
 
 def test_put_together():
@@ -504,6 +511,7 @@ def test_put_together():
         for layer in range(4):
             around = gathered if layer == now else others
             assert colours[(now * 4 + layer) * 3 :][:3] == [around, own, around]
+    assert figure.alt.startswith("4 moments") and "one piece of 3 of every layer" in figure.alt
 
 
 def test_waves():
@@ -513,6 +521,7 @@ def test_waves():
     starts = [round(bar.get_x()) for bar in ax.patches[:10]]
     assert starts == [0, 1, 2, 3, 4, 1, 2, 3, 4, 5]
     assert [text.get_text() for text in ax.texts if text.get_text()] == [*"01234"] * 2
+    assert figure.alt.startswith("2 ranks over time: each goes through layers 0 to 4")
 
 
 def test_courses():
@@ -523,6 +532,8 @@ def test_courses():
     assert [line.get_ydata().tolist() for line in ax.lines[:4]] == [
         [0, 1, 0.5], [1, 1, 0], [0.5, 1, 0.25], pytest.approx([0.2, 0.4])]
     assert ax.lines[2].get_xdata().tolist() == [1, 2, 4] and ax.lines[2].get_linewidth() > ax.lines[0].get_linewidth()
+    assert ax.figure.alt.endswith("several rises from 0.5 to 1, then falls to 0.3; one rises from 0.2 to 0.4; "
+                                  "more 0 stays at 0; more 1 rises from 0 to 1; more 2 rises from 0 to 2.")
     (ax,) = draw(figures.courses({"smooth": [([1, 2, 3], [0, 1, 5])]}, "rollout", "tokens", 2, share=False)).axes
     assert ax.lines[0].get_ydata().tolist() == [0, 0.5, 3]
 
@@ -535,6 +546,7 @@ def test_before_after():
         assert np.allclose(drawn, [*both[0], both[0].mean(0), *both[1], both[1].mean(0)])
         assert ax.lines[0].get_xdata().tolist() == [3, 4, 5]
     assert [text.get_text() for text in calls.get_legend().get_texts()] == ["before", "after"]
+    assert calls.figure.alt.startswith("Before learning, and after. right: 3-digit sums 20%, then 80%, 4-digit")
 
 
 def test_pulls():
@@ -544,3 +556,11 @@ def test_pulls():
     for ax, lines in ((left, better), (other, worse)):
         assert np.allclose([line.get_ydata() for line in ax.lines[:2]], list(lines.values()))
     assert left.get_legend() is None and [text.get_text() for text in other.get_legend().get_texts()] == list(better)
+    assert left.figure.alt.endswith("it was worse: clip falls from −0.5 to −2, half of it by 1.2; none stays at −1.")
+
+
+def test_pulls_say_where_there_is_none():
+    ratio = np.array([0.6, 0.7, 0.9, 1.1, 1.3])
+    said = figures.pulls(ratio, {"clip": [0.6, 0.7, 0.9, 0, 0]}, {"clip": [0, 0, 0, -1.1, -1.3]}).alt
+    assert "better: clip rises from 0.6 to 0.9, then falls to 0, and is nothing above 1.0." in said
+    assert said.endswith("and is nothing below 1.0.")

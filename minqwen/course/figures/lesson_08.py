@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from ... import spoken
 from ...plots import (
     DIVERGING,
     INK,
@@ -29,6 +30,11 @@ def patches(picture, patch: int, merge: int = 2, title: str = "") -> Figure:
     figure, (ax,) = new_figure(1, (max(2.2, scale * width) + 0.2, scale * height + (0.5 if title else 0.2)))
     draw_patches(ax, picture, patch, merge)
     ax.set_title(title, fontsize=10, color=INK)
+    rows, columns = height // (patch * merge), width // (patch * merge)
+    figure.alt = (
+        f"{title or 'A picture'}, {width} x {height} pixels, with two grids over it: a thin one around each patch, and "
+        f"a bold one around each token, {merge} patches high and {merge} wide. The tokens, {rows} rows of {columns}, "
+        "are numbered row by row from the top left, beginning with 0.")
     return figure
 
 
@@ -54,6 +60,11 @@ def over(picture, maps: dict, limit: float | None = None, columns: int = 6) -> F
         ax.axis("off")
     colour_bar(figure, image, axes)
     bar_from_zero(image, maps.values())
+    rows, across = next(iter(maps.values())).shape
+    figure.alt = (
+        f"Over the picture in pale grey a weight for each token, {rows} rows of {across}, counted row by row from 0. "
+        + "; ".join(f"{spoken.heard(title)}: the strongest at token {np.abs(weights).argmax()}"
+                    for title, weights in maps.items()) + ".")
     return figure
 
 
@@ -90,6 +101,12 @@ def clip(frames, weights=None, times: list[float] | None = None, limit: float | 
         axes[f * count].set_ylabel(f"frame {f}", fontsize=8, color=INK)
     for ax in axes:
         ax.set(xticks=[], yticks=[])
+    stands = [f"slice {i}" for i, its_frames in enumerate(slices) if F > 1 and (its_frames == its_frames[0]).all()]
+    figure.alt = f"A clip as {count} slices of {F} frames" + (
+        f" at {spoken.listed(f'{time:.1f}' for time in times)} seconds" if times is not None else "") + (
+        f"; in {spoken.listed(stands)} they are the same" if stands else "") + "." + (
+        "" if weights is None else f" Below each slice a weight for each token: the strongest is in slice "
+        f"{np.abs(weights).max((1, 2)).argmax()}.")
     return figure
 
 
@@ -100,6 +117,9 @@ def side_by_side(pictures: dict) -> Figure:
         ax.imshow(np.asarray(picture, dtype=np.uint8), interpolation="nearest")
         ax.set_title(title, fontsize=10, color=INK)
         ax.axis("off")
+    sizes = {title: np.shape(picture)[:2] for title, picture in pictures.items()}
+    figure.alt = "Side by side: " + "; ".join(
+        f"{title or 'a picture'}, {width} x {height} pixels" for title, (height, width) in sizes.items()) + "."
     return figure
 
 
@@ -119,4 +139,6 @@ def learned_positions(grids: list) -> Figure:
         ax.set_title(f"row {row}, column {column}\nof {grid.shape[0]} x {grid.shape[1]}", fontsize=9, color=INK)
         ax.set(xticks=[], yticks=[])
     colour_bar(figure, image, axes)
+    figure.alt = "How alike learned positions are to that of a dot, from -1 to 1, in maps with the dot at " + "; ".join(
+        f"row {row}, column {column} of {grid.shape[0]} x {grid.shape[1]}" for grid, row, column in grids) + "."
     return figure

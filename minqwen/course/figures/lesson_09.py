@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from ... import spoken
 from ...info import in_thousands
 from ...plots import FAINT, GRID, INK, KEEPS, PALETTE, RULE, WRITES, as_numpy, new_figure
 
@@ -37,6 +38,14 @@ def costs(recorded: dict, live: dict) -> Figure:
     axes[0].set_ylabel("one layer", fontsize=9, color=INK)
     axes[0].plot([], [], "o", color=FAINT, markersize=9, markerfacecolor="none", label="on this machine, now")
     axes[0].legend(fontsize=8, frameon=False, loc="upper left")
+    def told(phase, kind):
+        first, *_, last = (in_thousands(1e9 * seconds, ("ns", "µs", "ms", "s")) for seconds in recorded[phase][kind])
+        return f"{KINDS[kind][0]} from {first} to {last}"
+
+    first, *_, last = (f"{tokens // 1024}k" for tokens in recorded["contexts"])
+    figure.alt = f"What one layer takes after {first} to {last} tokens, as it was recorded. " + " ".join(
+        f"For {title}: {spoken.listed(told(phase, kind) for kind in KINDS)}." for phase, title in titles.items()) + (
+        " Rings: the same on this machine, now.")
     return figure
 
 
@@ -62,6 +71,9 @@ def recall(panels: dict, what: str = "recalled") -> Figure:
         if len(lines) > 1:
             ax.legend(fontsize=8, frameon=False, loc="lower left")
     axes[0].set_ylabel(what, fontsize=9, color=INK)
+    figure.alt = " ".join(
+        f"{title}, the share that is {what} over {label}, {places[0]} up to {places[-1]}: "
+        f"{spoken.curves(places, lines)}." for title, (label, places, lines) in panels.items())
     return figure
 
 
@@ -84,6 +96,9 @@ def worn(measured: dict, theory: dict) -> Figure:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    dots, theirs = ("; ".join(spoken.curves(list(left), {name: list(left.values())}) for name, left in some.items())
+                    for some in (measured, theory))
+    figure.alt = f"What is left of a value over the writes since. Dots: {dots}. Lines, of theory: {theirs}."
     return figure
 
 
@@ -117,4 +132,9 @@ def heads_of_layers(rows: dict, label: str, log: bool = False, marks: dict | Non
     ax.grid(axis="x", color=GRID, linewidth=0.8)
     if len(series) > 1:
         ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    every = [np.concatenate([as_numpy(numbers) for numbers in row.values()]) for row in rows.values()]
+    told = spoken.numbers([end for numbers in every for end in (numbers.min(), numbers.max())], rough=log)
+    figure.alt = f"A dot for each head, {label}: " + "; ".join(
+        f"{name}, {low} to {high}" for name, low, high in zip(rows, told[::2], told[1::2])) + "." + "".join(
+        f" A line at {x:,.0f}: {words}." for words, x in (marks or {}).items())
     return figure

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from ... import spoken
 from ...plots import FAINT, INK, KEEPS, RECALLS, WRITES, as_numpy, new_figure
 
 
@@ -50,6 +51,11 @@ def drafting(words: list[str], drafts: list[str]) -> Figure:
         ax.text(-0.65, rows[row], name, ha="right", va="center", fontsize=9, color=INK)
     ax.set(xlim=(-2.1, len(columns) - 0.4), ylim=(-0.5, 3.9))
     ax.axis("off")
+    read, drafted = (spoken.listed(f"“{word}”" for word in some) for some in (words, drafts))
+    figure.alt = (
+        f"Tokens in a row: {read}, of which the model has read all but the last. Above each that it has read stands "
+        "what the model made of it, and above that the head, which reads this and the next token. From there on the "
+        f"head goes on by itself, from its own output and the token that it has drafted: {drafted}.")
     return figure
 
 
@@ -72,4 +78,8 @@ def overlap(p, q, words: list[str]) -> Figure:
     ax.set_ylabel("probability", fontsize=9, color=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    parts = {"drafted and taken": both, "drafted and refused": q - both, "instead of others": p - both}
+    figure.alt = "Bars of probability for each word. " + " ".join(f"{word}: " + spoken.listed(
+        f"{part[i]:.0%} {what}" for what, part in parts.items() if part[i] > 0.005) + "."
+        for i, word in enumerate(words))
     return figure

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from ... import spoken
 from ...plots import GRID, INK, KEEPS, RULE, WRITES, as_numpy, name_axes, new_figure
 
 
@@ -25,6 +26,9 @@ def on_a_grid(groups: dict) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[-1].set_xlabel("place in the group", fontsize=9, color=INK)
+    figure.alt = "A group's numbers as dots, each with a line to the level that it becomes. " + " ".join(
+        f"{title}: {len(rungs)} levels, and {(as_numpy(becomes) == 0).sum()} of {len(numbers)} numbers become 0."
+        for title, (numbers, rungs, becomes) in groups.items())
     return figure
 
 
@@ -41,6 +45,10 @@ def smaller_groups(lines: dict) -> Figure:
             ax.annotate(str(size), at, (0, side), textcoords="offset points", fontsize=8, color=INK, ha="center")
     ax.margins(0.06, 0.16)
     name_axes(ax, "bits of a weight, its share of a scale included", "what is lost of it")
+    figure.alt = "What is lost over the bits that a weight takes: " + "; ".join(
+        spoken.curves(sorted(points, reverse=True), {
+            f"{name} {max(points)} down to {min(points)}": [points[size][1] for size in sorted(points, reverse=True)]})
+        for name, points in lines.items()) + "."
     return figure
 
 
@@ -65,6 +73,10 @@ def layer_by_layer(nats: list, attention: list, together: float) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color=GRID, linewidth=0.8)
         ax.set_axisbelow(True)
+    added, once = spoken.numbers([sum(nats), together], rough=True)
+    figure.alt = (
+        f"By how many nats the odds move, a bar for each of {len(nats)} layers: the most by layer {np.argmax(nats)}, "
+        f"the least by layer {np.argmin(nats)}. Beside it two bars: about {added} added up, and {once} all at once.")
     return figure
 
 
@@ -93,4 +105,8 @@ def price(kinds: dict, bits: int) -> Figure:
         ax.grid(axis="x", color=GRID, linewidth=0.8)
     axes[0].set_yticks(y, [name for name, _ in rows])
     axes[1].legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
+    figure.alt = (
+        f"A row for each kind of weight: what {bits} bits save, what they cost, and the cost of each kilobyte, by "
+        f"which the rows are in order, from {rows[-1][0]}, the dearest, to {rows[0][0]}. Dots are quantized; diamonds, "
+        f"kept as they are, stand at {spoken.listed(name for name, (_, _, few) in kinds.items() if not few)}.")
     return figure

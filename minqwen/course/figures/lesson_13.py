@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ... import spoken
 from ...plots import (
     DIVERGING,
     FAINT,
@@ -54,6 +55,11 @@ def packed(rows: list[list[bool]]) -> Figure:
     axes[1].set_title("one row for all, and where each ends: cu_seqlens", fontsize=10, color=INK, loc="left")
     for ax in axes:
         ax.axis("off")
+    figure.alt = (
+        f"Above, {len(rows)} texts as rows of boxes, one for each of {spoken.listed(str(len(row)) for row in rows)} "
+        f"tokens, those that are the model's to say in another colour. Rows shorter than {longest} are filled up with "
+        f"empty boxes. Below, the same texts end to end in one row of {total} boxes, with lines where they begin and "
+        f"end: at {spoken.listed(map(str, ends))}.")
     return figure
 
 
@@ -99,6 +105,11 @@ def learning(steps, loss, recall: dict, gates: dict, state, tokens: list[str], w
         if i == 0:
             ax.set_title(where, fontsize=9, color=INK, loc="left")
     tokens_on(ax.xaxis, tokens)
+    keeps, writes = (f"from {gate.min():.1f} to {gate.max():.1f}" for gate in map(as_numpy, gates.values()))
+    figure.alt = (
+        f"A model as it learns, after {steps[-1]} steps. In nats a token, {spoken.curves(steps, {'the loss': loss})}. "
+        f"Of facts the share recalled: {spoken.curves(steps, recall)}. Of {where}, the memory after a story; and over "
+        f"the story's tokens how much it keeps, {keeps}, and how strongly it writes, {writes}.")
     return figure
 
 
@@ -123,6 +134,10 @@ def corrections(steps, lost, layers: list[int], at: int) -> Figure:
     ax.set_title("changed facts that are lost without this layer's correction", fontsize=10, color=INK, loc="left")
     colour_bar(figure, image, [ax])
     image.colorbar.ax.yaxis.set_major_formatter("{x:.0%}")
+    most = spoken.listed(f"{column.max():.0%} in layer {layer}" for layer, column in zip(layers, lost.T))
+    figure.alt = (
+        f"A map of layers by steps, {steps[0]} to {steps[-1]}, with a line at {at}: the share of changed facts that "
+        f"is lost without a layer's correction. At its most it is {most}.")
     return figure
 
 
@@ -155,4 +170,9 @@ def ablations(rows: dict) -> Figure:
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.plot([], [], color=FAINT, linewidth=2.2, label="mean, one deviation")
     ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.4, -1.3 / len(rows)), ncols=3)
+    def told(row):
+        return spoken.listed(f"{name} {as_numpy(row[name]).mean():.0%}" for name in names)
+
+    figure.alt = "What is recalled at the end, a dot for each seed. On average: " + "; ".join(
+        f"{variant}, {told(row)}" for variant, row in rows.items()) + "."
     return figure

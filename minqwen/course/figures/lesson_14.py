@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from ... import spoken
 from ...plots import GRID, INK, KEEPS, PALETTE, WRITES, as_numpy, name_axes, new_figure
 
 
@@ -15,6 +16,7 @@ def courses(runs: dict[str, list], xlabel: str, ylabel: str, smooth: int = 1, sh
         share: is it a share, in percent?
     """
     figure, (ax,) = new_figure(1, (8.0, 3.3))
+    told = []
     looks = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
     for (name, some), colour, look in zip(runs.items(), PALETTE, looks):
         lines = []
@@ -24,10 +26,14 @@ def courses(runs: dict[str, list], xlabel: str, ylabel: str, smooth: int = 1, sh
             lines.append([numbers[max(0, i + 1 - smooth) : i + 1].mean() for i in range(len(numbers))])
             if len(some) > 1:
                 ax.plot(places, lines[-1], linestyle=look, color=colour, linewidth=0.8, alpha=0.6)
-        ax.plot(places, np.mean(lines, axis=0), linestyle=look, color=colour, linewidth=2, label=name)
+        mean = np.mean(lines, axis=0)
+        ax.plot(places, mean, linestyle=look, color=colour, linewidth=2, label=name)
+        told.append(spoken.curves(places, {name: mean}))
     if share:
         ax.yaxis.set_major_formatter("{x:.0%}")
     name_axes(ax, xlabel, ylabel)
+    several = f", a thin line for each of {len(some)} runs and a thick one for their mean" if len(some) > 1 else ""
+    figure.alt = f"Curves: {ylabel} over {xlabel} {places[0]:.0f} to {places[-1]:.0f}{several}. {'; '.join(told)}."
     return figure
 
 
@@ -55,6 +61,13 @@ def before_after(digits: list[int], panels: dict, shares: bool = True) -> Figure
             ax.set_ylim(-0.04, 1.04)
             ax.yaxis.set_major_formatter("{x:.0%}")
     axes[-1].legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    def told(before, after, length):
+        a, b = (f"{x:.0%}" if shares else f"{x:.2g}" for x in (before, after))
+        return f"{length}-digit sums {a}, then {b}"
+
+    figure.alt = "Before learning, and after. " + " ".join(
+        f"{title}: {spoken.listed(map(told, *(as_numpy(runs).mean(0) for runs in both), digits))}."
+        for title, both in panels.items())
     return figure
 
 
@@ -73,4 +86,16 @@ def pulls(ratio, better: dict, worse: dict) -> Figure:
         ax.set_title(title, fontsize=10, color=INK)
         name_axes(ax, "how much likelier it is now", "pull" if ax is axes[0] else "")
     axes[0].get_legend().remove()
+    x = as_numpy(ratio)
+
+    def ends(y):
+        """Where a pull ends: the ratios beyond which it is nothing."""
+        first, *_, last = np.flatnonzero(as_numpy(y))
+        found = [f"below {x[first - 1 : first + 1].mean():.1f}"] if first > 0 else []
+        found += [f"above {x[last : last + 2].mean():.1f}"] if last < len(x) - 1 else []
+        return f", and is nothing {spoken.listed(found)}" if found else ""
+
+    figure.alt = f"The pull of a token over its ratio, {x.min():.1f} to {x.max():.1f}. " + " ".join(
+        f"Where {title}: {'; '.join(spoken.curves(x, {name: as_numpy(y)}) + ends(y) for name, y in lines.items())}."
+        for lines, title in ((better, "its answer was better"), (worse, "it was worse")))
     return figure

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from ... import spoken
 from ...plots import FAINT, INK, KEEPS, PALETTE, RECALLS, RULE, WRITES, name_axes, new_figure
 
 PLACES = {"global memory": (6.2, KEEPS), "shared memory": (3.5, RECALLS), "registers": (0.6, WRITES)}
@@ -67,6 +68,11 @@ def walk_step(C: int = 64, Dk: int = 128, BV: int = 32) -> Figure:
             color=WRITES, fontsize=9, ha="center")
     ax.set(xlim=(-1.9, 12.1), ylim=(-1.2, 7.9), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
+    figure.alt = (
+        f"Three floors. Global memory holds v, k, M, q, P and o of all chunks. The current chunk's tiles, of {C} "
+        "tokens, are fetched into shared memory. In the registers r, u, o and the next S follow from S by five "
+        "products: of k and S, which with v makes r; of M and r, which is u; of q and S and of P and u, which make o; "
+        "and of k and u, which goes into S. The new S stays there for the next chunk, and o goes to global memory.")
     return figure
 
 
@@ -93,6 +99,12 @@ def roofline(gigabytes: float, teraflops: float, points: dict, title: str) -> Fi
     ax.minorticks_off()
     ax.set_title(title, fontsize=10, color=INK)
     name_axes(ax, "operations for each byte of global memory", "operations a second")
+    shares = {name: speed / min(1e9 * intensity * gigabytes, 1e12 * teraflops)
+              for name, (intensity, speed) in points.items()}
+    figure.alt = (
+        f"{spoken.heard(title)}: a roof over operations for each byte, a slope up to {ridge:,.0f} of them, then flat "
+        f"at {teraflops:,.0f} T operations a second. Below it stand " + spoken.listed(
+            f"{name} at {points[name][0]:,.1f} with {share:.0%} of the roof" for name, share in shares.items()) + ".")
     return figure
 
 
@@ -107,4 +119,6 @@ def durations(rows: dict, unit: str, title: str) -> Figure:
     ax.tick_params(length=0)
     ax.spines[["top", "right", "bottom"]].set_visible(False)
     ax.set_title(title, fontsize=10, color=INK)
+    lengths = spoken.listed(f"{name} {length:.2g} {unit}" for name, length in rows.items())
+    figure.alt = f"Bars, {spoken.heard(title)}: {lengths}."
     return figure

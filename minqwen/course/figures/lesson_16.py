@@ -28,6 +28,10 @@ def put_together(ranks: int = 4, layers: int = 4) -> Figure:
     ax.tick_params(length=0)
     ax.xaxis.tick_top()
     ax.legend(handles=handles, fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    figure.alt = (
+        f"{layers} moments, one below the other, of rank 1 of {ranks}, which computes layer after layer. In each it "
+        f"has one piece of {ranks} of every layer, always the same. Of the layer that it computes it has the other "
+        "pieces as well, gathered from the others for a moment.")
     return figure
 
 
@@ -48,4 +52,7 @@ def waves(ranks: int, layers: int) -> Figure:
     ax.set_yticks([-rank for rank in range(ranks)], [f"rank {rank}" for rank in range(ranks)])
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
+    figure.alt = (
+        f"{ranks} ranks over time: each goes through layers 0 to {layers - 1} without a break, and each begins one "
+        "layer later than the one before, from which an arrow comes for each layer.")
     return figure
