@@ -6,6 +6,7 @@ that is likely to come up, such as a half or a quarter.
 """
 
 from collections.abc import Iterable
+from itertools import combinations
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def bars(names, values, most: int = 12) -> str:
 def curves(x, lines: dict, logarithmic: bool = False) -> str:
     """How curves go, as "memory falls from 1 to 0.2, half of it by 16; softmax stays at 1".
 
-    A twentieth of their range is no change.
+    A twentieth of their range is no change. Where ends that are apart are told alike, it says which is above.
 
     Args:
         x: (N,) where they are measured: numbers, or names.
@@ -90,8 +91,13 @@ def curves(x, lines: dict, logarithmic: bool = False) -> str:
     small = 0.0513 * (heights.max(initial=-np.inf) - heights.min(initial=np.inf))
     ends = np.cumsum([len(values) for values in lines.values()])
     parts = [slice(end - len(values), end) for values, end in zip(lines.values(), ends)]
-    return "; ".join(f"{heard(name)} {_course(where, heights[part], told[part], small)}"
-                     for name, where, part in zip(lines, places, parts))
+    courses = "; ".join(f"{heard(name)} {_course(where, heights[part], told[part], small)}"
+                        for name, where, part in zip(lines, places, parts))
+    last = {name: part.stop - 1 for name, part in zip(lines, parts) if part.stop > part.start}
+    if not any(told[a] == told[b] and abs(heights[a] - heights[b]) > small for a, b in combinations(last.values(), 2)):
+        return courses
+    ranked = sorted(last, key=lambda name: -heights[last[name]])
+    return f"{courses}. At the end, from the top: {listed(map(heard, ranked))}"
 
 
 def _course(x, heights, told, small) -> str:

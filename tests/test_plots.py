@@ -225,6 +225,12 @@ def test_curves_over_places_that_have_names():
         "near falls from 1 to 0.2, half of it by 32 to 63; far falls a little from 0.3")
 
 
+def test_ends_that_are_told_alike_are_told_apart():
+    lines = {"all": [1, 5], "some": [1, 4.6], "most": [1, 4.9], "none": [1, 1]}
+    assert spoken.curves([0, 1], lines).endswith("stays at 1. At the end, from the top: all, most, some and none")
+    assert "from the top" not in spoken.curves([0, 1], {"a": [1, 5], "b": [1, 4.9], "c": [1, 4]})
+
+
 @pytest.mark.parametrize("value", [0.125, 0.25, 0.375, 0.5, 0.75, 0.05, 0.15, 3.0, 8.0, 12.5, 0.04])
 def test_what_is_told_is_the_same_where_last_digits_differ(value):
     told = {spoken.numbers([value * (1 + slip), 1.0])[0] for slip in (-1e-4, 0, 1e-4)}
