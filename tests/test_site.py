@@ -21,8 +21,10 @@ from minqwen.course.outline import outline
 
 README = """# A kit
 
-![one memory](docs/state_explorer.png) Read [lesson one](notebooks/01_one.ipynb),
-[the model](minqwen/delta_rule.py#line-3),
+![one memory](docs/state_explorer.png) <picture><source media="(prefers-color-scheme: dark)"
+srcset="docs/vision_explorer_dark.png"><img src="docs/vision_explorer.png" alt="a circle"></picture>
+
+Read [lesson one](notebooks/01_one.ipynb), [the model](minqwen/delta_rule.py#line-3),
 [solutions](notebooks/solutions), [how it is made](CONTRIBUTING.md) and [a paper](https://arxiv.org/abs/2412.06464).
 """
 

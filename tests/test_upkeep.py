@@ -1,9 +1,12 @@
 """What those who carry on find: workflows that do what is done here, a list of changes, how to cite it."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
+from wrong_answers import WRONG
 
 import minqwen
 from conftest import REPOSITORY
@@ -58,3 +61,59 @@ def test_the_changes_begin_with_this_version():
     versions = re.findall(r"(?m)^## (\d+\.\d+\.\d+)", (REPOSITORY / "CHANGELOG.md").read_text())
     assert versions[0] == minqwen.__version__
     assert versions == sorted(versions, key=lambda version: [*map(int, version.split("."))], reverse=True)
+
+
+# ---- what the README says
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def part(heading):
+    return re.search(rf"(?s)^## {re.escape(heading)}\n(.*?)(?=^## )", README, re.MULTILINE)[1]
+
+
+def test_what_the_readme_names_is_there():
+    links = {*re.findall(r"\]\(([^):]+)\)", README), *re.findall(r'src(?:set)?="([^":]+)"', README)}
+    assert {"minqwen/model.py", "docs/state_explorer.webp", "docs/state_explorer_dark.png"} <= links
+    assert not [link for link in links if not link.startswith("#") and not (REPOSITORY / link).exists()]
+
+
+def test_every_row_of_what_is_verified_names_its_tests():
+    rows = [row for row in part("What is verified, and where").splitlines() if row.startswith("|")][2:]
+    named = [re.findall(r"`(test_\w+\.py)`", row.split(" | ")[-1]) for row in rows]
+    assert len(rows) > 10 and all(named)
+    assert len(WRONG) > 800 and "over 800 wrong answers" in README
+    for name in {*sum(named, []), *re.findall(r"`tests/(\w+\.py)`", README)}:
+        assert "\ndef test_" in (REPOSITORY / "tests" / name).read_text(encoding="utf-8"), name
+
+
+def test_pictures_are_there_for_light_and_dark_and_small():
+    shown = re.findall(r"(?s)<picture>(.*?)</picture>", README)
+    assert len(shown) == 2
+    for picture in shown:
+        assert len(re.search(r'<img src="docs/\w+\.\w+" alt="([^"]+)">', picture)[1]) > 60
+        for media, file in re.findall(r'<source media="([^"]+)" srcset="([^"]+)">', picture):
+            assert ("dark" in media) == ("_dark." in file) and ("motion" in media) <= file.endswith(".png")
+    for path in (REPOSITORY / "docs").iterdir():
+        assert path.stat().st_size < 1e6, path
+    for name in ("state_explorer", "state_explorer_dark"):
+        with Image.open(REPOSITORY / f"docs/{name}.webp") as film:
+            assert film.n_frames > 20
+
+
+def test_what_is_said_of_ourselves_and_of_transformers_can_be_counted():
+    """Only of the version that it was said of."""
+    said = part("Beside other projects")
+    for file in ("model", "vision"):
+        lines = (REPOSITORY / f"minqwen/{file}.py").read_text().count("\n")
+        assert abs(int(re.search(rf"\(minqwen/{file}\.py\), about (\d+)\b", said)[1]) - lines) < 15, file
+    transformers = pytest.importorskip("transformers")
+    if f"/transformers) {transformers.__version__} " not in said:
+        pytest.skip(f"here is transformers {transformers.__version__}, of which nothing is said")
+    models = Path(transformers.__file__).parent / "models"
+    assert f"{sum((path / '__init__.py').is_file() for path in models.iterdir())} folders" in said
+    for name in ("qwen3_5", "qwen3_5_moe"):
+        source = (models / name / f"modeling_{name}.py").read_text(encoding="utf-8")
+        count = f"{source.count(chr(10)):,}"
+        assert re.search(rf"`modeling_{name}.py`[^`]* in {count}\b", said)
+        assert '_keys_to_ignore_on_load_unexpected = [r"^mtp.*"' in source

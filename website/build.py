@@ -415,7 +415,7 @@ def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
             after=contents[around + 1] if around is not None and around + 1 < len(order) else None)
         (out / page).write_text(made, encoding="utf-8")
 
-    for image in re.findall(r"!\[[^\]]*\]\(([^):]+)\)", text):
+    for image in {*re.findall(r"!\[[^\]]*\]\(([^):]+)\)", text), *re.findall(r'src(?:set)?="([^":]+)"', text)}:
         (out / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(readme.parent / image, out / image)
     write_shared(out, [part for page in parts.values() for part in page])
