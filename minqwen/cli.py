@@ -84,7 +84,11 @@ def parser() -> argparse.ArgumentParser:
     sub = command(course, "which exercises of the lessons are solved, and whose the pieces are")
     sub.add_argument("--check", action="store_true", help="run the checks of what you have kept once more")
     sub.add_argument("--json", action="store_true", help="print it for a program: a list with an entry an exercise")
-    sub.add_argument("--mine", metavar="FOLDER", help="the folder mine that somebody has handed in, in place of yours")
+    whose = sub.add_mutually_exclusive_group()
+    whose.add_argument("--mine", metavar="FOLDER", help="the folder mine that somebody has handed in, in place of "
+                       "yours")
+    whose.add_argument("--class", metavar="FOLDER", dest="learners", help="a folder with such a folder for each of a "
+                       "class: checks all of them, and prints a line each")
 
     sub = command(chat, "talk to a checkpoint")
     loaded(sub)
@@ -190,12 +194,19 @@ def lessons_in(folder: str | None) -> Path:
 def course(arguments) -> int:
     """The exercises, lesson by lesson: yours, or not yet. Run it where the lessons are. Exit code 1 if one is wrong."""
     from .course import progress
+    from .course.grading import not_looked_at
 
     before = os.environ.get("MINQWEN_MINE")
     if arguments.mine == "":                             # a shell's variable that was never set
         raise QwenError("--mine is empty: name the folder mine that a learner has handed in.")
+    if arguments.learners == "":
+        raise QwenError("--class is empty: name the folder that has a folder for each learner.")
+    if arguments.learners:
+        return whole_class(Path(arguments.learners), arguments.json)
     if arguments.mine is not None:                       # also for the processes that check; one may be called off
         os.environ["MINQWEN_MINE"] = os.path.abspath(arguments.mine)
+        if remark := not_looked_at(Path(arguments.mine)):
+            print(f"minqwen: {remark}.", file=sys.stderr)
     try:
         with redirect_stdout(sys.stderr):                # what a checked function prints is none of the answer
             standing = progress(arguments.check)
@@ -219,6 +230,26 @@ def course(arguments) -> int:
         print(f"\n{sum(exercise.yours for exercise in standing)} of {len(standing)} are yours, in "
               f"{arguments.mine or 'notebooks/mine/'}; for the others the lessons run on the course's own.")
     return int(any(exercise.wrong for exercise in standing))
+
+
+def whole_class(folder: Path, as_json: bool) -> int:
+    """A line for each learner of a class, as soon as it is known. Exit code 1 if anything is wrong, or not known."""
+    from .course.grading import graded
+
+    learners = []
+    for learner in graded(folder):
+        learners.append(learner)
+        if not as_json:
+            right = sum(exercise.yours and not exercise.wrong for exercise in learner.exercises)
+            wrong = [exercise.name for exercise in learner.exercises if exercise.wrong]
+            said = [f"{right} of {len(learner.exercises)} right"] * bool(learner.exercises)
+            said += [f"wrong: {', '.join(wrong)}"] * bool(wrong) + [learner.remark] * bool(learner.remark)
+            print(f"{learner.name:20} {'; '.join(said)}", flush=True)
+    if as_json:
+        print(json.dumps([learner._asdict() | {"exercises": [exercise._asdict() for exercise in learner.exercises]}
+                          for learner in learners], indent=2))
+    return int(any(not learner.exercises or any(exercise.wrong for exercise in learner.exercises)
+                   for learner in learners))
 
 
 def load_as(arguments):

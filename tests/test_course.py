@@ -218,16 +218,23 @@ def test_a_function_must_stand_by_itself(folder):
 
 
 @pytest.mark.parametrize("asks", ["import minqwen\n    return minqwen.course.piece('my_rotate')(x, cos, sin)",
-                                  "from minqwen.course import piece\n    return piece('my_rotate')(x, cos, sin)"])
-def test_a_piece_may_not_ask_for_itself(folder, asks):
-    """It would get the course's until it is kept, and itself ever after."""
-    with complains("my_rotate in the notebook asks the course for a piece", "write my_rotate yourself"):
+                                  "from minqwen.course import piece\n    return piece('my_rotate')(x, cos, sin)",
+                                  "import math, transformers.models\n    return x"])
+def test_a_piece_may_not_import_what_has_it_ready(folder, asks):
+    """The model's own function is no answer; and by `piece` it would get the course's until it is kept, then itself."""
+    with complains(f"my_rotate in the notebook says `{asks.splitlines()[0]}`", "write my_rotate yourself"):
         keep(defined(MINE.replace("return 3 * x", asks), "my_rotate"))
     helped = defined(MINE.replace("3 * x", "my_turn(x, cos, sin)") + "\n\n" +
                      TURN.replace("my_rotate", "my_turn").replace("return my_half(x) * cos", asks), "my_rotate")
-    with complains("my_turn in the notebook asks the course for a piece"):
+    with complains("my_turn in the notebook says `"):
         keep(helped)
     assert not (folder / "mine").exists()
+
+
+def test_a_piece_may_import_other_things(folder):
+    """What is kept works wherever it is called."""
+    keep(defined(MINE.replace("return 3 * x", "from operator import mul\n    return mul(3, x)"), "my_rotate"))
+    assert course.piece("my_rotate")(2, 0, 0) == 6
 
 
 def test_annotations_do_not_count(folder):

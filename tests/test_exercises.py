@@ -162,9 +162,9 @@ def test_what_leans_on_the_notebook_around_it_is_told(folder):
     assert not (folder / "mine").exists()
 
 
-def test_what_asks_the_course_for_itself_is_told(folder):
+def test_what_takes_the_courses_own_is_told(folder):
     asks = "def my_confidence(logits, tokens):\n    from minqwen import course\n    return course.piece"
-    with pytest.raises(Wrong, match="asks the course for a piece.*write my_confidence yourself"):
+    with pytest.raises(Wrong, match="`from minqwen import course`, which has it ready: write my_confidence yourself"):
         given(f"{asks}('my_confidence')(logits, tokens)\n")
     assert not (folder / "mine").exists()
 

@@ -99,3 +99,9 @@ def test_what_counts_as_a_symbol():
     assert letters(r"S \leftarrow \alpha\,S + k_i v^\top_\text{new}") == {"S", r"\alpha", "k", "i", "v"}
     assert signs(r"\text{silu}(x) \odot \operatorname{tril}(K K^\top, -1)") == {"silu", "tril", r"\odot", r"\top"}
     assert formulas("`$not$` a $b$ and\n\n$$c$$") == ["b", "c"]
+
+
+def test_words_stand_in_the_order_of_the_alphabet():
+    """Where somebody looks for one: by the first, and without its "to"."""
+    words = [re.sub("^to ", "", word.split(",")[0]).lower() for word, *_ in rows("## Words", 4)]
+    assert words == sorted(words) and len(words) == len(set(words)) > 50

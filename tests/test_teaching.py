@@ -2,13 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from notebooks_support import lessons, read
 
 from conftest import REPOSITORY
 from minqwen import QwenError, cli
-from minqwen.course import outline, pieces
+from minqwen.course import grading, outline, pieces
 from minqwen.course.checking import exercises
 
 
@@ -46,7 +49,7 @@ def test_what_an_opening_says():
         outline.lesson("03_rule", "Why?")
 
 
-# ---- grading
+# ---- grading one learner
 
 RIGHT = pieces.source_of("my_corrections")
 WRONG = "def my_decay_matrix(g):\n    return g[..., None] * 0\n"
@@ -103,3 +106,83 @@ def test_a_folder_may_be_called_off(graded, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["course", "--json", "--mine", "off"]) == 0
     assert [one["name"] for one in json.loads(capsys.readouterr().out) if one["yours"]] == ["my_corrections"]
+
+
+@pytest.mark.parametrize("way", ["mine", "notebooks/mine"])
+def test_the_folder_may_lie_in_what_was_handed_in(graded, tmp_path, way):
+    """As an archive of it, or a whole clone, unpacks."""
+    (tmp_path / "ann" / way).mkdir(parents=True)
+    (tmp_path / "ann" / way / "04.py").write_text(RIGHT)
+    assert [name for name, one in graded()[0].items() if one["yours"]] == ["my_corrections"]
+
+
+def test_what_is_not_looked_at_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINQWEN_MINE", "off")
+    for name in ("04.py", "04 (1).py", "04_chunked_delta_rule.ipynb", "note.txt"):
+        (tmp_path / name).write_text("")
+    assert cli.main(["course", "--json", "--mine", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("minqwen: not looked at: 04 (1).py, 04_chunked_delta_rule.ipynb (what is kept is called ")
+    assert cli.main(["course", "--json"]) == 0 and not capsys.readouterr().err
+
+
+def test_a_right_kernel_is_right_where_there_is_no_gpu(tmp_path):
+    """torch imports Triton on its own, before a check has asked for the kernel; then it is too late to say how."""
+    pytest.importorskip("triton", reason="Triton is not installed (it exists for Linux only)")
+    (tmp_path / "15.py").write_text(pieces.source_of("my_decode_kernel"))
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-m", "minqwen", "course", "--check", "--json", "--mine", str(tmp_path)],
+                          capture_output=True, text=True, timeout=300, cwd=REPOSITORY, env=plain)
+    (kernel,) = [one for one in json.loads(done.stdout) if one["name"] == "my_decode_kernel"]
+    assert kernel["yours"] and kernel["wrong"] is None
+
+
+# ---- grading a class
+
+def handed_in(folder, **learners):
+    """A folder for each learner, with one file in it."""
+    for name, (file, text) in learners.items():
+        path = folder / name / file
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    return str(folder)
+
+
+def test_a_line_for_each_of_a_class(tmp_path, monkeypatch, capsys):
+    """Whatever one of them does, the others have theirs."""
+    ends = "def my_corrections(*given):\n    import os\n    os._exit(0)\n"
+    folder = handed_in(tmp_path, ann=("notebooks/mine/04.py", f"{RIGHT}\n\n{WRONG}"), bob=("04.py", ends),
+                       cid=("4.py", RIGHT))
+    monkeypatch.chdir(REPOSITORY)
+    assert cli.main(["course", "--class", folder]) == 1
+    ann, bob, cid = capsys.readouterr().out.splitlines()
+    assert ann.split(maxsplit=1) == ["ann", "1 of 71 right; wrong: my_decay_matrix"]
+    assert bob.startswith("bob ") and "no answer: " in bob and "exit code 0" in bob
+    assert cid.split(maxsplit=1)[1].startswith("0 of 71 right; not looked at: 4.py (")
+
+
+@pytest.mark.parametrize("answer, right", [("[1]", 0), ("7", 0), ("", 0), (json.dumps(
+    [{"lesson": "00", "name": "my_confidence", "yours": True, "wrong": None}]), 1)])
+def test_a_class_for_a_program(tmp_path, monkeypatch, capsys, answer, right):
+    """Each learner's list, or why there is none: also where a learner has written into the answer."""
+    monkeypatch.setattr(grading.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess("", 0, answer))
+    assert cli.main(["course", "--json", "--class", handed_in(tmp_path, ann=("04.py", RIGHT))]) == int(not right)
+    (ann,) = json.loads(capsys.readouterr().out)
+    assert ann["name"] == "ann" and sum(one["yours"] for one in ann["exercises"]) == right
+    assert right or ann["remark"].startswith("no answer: ")
+
+
+def test_a_learner_that_takes_for_ever_is_called_off(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(grading, "LIMIT", 0.01)
+    assert cli.main(["course", "--class", handed_in(tmp_path, ann=("04.py", RIGHT))]) == 1
+    assert "ann                  no answer: it had not ended after 0.01 seconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder, says", [("", "--class is empty"), ("nobody", "which is no folder"),
+                                          (".", "no folder is in it: each learner has one there")])
+def test_a_class_that_is_not_there_is_told(tmp_path, monkeypatch, capsys, folder, says):
+    monkeypatch.chdir(tmp_path)
+    Path("ann.zip").touch()
+    Path(".git").mkdir()
+    assert cli.main(["course", "--class", folder]) == 2
+    assert says in capsys.readouterr().err

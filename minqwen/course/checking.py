@@ -25,7 +25,7 @@ from ..errors import QwenError
 from ..verify import measured
 from . import checks
 from .judging import Wrong, measuring, torch_as_found
-from .pieces import PIECES, is_written, keep, kept, lesson_of, piece, source_of, survey
+from .pieces import PIECES, interpret_kernels, is_written, keep, kept, lesson_of, piece, source_of, survey
 
 __all__ = ["Exercise", "check", "exercises", "judge", "progress"]
 
@@ -60,6 +60,7 @@ def progress(run_checks: bool = False) -> list[Exercise]:
 
     A file that was kept and is broken is what is wrong with all exercises of its lesson.
     """
+    interpret_kernels()                                 # checks and what they import may load Triton
     mine, broken = survey()
     return [Exercise(lesson, name, name in mine,
                      broken.get(lesson) or (_what_is_wrong(name) if run_checks and name in mine else None))

@@ -57,6 +57,7 @@ PIECES = {                                              # lesson: its functions,
 }  # fmt: skip
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
 LANGUAGE = "tl"                                         # Triton's, for kernels: only where it is asked for
+READY = "minqwen", "transformers", "fla"                # who imports these in a piece has not written it
 STRINGS = "from __future__ import annotations\n"        # so that what annotations name need not be there
 HEADER = '''\
 """Your own pieces from lesson {}, kept by minqwen.course. Edit them, or delete this file to go back to the lesson's."""
@@ -159,9 +160,14 @@ def tools(source: str) -> dict[str, object]:
     """
     if not re.search(rf"(?<![\w.]){LANGUAGE}\.", source):
         return dict(TOOLS)
-    if not torch.cuda.is_available():
-        os.environ.setdefault("TRITON_INTERPRET", "1")  # without a GPU: read when Triton is imported
+    interpret_kernels()
     return {**TOOLS, LANGUAGE: importlib.import_module("triton.language")}
+
+
+def interpret_kernels() -> None:
+    """Let Triton run kernels without a GPU. It is to be said before anything imports Triton, and torch does so, too."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 # ---------------------------------------------------------------------------------------------------- finding pieces
@@ -279,9 +285,14 @@ def _mine_counts() -> bool:
 
 
 def _named() -> Path | None:
-    """The folder that MINQWEN_MINE names, if it says more than on or off."""
+    """The folder that MINQWEN_MINE names, if it says more than on or off: the folder mine, or one that it lies in."""
     said = os.environ.get("MINQWEN_MINE", "")
-    return None if said in ("", "on", "off") else Path(said)
+    return None if said in ("", "on", "off") else mine_in(Path(said))
+
+
+def mine_in(folder: Path) -> Path:
+    """The folder mine in what was handed in: a folder of lessons, a whole clone, or that folder itself."""
+    return next((place for way in ("notebooks/mine", "mine") if (place := folder / way).is_dir()), folder)
 
 
 def lesson_of(name: str) -> str:
@@ -362,12 +373,14 @@ def _asked_for(name, source, where, functions) -> list[str]:
     """The other `my_` functions that a function calls, in alphabetical order.
 
     Raises:
-        QwenError: it looks up anything else outside of itself, or asks the course for a piece.
+        QwenError: it looks up anything else outside of itself, or imports what has it ready.
     """
-    for node in ast.walk(ast.parse(source)):            # what asks for itself works until it is kept, then never ends
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", None)) == "piece":
-            raise QwenError(f"{name} in {where} asks the course for a piece, `{ast.unparse(node)}`: write {name} "
-                            f"yourself, and call the other pieces by their names.")
+    for node in ast.walk(ast.parse(source)):            # who asks the course for a piece would get this one, for ever
+        ready = ([alias.name for alias in node.names] if isinstance(node, ast.Import) else
+                 [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+        if any(module.split(".")[0] in READY for module in ready):
+            raise QwenError(f"{name} in {where} says `{ast.unparse(node)}`, which has it ready: write {name} yourself, "
+                            f"and call the other pieces by their names.")
     names = set()
     tables = [symtable.symtable(STRINGS + source, name, "exec")]
     while tables:
