@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,49 @@ def test_what_an_opening_says():
     assert outline.lesson("03_rule", "# Rule") == ("03", "03_rule", "Rule", None, None, None)
     with pytest.raises(QwenError, match="Lesson 03_rule has no title"):
         outline.lesson("03_rule", "Why?")
+
+
+def teaching(heading):
+    """A chapter of the page."""
+    page = (REPOSITORY / "docs" / "teaching.md").read_text(encoding="utf-8")
+    return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_ways_through_the_course_leave_out_nothing_that_they_need():
+    """Nor are their minutes others than those of their lessons. What a lesson needs stands before a semicolon."""
+    course = {one.number: one for one in outline.outline()}
+    ways = re.findall(r"(?m)^- \*\*.+\*\* \((\d+) minutes\): (\d\d(?:, \d\d)*)\.", teaching("Order and time"))
+    assert len(ways) == teaching("Order and time").count("\n- ") > 3
+    for minutes, way in ways:
+        numbers = way.split(", ")
+        assert int(minutes) == sum(course[number].minutes for number in numbers), way
+        for i, number in enumerate(numbers):
+            needs = set(re.findall(r"\b\d\d\b", course[number].needs.split(";")[0]))
+            assert needs <= set(numbers[:i]), f"{way}: lesson {number} needs {needs}"
+
+
+def test_the_first_sessions_have_each_exercise_of_their_lessons_once():
+    planned = re.findall(r"`(my_\w+)`", teaching("The first three sessions"))
+    assert planned == [name for lesson in ("00", "02", "03") for name in exercises()[lesson]]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/teaching.md", "docs/gpu.md"])
+def test_every_command_of_a_page_is_one(page):
+    """What stands there as `minqwen ...` or as `make ...` can be said so."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    plain = re.sub(r"(?ms)^ *```\w+\n.*?^ *```$", "", text)             # without code in a language
+    said = [line for block in re.findall(r"(?ms)^ *```\n(.*?)^ *```$", plain) for line in block.splitlines()]
+    said += re.findall(r"`([^`\n]+)`", plain.replace("```", ""))
+    targets = re.findall(r"(?m)^([a-z_-]+):", (REPOSITORY / "Makefile").read_text())
+    said = [shlex.split(line, comments=True) for line in said if re.match(r" *(?:\S+/)?(?:minqwen|make) ", line)]
+    assert said
+    for program, *words in said:
+        if program == "make":
+            assert words[0] in targets, words
+        elif words[1:]:
+            cli.parser().parse_args(words)
+        else:                                           # its name alone
+            assert callable(getattr(cli, words[0]))
 
 
 # ---- grading one learner

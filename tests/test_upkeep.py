@@ -37,6 +37,8 @@ def test_the_workflow_of_the_site_publishes_what_make_site_builds():
     assert jobs["publish"]["needs"] == "build" and jobs["publish"]["permissions"] == {"pages": "write",
                                                                                       "id-token": "write"}
     assert "pages" not in workflow("site")["permissions"], "only what publishes may publish"
+    assert jobs["build"]["if"] == "github.event_name == 'workflow_dispatch' || !github.event.repository.fork"
+    assert "workflow_dispatch" in workflow("site")[True], "a fork without pages fails at no push, and can be asked"
 
 
 @pytest.mark.parametrize("name", ["test", "site"])

@@ -16,6 +16,8 @@ from ..files import SHIPPED, write_whole
 
 __all__ = ["Lesson", "lesson", "outline", "tables"]
 
+COUNTS = "minutes", "exercises"                         # columns of numbers, which stand below each other
+
 
 class Lesson(NamedTuple):
     """A lesson by its opening. What it does not say is None."""
@@ -62,7 +64,7 @@ def tables() -> dict[str, str]:
     exercise_of = exercises()
     rows = [(f"[{one.number} {one.title}](../notebooks/{one.name}.ipynb)", f"{one.minutes}",
              f"{len(exercise_of.get(one.number, ()))}", f"{one.needs}", f"{one.afterwards}") for one in lessons]
-    total = ("all", f"{sum(one.minutes or 0 for one in lessons)}", f"{sum(map(len, exercise_of.values()))}", "", "")
+    total = ("all", f"{sum(one.minutes or 0 for one in lessons):,}", f"{sum(map(len, exercise_of.values()))}", "", "")
     points = [(number, f"`{name}`", inspect.getdoc(_check_of(name)).splitlines()[0])
               for number, names in exercise_of.items() for name in names]
     return {"lessons": _table(("lesson", "minutes", "exercises", "you need", "afterwards you can"), [*rows, total]),
@@ -70,7 +72,7 @@ def tables() -> dict[str, str]:
 
 
 def _table(head, rows):
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---:" if name in COUNTS else "---" for name in head], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
