@@ -341,6 +341,8 @@ def test_roofline():
     assert bend.get_xdata()[0] == 200
     assert [tuple(line.get_xydata()[0]) for line in (a, b)] == [(0.5, 1e11), (300, 2e14)]
     assert ax.get_title() == "a machine" and len({line.get_marker() for line in (a, b)}) == 2
+    assert "a slope up to 200 of them, then flat at 400 T" in figure.alt
+    assert "a at 0.5 with 10% of the roof and b at 300.0 with 50% of the roof" in figure.alt
 
 
 def test_durations():
@@ -349,6 +351,7 @@ def test_durations():
     assert [bar.get_width() for bar in ax.patches] == [66.78, 0.356]
     assert [text.get_text().strip() for text in ax.texts] == ["66.8 ms", "0.356 ms"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["slow", "fast"] and ax.yaxis_inverted()
+    assert figure.alt == "Bars. a machine. slow, 67 ms; fast, 0.36 ms."
 
 
 def test_drafting():
@@ -360,6 +363,7 @@ def test_drafting():
     assert said.count("model") == 2 and said.count("head") == 3
     boxes = [box for box in ax.patches if isinstance(box, Rectangle)]
     assert len(boxes) == 5 + 2 + 3 + 2
+    assert "“a”, “b” and “$c$”" in figure.alt and figure.alt.endswith("has drafted: “d” and “e”.")
 
 
 def test_overlap():
@@ -368,6 +372,8 @@ def test_overlap():
     both, refused, instead = np.array([bar.get_height() for bar in ax.patches]).reshape(3, 3)
     assert np.allclose(both + refused, q) and np.allclose(both + instead, p)
     assert np.allclose(np.minimum(refused, instead), 0)
+    assert ax.figure.alt.endswith("key: 40% drafted and taken and 30% instead of others. $: 20% drafted and taken. "
+                                  "hat: 10% drafted and taken and 30% drafted and refused.")
 
 
 def test_a_mixture_leads_to_its_chosen_experts():
@@ -378,6 +384,7 @@ def test_a_mixture_leads_to_its_chosen_experts():
                           "shared expert\n× its gate"]
     chosen = {boxes[word].get_facecolor() for word in words if "×" in word}
     assert len(chosen) == 1 and boxes["expert 0"].get_facecolor() not in chosen
+    assert "expert 3, times 0.75, and expert 1, times 0.25, and from there to a sum" in ax.figure.alt
 
 
 def test_readers():
@@ -387,6 +394,9 @@ def test_readers():
         assert ax.get_title() == f"layer {layer}" and ax.images[0].get_clim() == (0, 2)
         assert np.array_equal(ax.images[0].get_array(), share)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["names", "digits"]
+    assert figure.alt.endswith("In layer 0 digits at expert 0, 1. In layer 6 names at expert 1, 1.")
+    assert figures.readers({2: np.array([[0.01, 0]]), 4: np.array([[0, 0.5]])}, ["names"]).alt.endswith(
+        "In layer 2 all are pale. In layer 4 names at expert 1, 0.5.")
 
 
 def test_loads():
@@ -395,6 +405,7 @@ def test_loads():
     left, *maps = draw(figures.loads(runs, top_k=2)).axes[:3]
     assert [list(line.get_ydata()) for line in left.lines] == [[2.5, 2.0], [2.5, 3.0], [2, 2]]
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["with it", "without it"]
+    assert "from 2.50 to 2.00 with it and from 2.50 to 3.00 without it" in left.figure.alt
     for ax, run in zip(maps, runs.values()):
         assert np.array_equal(ax.images[0].get_array(), run["loads"]) and ax.images[0].get_clim() == (0, 2)
 
@@ -405,6 +416,7 @@ def test_times():
     assert [bar.get_width() for ax in (left, right) for bar in ax.patches] == [1, 4, 1, 1.25]
     assert [text.get_text() for text in right.texts] == ["1.0", "1.2"]
     assert left.patches[1].get_facecolor() != left.patches[0].get_facecolor()
+    assert "held: 1.0 for small; 4.0 for 8 experts. met: 1.0 for small;" in left.figure.alt
     assert [label.get_text() for label in left.get_yticklabels()] == ["small", "8 experts"]
 
 

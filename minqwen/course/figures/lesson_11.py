@@ -40,11 +40,10 @@ def mixture(experts: int, chosen: dict[int, float]) -> Figure:
     box(middle, 4.3, "+", 0.6)
     ax.set(xlim=(-0.7, shared + 1.2), ylim=(-0.5, 4.8))
     ax.axis("off")
-    weights = spoken.numbers(list(chosen.values()))
     figure.alt = (
         f"From the token's normed vector arrows lead to a router, and on to a few of the {experts} experts that stand "
-        "in a row: " + spoken.listed(f"expert {e}, times {weight}" for e, weight in zip(chosen, weights)) + ". From "
-        "there they lead to a sum, and to it leads the shared expert beside them, too, times its gate.")
+        "in a row: " + spoken.listed(f"expert {e}, times {weight:.2f}," for e, weight in chosen.items()) + " and from "
+        "there to a sum. To it leads the shared expert beside them, too, times its gate.")
     return figure
 
 
@@ -63,13 +62,16 @@ def readers(shares: dict[int, np.ndarray], kinds: list[str], top: float = 1.0) -
         ax.set_xticks(range(0, share.shape[1], -(-share.shape[1] // 8)))
     axes[0].set_yticks(range(len(kinds)), kinds)
     colour_bar(figure, image, axes)
+    def darkest(share, number):
+        row, expert = np.unravel_index(share.argmax(), share.shape)
+        return f"{kinds[row]} at expert {expert}, {number}" if share.max() > top / 50 else "all are pale"
+
     maps = {layer: as_numpy(share) for layer, share in shares.items()}
-    darkest = [np.unravel_index(share.argmax(), share.shape) for share in maps.values()]
     numbers = spoken.numbers([share.max() for share in maps.values()])
     figure.alt = (
-        f"A map for each of {len(maps)} layers: rows are {spoken.listed(kinds)}, columns are experts. The darkest "
-        "field of each: " + "; ".join(f"layer {layer}, {kinds[row]} at expert {expert}, {number}"
-                                      for layer, (row, expert), number in zip(maps, darkest, numbers)) + ".")
+        f"A map for each of {len(maps)} layers: a row for each of {'; '.join(kinds)}; a column for each expert. The "
+        "darkest field: " + ". ".join(f"In layer {layer} {darkest(share, number)}"
+                                      for (layer, share), number in zip(maps.items(), numbers)) + ".")
     return figure
 
 
@@ -101,7 +103,7 @@ def loads(runs: dict[str, dict], top_k: int) -> Figure:
     spread = spoken.listed(f"from {np.min(run['loads']):.0%} to {np.max(run['loads']):.0%} {name} it"
                            for name, run in runs.items())
     figure.alt = (
-        f"Left the balancing loss over the steps: {losses}; a dashed line at {top_k} is where even loads would be. "
+        f"Left the balancing loss over the steps: {losses}; a dashed line at {top_k:g} is where even loads would be. "
         f"Right two maps, layers by experts, of the shares of the tokens that an expert reads: {spread}.")
     return figure
 
@@ -120,6 +122,6 @@ def times(ratios: dict[str, dict[str, float]]) -> Figure:
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     figure.alt = "Bars, how many times as much as the cheapest layer. " + " ".join(
-        f"{cost}: " + spoken.listed(f"{name} {ratio:.1f}" for name, ratio in layers.items()) + "."
+        f"{cost}: {'; '.join(f'{ratio:.1f} for {name}' for name, ratio in layers.items())}."
         for cost, layers in ratios.items())
     return figure

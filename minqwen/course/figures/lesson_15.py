@@ -119,6 +119,6 @@ def durations(rows: dict, unit: str, title: str) -> Figure:
     ax.tick_params(length=0)
     ax.spines[["top", "right", "bottom"]].set_visible(False)
     ax.set_title(title, fontsize=10, color=INK)
-    lengths = spoken.listed(f"{name} {length:.2g} {unit}" for name, length in rows.items())
-    figure.alt = f"Bars, {spoken.heard(title)}: {lengths}."
+    lengths = "; ".join(f"{name}, {length:.2g} {unit}" for name, length in rows.items())
+    figure.alt = f"Bars. {spoken.heard(title)}. {lengths}."
     return figure
