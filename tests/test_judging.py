@@ -5,7 +5,7 @@ import torch
 
 from minqwen.course.checks import delta_rule
 from minqwen.course.checks.delta_rule import judge_delta_rule, judge_gradients
-from minqwen.course.judging import Wrong, call, compare, measuring, near, parts
+from minqwen.course.judging import Wrong, apart, call, compare, measuring, near, parts
 from minqwen.delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 
 
@@ -65,6 +65,10 @@ def test_what_was_near_is_remembered_while_someone_asks():
             assert near(0.0, 0.5) and not near(0.7, 0.5) and not near(torch.nan, 0.5)
         assert near(0.25, 0.5)
     assert seen == [(1 / 9, 0.5), (0.0, 0), (0.25, 0.5)] and inner == [(0.0, 0.5)]
+
+
+def test_numbers_are_apart_by_a_share_of_the_larger():
+    assert apart(3.0, -4.0) == apart(-4.0, 3.0) == 7 / 4 and apart(0, 0) == 0 and not apart(torch.inf, 1) <= 1
 
 
 @pytest.mark.parametrize("found, says", [(torch.ones(2), "2 things are wanted: return o, S"),

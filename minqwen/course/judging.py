@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..verify import error
 
-__all__ = ["Wrong", "call", "compare", "demand", "hints", "measuring", "near", "parts", "torch_as_found"]
+__all__ = ["Wrong", "apart", "call", "compare", "demand", "hints", "measuring", "near", "parts", "torch_as_found"]
 
 SETTINGS = {                                            # torch's, for a whole session: how each is asked for, and set
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -119,6 +119,11 @@ def near(off: float, bound: float) -> bool:
     if off <= bound and (seen := _measured.get()) is not None:
         seen.append((off, bound))
     return off <= bound
+
+
+def apart(a: float, b: float) -> float:
+    """How far two numbers are apart, over the larger one of them, signs aside."""
+    return abs(a - b) / (max(abs(a), abs(b)) or 1)
 
 
 @contextmanager

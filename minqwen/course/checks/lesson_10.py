@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from ..judging import call, compare, demand, hints, parts
+from ..judging import apart, call, compare, demand, hints, near, parts
 
 
 @hints(
@@ -41,15 +41,11 @@ def my_pass_seconds(mine):
         for seconds, one in zip(slips.values(), wrong, strict=True):
             seconds.append(one)
     for slip, wrong in slips.items():
-        demand(not all(map(_alike, found, wrong)), f"{slip}.")
+        demand(not all(apart(*pair) <= 1e-9 for pair in zip(found, wrong)), f"{slip}.")
     for case, seconds, wanted in zip(cases, found, right):
-        demand(_alike(seconds, wanted), "for {} tokens, {:.0e} weights of {} bytes, {:.0e} bytes and {:.0e} operations "
-                                        "a second it should be {:.3g} seconds, and not {:.3g}.".format(
-                                            *case, wanted, seconds))
-
-
-def _alike(a, b):
-    return abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+        demand(near(apart(seconds, wanted), 1e-9), (
+            "for {} tokens, {:.0e} weights of {} bytes, {:.0e} bytes and {:.0e} operations a second it should be "
+            "{:.3g} seconds, and not {:.3g}.".format(*case, wanted, seconds)))
 
 
 @hints(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...nano.rl import clip, gspo
-from ..judging import call, compare, demand, hints
+from ..judging import call, compare, demand, hints, near
 
 
 def _random(*shape: int) -> Tensor:
@@ -99,7 +99,7 @@ def my_pass_at(mine):
                 "right answers are counted, and one is enough": min(1.0, k * share),
             }.items():
                 demand(abs(found - wanted) < 1e-6 or abs(found - wrong) > 1e-6, f"{slip}.")
-            demand(abs(found - wanted) < 1e-6,
+            demand(near(abs(found - wanted), 1e-6),
                    f"of {n} answers {right} are right: one of {k} is so with {wanted:.3f}, and not with {found:.3f}.")
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ...delta_rule import recurrent_gated_delta_rule
 from ...verify import rule_inputs
-from ..judging import call, compare, demand, hints, parts
+from ..judging import apart, call, compare, demand, hints, near, parts
 
 
 @hints(
@@ -143,13 +143,9 @@ def my_training_days(mine):
         "more GPUs take less time, and not more": lambda N, D, n, peak, u: n * n,
     }
     for slip, factor in slips.items():
-        demand(not all(_alike(days, wanted * factor(*case)) for days, wanted, case in zip(found, right, cases)),
-               f"{slip}.")
+        wrong = [wanted * factor(*case) for wanted, case in zip(right, cases)]
+        demand(not all(apart(*pair) <= 1e-9 for pair in zip(found, wrong)), f"{slip}.")
     for (N, D, gpus, peak, used), days, wanted in zip(cases, found, right):
-        demand(_alike(days, wanted), f"for {N:.0e} parameters, {D:.0e} tokens and {gpus} GPUs of {peak:.0e} operations "
-                                     f"a second, of which {used:.0%} are reached, it should be {wanted:.3g} days, and "
-                                     f"not {days:.3g}.")
-
-
-def _alike(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+        demand(near(apart(days, wanted), 1e-9), (
+            f"for {N:.0e} parameters, {D:.0e} tokens and {gpus} GPUs of {peak:.0e} operations a second, of which "
+            f"{used:.0%} are reached, it should be {wanted:.3g} days, and not {days:.3g}."))
