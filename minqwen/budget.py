@@ -17,11 +17,10 @@ more exact form; twice as many backward: "Training Compute-Optimal Large Languag
 2203.15556), appendix F; the wire: "ZeRO" (Rajbhandari et al. 2019, arXiv 1910.02054), section 7.
 """
 
-import math
 from dataclasses import dataclass
 
 from .config import Config
-from .errors import QwenError
+from .errors import QwenError, number_above_0
 from .info import in_thousands, parameter_counts, readable
 from .widgets.cost import counted
 
@@ -65,12 +64,11 @@ def budget(config: Config, tokens: float, gpus: int = 64, length: int = 4096, in
     """
     for name, x in (("tokens", tokens), ("gpus", gpus), ("length", length), ("in_pass", in_pass), ("peak", peak),
                     ("used", used), ("wire", wire)):
-        if not 0 < x < math.inf:
-            raise QwenError(f"{name} is {x:g}, and must be a number above 0.")
+        number_above_0(name, x)
     if gpus < 1:
-        raise QwenError(f"gpus is {gpus:g}, and must be 1 or more.")
+        raise QwenError(f"gpus must be 1 or more, not {gpus:g}.")
     if used > 1:
-        raise QwenError(f"used is {used:g}, and is a share: at most 1.")
+        raise QwenError(f"used is a share, at most 1, and not {used:g}.")
     counts, N = counted(config), parameter_counts(config)["text"]
     forward = counts["matrices"] + counts["head"] + counts["rule"] + counts["pair"] * length / 2
     operations = tokens * forward * (4 if again else 3)

@@ -90,20 +90,19 @@ def keep(out: Path, step: int, optimizer: MasterAdamW, about: dict) -> None:
     dist.barrier()
     try:
         dcp.save(optimizer.tensors(), storage_writer=dcp.FileSystemWriter(aside))
-    except CheckpointException as error:                 # on all ranks, whichever it was
+        if rank() == 0:
+            before = snapshots(out)
+            write_whole(aside / ABOUT, json.dumps(about).encode())
+            os.replace(aside, out / f"{NAME}{step:08d}")
+            for folder in before:
+                shutil.rmtree(folder)
+    except (CheckpointException, OSError) as error:      # the first comes to all ranks, whichever it was
         if peer_gone(error):
             raise
         if rank() == 0:
             shutil.rmtree(aside, ignore_errors=True)
             remark(f"The snapshot of step {step} cannot be written ({_cause(error)}): the run goes on, and the "
                    f"snapshot before it stays.")
-        return
-    if rank() == 0:
-        before = snapshots(out)
-        write_whole(aside / ABOUT, json.dumps(about).encode())
-        os.replace(aside, out / f"{NAME}{step:08d}")
-        for folder in before:
-            shutil.rmtree(folder)
     dist.barrier()
 
 
@@ -128,9 +127,9 @@ def restore(folder: Path, optimizer: MasterAdamW) -> None:
 ELSE = "remove it, or add --restart."
 
 
-def _cause(error: CheckpointException) -> str:
+def _cause(error: CheckpointException | OSError) -> str:
     """What befell the first rank that failed, in a few words."""
-    cause, _ = next(iter(error.failures.values()))
+    cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
     if isinstance(cause, FileNotFoundError):
         return f"{Path(cause.filename).name} is missing"
     return short(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)

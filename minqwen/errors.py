@@ -1,7 +1,9 @@
 """The one error class of this package, its warnings, and JSON read so that the error is raised."""
 
 import json
+import math
 import warnings
+from numbers import Integral, Real
 from pathlib import Path
 
 
@@ -13,6 +15,23 @@ def short(words):
     """Somebody else's words, or a value, for a sentence of ours: one line, and of a long one the beginning."""
     words = " ".join(str(words).split())
     return words if len(words) <= 120 else f"{words[:120]} ..."
+
+
+def whole_number(name, x, least, most=math.inf):
+    """The value as a whole number: 3 of numpy's 3. Raises QwenError if it is none, or out of its range."""
+    if isinstance(x, bool) or not isinstance(x, Integral):
+        raise QwenError(f"{name} must be a whole number, not {short(repr(x))}.")
+    if not least <= x <= most:
+        wanted = f"{least} or more" if most == math.inf else f"between {least} and {most}"
+        raise QwenError(f"{name} must be {wanted}, not {x}.")
+    return int(x)
+
+
+def number_above_0(name, x):
+    """The value. Raises QwenError unless it is a finite number above 0."""
+    if isinstance(x, bool) or not isinstance(x, Real) or not 0 < x < math.inf:
+        raise QwenError(f"{name} must be a number above 0, not {short(repr(x))}.")
+    return x
 
 
 def remark(sentence):

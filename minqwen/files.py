@@ -12,13 +12,17 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+
+from safetensors import SafetensorError
 
 from . import __version__
 from .errors import QwenError, read_json, short
 
-__all__ = ["INSTALLED", "SHIPPED", "check_place", "example", "unpack", "write_csv", "write_whole"]
+__all__ = ["INSTALLED", "SHIPPED", "check_place", "example", "unpack", "write_csv", "write_whole", "writing"]
 
 PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (PACKAGE / "shipped").is_dir()              # else this is a clone
@@ -103,6 +107,23 @@ def check_place(folder: Path, option: str = "--out") -> None:
     except OSError as error:
         raise QwenError(f"Nothing can be written to {short(folder)} ({error.strerror}): name another folder ({option})."
                         ) from None
+
+
+@contextmanager
+def writing(place: Path, kept: bool = True, faults: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Around the end of a long work, where its result is written: a full disk is told in a sentence.
+
+    Args:
+        kept: whether the same command goes on from what was kept of the work.
+        faults: what else than an OSError says that a file cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, *faults) as error:
+        why = getattr(error, "strerror", None) or short(error)
+        then = ", which goes on from what was kept" if kept else ""
+        raise QwenError(f"The result cannot be written to {short(place)} ({why}): make room, and give the same command "
+                        f"again{then}.") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

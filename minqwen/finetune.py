@@ -30,7 +30,6 @@ from pathlib import Path
 from random import Random
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -41,7 +40,7 @@ from .chat import Assistant, load
 from .checkpoint import COMPANIONS, CONFIG, resolve, save_model
 from .dataset import Chat, Row, digest, pack, read_chats, rows_of, shares
 from .errors import QwenError, remark, short
-from .files import check_place, write_whole
+from .files import check_place, write_whole, writing
 from .info import LOGITS, training_table
 from .lora import Adapter
 from .masters import MasterAdamW
@@ -262,20 +261,22 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     steps = islice(batches(train, settings), progress.step, None)
     bar = tqdm(steps, initial=progress.step, total=trainer.steps, unit="step", disable=rank() > 0 or None)
     for number, rows in enumerate(bar, progress.step):
-        entry = trainer.step(number, rows)
+        entry, last = trainer.step(number, rows), number + 1 == trainer.steps
+        due = last or (number + 1) % keep_every == 0
         try:
             progress.note(entry)
+            if due and not trainer.optimizer.finite():
+                raise QwenError(f"after step {progress.step} the weights are no numbers any more")
         except QwenError as error:
             there = (out / SNAPSHOT).exists() or distributed.snapshots(out)
             kept = "goes on from the last good state" if there else "begins anew"
             raise QwenError(f"Stopped, as {error}: the same command with a lower rate than --lr {settings.lr:g} {kept}."
                             ) from None
-        last = progress.step == trainer.steps
         if held_out and (last or progress.step % judge_every == 0):
             entry["held out"] = trainer.judge(held_out)
             say(", ".join(f"{name} {x:.4g}" for name, x in entry.items()), bar.write)
         bar.set_postfix(loss=f"{progress.smooth:.3f}")
-        if progress.well and (last or progress.step % keep_every == 0):
+        if due and progress.well:
             state = {"run": run, "progress": vars(progress)}
             if many():
                 distributed.keep(out, progress.step, trainer.optimizer, state)
@@ -354,7 +355,7 @@ def keep(out: Path, state: dict) -> None:
 
 def finish(trainer: Trainer, folder: str | Path, source: Path, out: Path, merge: bool, log: dict) -> None:
     """Write the result, and the log. Then the snapshot has served."""
-    try:
+    with writing(out, faults=(distributed.CheckpointException,)):
         model, adapter = trainer.model, trainer.adapter
         if many() and (adapter is None or merge):
             model = distributed.whole(model, out)
@@ -372,9 +373,6 @@ def finish(trainer: Trainer, folder: str | Path, source: Path, out: Path, merge:
                 write_whole(out / path.name, path.read_bytes())
             adapter.save(out, folder)
         write_whole(out / LOG, (json.dumps(log, indent=1) + "\n").encode())
-    except (OSError, SafetensorError, distributed.CheckpointException) as error:
-        raise QwenError(f"The result cannot be written to {out} ({short(error)}): make room, and give the same command "
-                        f"again, which goes on from the last snapshot.") from None
     forget(out)
 
 

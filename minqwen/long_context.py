@@ -25,7 +25,7 @@ from torch.autograd.profiler import profile
 from .bench import machine, peak_memory
 from .config import Config
 from .errors import QwenError
-from .files import SHIPPED, check_place, write_whole
+from .files import SHIPPED, check_place, write_whole, writing
 from .generate import decode_one_token, prefill
 from .info import memory
 from .model import Qwen
@@ -168,9 +168,11 @@ def main(argv: list[str] | None = None) -> None:
     out = parser.parse_args(argv).out
     try:
         check_place(out.parent)
+        figures = measured()
+        with writing(out, kept=False):
+            write_whole(out, (json.dumps(figures, indent=1) + "\n").encode())
     except QwenError as error:
         parser.error(str(error))
-    write_whole(out, (json.dumps(measured(), indent=1) + "\n").encode())
     print(out)
 
 

@@ -8,6 +8,7 @@ Where a model is cut up among ranks (`distributed.py`) each of them does this fo
 what AdamW does to a number depends on no other. Only the length of the gradient is everybody's.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -60,6 +61,10 @@ class MasterAdamW:
         self.adamw.param_groups[0]["lr"] = lr
         self.adamw.step()
         self.round()
+
+    def finite(self) -> bool:
+        """Whether all weights are numbers, those of the other ranks as well."""
+        return math.isfinite(summed(nn.utils.get_total_norm([x.detach() for x in self.masters.values()]).item()))
 
     def forget(self) -> None:
         """Let the gradients go."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from .errors import QwenError, short
+from .errors import QwenError, short, whole_number
 
 __all__ = ["first_to_fail", "join", "many", "peer_gone", "rank", "ranks", "summed", "together"]
 
@@ -100,8 +100,9 @@ def together(function: Callable, size: int, *arguments) -> list:
     It must be a module's own, and arguments and results such as can be sent.
 
     Raises:
-        QwenError: one of them has failed; the others are ended.
+        QwenError: there would be none of them; one has failed, and then the others are ended.
     """
+    size = whole_number("The number of processes", size, 1)
     context = get_context("forkserver" if sys.platform == "linux" else "spawn")
     context.set_forkserver_preload([__name__, "minqwen.finetune"])      # imported once, for all of them
     with tempfile.TemporaryDirectory() as folder:

@@ -5,13 +5,15 @@
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from .errors import QwenError, remark, short
 
-__all__ = ["SNAPSHOT", "begun", "damaged", "forget", "keep", "kept", "put", "read"]
+__all__ = ["SNAPSHOT", "begun", "damaged", "forget", "keep", "kept", "may_diverge", "put", "read"]
 
 SNAPSHOT = "snapshot.pt"
 
@@ -48,6 +50,18 @@ def kept(folder: Path, run: dict, may_change: tuple[str, ...] = ()) -> dict | No
         raise QwenError(f"{folder} holds a run with another {' and another '.join(other)}: go on with the same, name "
                         f"another folder, or add --restart.")
     return saved["state"]
+
+
+@contextmanager
+def may_diverge(folder: Path, lr: float, where: str) -> Iterator[None]:
+    """Around a step: what it says that makes no sense of going on is told with its place, and with what to do."""
+    try:
+        yield
+    except QwenError as error:
+        advice = "start again with"
+        if (folder / SNAPSHOT).exists():
+            advice = "the last good state is kept: the same command goes on from it with"
+        raise QwenError(f"{str(error).rstrip('.')}, in {where}; {advice} a lower --lr, such as {lr / 3:.0e}.") from None
 
 
 def forget(folder: Path) -> None:

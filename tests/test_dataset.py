@@ -6,22 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import tuning_support
 from chat_support import written
 from PIL import Image
-from tuning_support import chat, small_checkpoint, write_chats
+from tuning_support import chat, write_chats
 
 from minqwen.chat import NANO, load
 from minqwen.dataset import digest, pack, packed, read_chats, rows_of
 from minqwen.errors import QwenError
 
+folder = tuning_support.folder
 ADD = {"type": "function", "function": {"name": "add", "description": "adds", "parameters": {
     "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}}
 EMPTY, END = "<think>\n\n</think>\n\n", "<|im_end|>"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return small_checkpoint(tmp_path_factory.mktemp("small") / "checkpoint")
 
 
 @pytest.fixture(scope="module", params=["official-like template", "nano's"])

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tuning_support
 from PIL import Image
 from ranks_support import fails_on_the_second, returns_what_cannot_be_sent, tune, tune_each
 from safetensors.torch import load_file
-from tuning_support import chat, small_checkpoint, spelling, write_chats
+from tuning_support import chat, spelling, write_chats
 
 from minqwen import distributed
 from minqwen.chat import load
@@ -24,22 +25,8 @@ from minqwen.errors import QwenError
 from minqwen.finetune import SNAPSHOT, Settings, finetune
 from minqwen.ranks import together
 
+folder, half, data = tuning_support.folder, tuning_support.half, tuning_support.data
 QUICK = Settings(lr=3e-3, epochs=1, batch=6, length=64, held_out=0.1, warmup=0.3)            # three steps of 18 chats
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return small_checkpoint(tmp_path_factory.mktemp("small") / "checkpoint")
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    return small_checkpoint(tmp_path_factory.mktemp("small") / "half", "bfloat16")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_chats(tmp_path_factory.mktemp("data") / "chats.jsonl", spelling())
 
 
 @pytest.fixture(scope="module")

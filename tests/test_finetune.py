@@ -3,22 +3,21 @@
 import json
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tuning_support
 from PIL import Image
 from safetensors.torch import load_file
 from support import error, tokens
-from tuning_support import chat, small_checkpoint, spelling, write_chats
+from tuning_support import chat, files_of_at_most, small_checkpoint, spelling, spoil, write_chats
 
 import minqwen
 from minqwen import finetune as tuning
@@ -29,22 +28,8 @@ from minqwen.finetune import Settings, Trainer, finetune
 from minqwen.info import readable, training_memory, training_table
 from minqwen.masters import MasterAdamW
 
+folder, half, data = tuning_support.folder, tuning_support.half, tuning_support.data
 QUICK = Settings(lr=3e-3, epochs=1, batch=3, length=256, held_out=0.1)            # six steps of 20 chats
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return small_checkpoint(tmp_path_factory.mktemp("small") / "checkpoint")
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    return small_checkpoint(tmp_path_factory.mktemp("small") / "half", "bfloat16")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_chats(tmp_path_factory.mktemp("data") / "chats.jsonl", spelling())
 
 
 def trainer_of(folder, settings=QUICK, steps=10):
@@ -241,17 +226,6 @@ def test_another_file_to_judge_by_and_packs_that_the_model_can_read(folder, data
     assert settings["length"] == trainer.qwen.config.text_config.max_position_embeddings == 1000
 
 
-@contextmanager
-def files_of_at_most(size):
-    """As on a full disk: writing fails in the middle of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("lora", [None, 2])
 def test_a_full_disk_costs_the_last_snapshot(folder, data, tmp_path, monkeypatch, lora):
     settings, out = replace(QUICK, lora=lora), tmp_path / "out"
@@ -297,6 +271,27 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(folder, 
     monkeypatch.setattr(Trainer, "loss", real)
     log = finetune(folder, data, tmp_path, replace(QUICK, lr=1e-3))
     assert [entry["step"] for entry in log] == list(range(7)) and log[5]["lr"] < 1e-3 < log[4]["lr"]
+
+
+@pytest.mark.parametrize("at", [4, 6])
+def test_weights_that_are_no_numbers_are_neither_kept_nor_the_result(folder, data, tmp_path, monkeypatch, at):
+    """Though loss and gradient of the step were: at a snapshot, and at the end."""
+    real, count = MasterAdamW.step, []
+
+    def spoilt(self, lr):
+        count.append(lr)
+        if len(count) == at:
+            spoil(self.adamw, "weights")
+        real(self, lr)
+
+    monkeypatch.setattr(MasterAdamW, "step", spoilt)
+    with pytest.raises(QwenError, match=f"Stopped, as after step {at} the weights are no numbers any more: the same "
+                                        "command with a lower rate than --lr 0.003 goes on from the last good state"):
+        finetune(folder, data, tmp_path, QUICK, keep_every=2)
+    saved = torch.load(tmp_path / tuning.SNAPSHOT, weights_only=True)
+    assert all(x.isfinite().all() for x in saved["optimizer"]["weights"].values())
+    assert saved["progress"]["step"] == at - 2 == len(saved["progress"]["log"]) - 1
+    assert {path.name for path in tmp_path.iterdir()} == {tuning.SNAPSHOT}
 
 
 def test_what_is_wrong_with_the_data_is_not_put_down_to_the_rate(folder, data, tmp_path, monkeypatch):

@@ -17,11 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import error
+from tuning_support import FULL, on_a_full_disk, spoil
 
 import minqwen
 from minqwen.checkpoint import save_model
 from minqwen.config import Config
 from minqwen.errors import QwenError
+from minqwen.files import write_whole
 from minqwen.model import Qwen
 from minqwen.nano import records, rl, rollouts, sft, tasks, train, world
 from minqwen.nano.rollouts import Answer, evaluate, pass_at, rollout, sum_of
@@ -284,6 +286,26 @@ def test_pass_at_k_counts_all_draws():
             assert pass_at(k, answers, right) == pytest.approx(sum(map(any, draws)) / len(draws))
 
 
+@pytest.mark.parametrize("ask, says", [
+    (lambda qwen: pass_at(5, 4, 1), "k must be between 1 and 4, not 5"), (lambda qwen: pass_at(0, 4, 1), "k must be"),
+    (lambda qwen: pass_at(1, 0, 0), "answers must be 1 or more"), (lambda qwen: pass_at(1, 4, 5), "right must be be"),
+    (lambda qwen: pass_at(1, 4, -1), "right must be between 0 and 4, not -1"),
+    (lambda qwen: pass_at(1.0, 4, 2), "k must be a whole number, not 1.0"),
+    (lambda qwen: sum_of(Random(0), 0), "digits must be 1 or more, not 0"),
+    (lambda qwen: sum_of(Random(0), "4"), "digits must be a whole number, not '4'"),
+    (lambda qwen: evaluate(qwen, 0), "digits must be 1 or more"), (lambda qwen: evaluate(qwen, 4.0), "digits must be"),
+    (lambda qwen: evaluate(qwen, 3, questions=0), "questions must be 1 or more, not 0"),
+    (lambda qwen: evaluate(qwen, 3, questions=1, answers=0), "answers must be 1 or more, not 0"),
+    (lambda qwen: evaluate(qwen, 3, questions=1, most_tokens=-3), "most_tokens must be 1 or more, not -3"),
+    (lambda qwen: rollout(qwen, [sum_of(Random(0), 2)], True, Random(0)), "answers must be a whole number, not True"),
+    (lambda qwen: rl.check(rl.Recipe(rollouts="5")), "--rollouts must be a whole number, not '5'"),
+    (lambda qwen: rl.check(rl.Recipe(lr="1")), "--lr must be a number above 0, not '1'"),
+])
+def test_numbers_that_cannot_be_are_told(qwen, ask, says):
+    with pytest.raises(QwenError, match=f"^{says}.*[.]$"):
+        ask(qwen)
+
+
 def test_an_evaluation_asks_held_out_sums_and_counts(monkeypatch, qwen):
     asked, temperatures = [], []
 
@@ -434,7 +456,7 @@ def test_another_recipe_does_not_go_on(tmp_path, folder, toy):
 
 
 @pytest.mark.parametrize("fault, says", [
-    ("weights", "not a number any more.*in rollout 4; the last good state is kept.*lower --lr"),
+    ("weights", "The weights are no numbers any more, in rollout 3; the last good state is kept.*lower --lr"),
     ("gradient", "The gradient is not a number, in rollout 3; the last good state is kept.*lower --lr"),
     ("reward", r"The reward has fallen from 0.\d\d to -\d.*, in rollout 4; the last good state is kept")])
 def test_a_run_that_comes_to_nothing_stops_in_a_sentence(tmp_path, monkeypatch, folder, toy, fault, says):
@@ -443,12 +465,9 @@ def test_a_run_that_comes_to_nothing_stops_in_a_sentence(tmp_path, monkeypatch, 
 
     def broken(optimizers, lr):
         steps.append(lr)
-        norm = real(optimizers, lr)
         if len(steps) == 3:
-            if fault == "weights":
-                next(iter(optimizers[0].param_groups[0]["params"])).data.fill_(math.nan)
-            return math.nan if fault == "gradient" else norm
-        return norm
+            spoil(optimizers[0], fault)
+        return real(optimizers, lr)
 
     if fault == "reward":
         worse = tasks.Task((1,), (1,), lambda answer: even(answer) - 9 * (len(steps) >= 3))
@@ -457,9 +476,21 @@ def test_a_run_that_comes_to_nothing_stops_in_a_sentence(tmp_path, monkeypatch, 
     with pytest.raises(QwenError, match=says):
         rl.reinforce(rl.Recipe(**SMALL), folder, out, keep_every=1)
     kept = torch.load(out / SNAPSHOT, weights_only=True)["state"]
-    assert kept["progress"]["step"] == {"weights": 3, "gradient": 2, "reward": 3}[fault]
-    if fault != "weights":
-        assert all(x.isfinite().all() for x in kept["model"].values())
+    assert kept["progress"]["step"] == {"weights": 2, "gradient": 2, "reward": 3}[fault]
+    assert all(x.isfinite().all() for x in kept["model"].values()) and not (out / "model").exists()
+
+
+@pytest.mark.parametrize("at", ["save_model", "write_whole"])
+def test_a_disk_that_is_full_in_the_end_is_told_and_the_run_is_not_lost(tmp_path, monkeypatch, folder, toy, at):
+    recipe, out = rl.Recipe(**SMALL | {"rollouts": 2, "judge": 0}), tmp_path / "run"
+    with monkeypatch.context() as full:
+        full.setattr(rl, at, on_a_full_disk(getattr(rl, at)))
+        with pytest.raises(QwenError, match=FULL):
+            rl.reinforce(recipe, folder, out)
+    rl.reinforce(recipe, folder, tmp_path / "whole")
+    monkeypatch.setattr(rl, "learn", None)               # nothing is learnt again
+    rl.reinforce(recipe, folder, out)
+    same(out, tmp_path / "whole")
 
 
 def test_a_full_disk_costs_the_snapshot_alone(tmp_path, monkeypatch, folder, toy):
@@ -482,6 +513,7 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(capsys):
     for options, says in ((["--task", "x"], "There is no task 'x'; there are sums, narrow, agent, gamed, mended."),
                           (["--ratio", "ppo"], "There is no ratio 'ppo'; there are none, clip, gspo, sapo, cispo."),
                           (["--answers", "1"], "--answers must be 2 or more, not 1."),
+                          (["--judge", "-1"], "--judge must be 0 or more, not -1."),
                           (["--lr", "nan"], "--lr must be a number above 0, not nan.")):
         with pytest.raises(SystemExit) as stop:
             rl.main([*options, "--start", "nowhere"])
@@ -500,6 +532,10 @@ def test_a_run_that_is_recorded_leaves_its_log_and_its_result(tmp_path, monkeypa
     assert [run.result["recipe"]["seed"] for run in runs] == [0, 1]
     assert runs[1].log["rollout"] == [1, 2] and len(runs[1].log["reward"]) == 2
     assert len(records.recorded(tmp_path / "data", seed=1)) == 1
+    with monkeypatch.context() as full:
+        full.setattr(records, "write_whole", on_a_full_disk(write_whole))
+        with pytest.raises(QwenError, match=FULL):
+            records.record(recipes[0], folder, tmp_path / "runs", tmp_path / "more")
     with pytest.raises(QwenError, match="No such run was recorded.*minqwen.nano.records makes them"):
         records.recorded(tmp_path / "data", task="agent")
     monkeypatch.setattr(records, "reinforce", lambda *_: 1 / 0)         # it is there, and is not made again
@@ -569,13 +605,64 @@ def test_a_start_is_shown_sums_until_it_is_right_often_enough(tmp_path, monkeypa
         sft.supervise(recipe, tmp_path / "whole", tmp_path / "again", tmp_path / "run")
     judged.clear()
     sft.supervise(recipe, tmp_path / "whole", tmp_path / "anew", tmp_path / "run", restart=True)
-    for wrong in ({"sums": 0}, {"judge_every": 0}, {"lr": float("nan")}):
-        with pytest.raises(QwenError, match="must be 1 or more, and --lr a number above 0"):
+    for wrong, says in (({"sums": 0}, "--sums must be 1 or more, not 0"), ({"steps": 2.5}, "--steps must be a whole"),
+                        ({"judge_every": -1}, "--judge-every must be 1"), ({"lr": math.nan}, "--lr must be a num"),
+                        ({"until": math.nan}, "--until must be a num"), ({"until": 30}, "--until is a share")):
+        with pytest.raises(QwenError, match=says):
             sft.supervise(replace(recipe, **wrong), folder, tmp_path / "again", tmp_path / "run")
     with pytest.raises(QwenError, match="Nothing can be written to"):
         sft.supervise(recipe, folder, tmp_path / "whole" / "sft.json" / "out", tmp_path / "run")
     assert minqwen.load(tmp_path / "whole").tokenizer.supports_tools
     judged[:] = []
+    with monkeypatch.context() as full:
+        full.setattr(sft, "save_model", on_a_full_disk(sft.save_model))
+        with pytest.raises(QwenError, match=FULL):
+            sft.supervise(recipe, folder, tmp_path / "again", tmp_path / "run", restart=True)
+    judged[:] = []
     with pytest.raises(SystemExit, match="After 2 steps less than 90% of the answers .* give it more --steps"):
         sft.main(["--steps", "2", "--sums", "4", "--until", "0.9", "--judge-every", "1", "--start", str(folder),
                   "--out", str(tmp_path / "never"), "--run", str(tmp_path / "short")])
+
+
+def test_the_loss_of_the_start_is_that_of_all_it_is_shown(tmp_path, monkeypatch, folder):
+    """However many batches a step is cut into: the mean over the tokens of all of them."""
+    monkeypatch.setattr(sft, "evaluate", lambda *_, **__: {"pass@1": 1.0})
+    monkeypatch.setattr(sft, "AREA", 500)
+    result = sft.supervise(sft.Recipe(steps=1, sums=8, judge_every=1), folder, tmp_path / "out", tmp_path / "run")
+    qwen = minqwen.load(folder, dtype="float32")
+    encode = train.Encoder(qwen.tokenizer.fast, qwen.processor)
+    batches = encode.batches(sft.samples(Random("0 0"), 8), 500)
+    with torch.no_grad():
+        parts = [train.losses(qwen.model, batch, drafts=0)[0][batch.targets >= 0] for batch in batches]
+    assert len(parts) > 2 and result["log"][0]["loss"] == pytest.approx(torch.cat(parts).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("fault, says", [
+    ("gradient", "The gradient is not a number, in step 3; the last good state is kept: the same command goes on"),
+    ("weights", "The weights are no numbers any more, in step 3; the last good state is kept: the same command goes"),
+    ("loss", r"The loss has risen from \d.\d\d to \d+.\d\d, in step 3; the last good state is kept: the same command"),
+])
+def test_a_start_that_comes_to_nothing_stops_in_a_sentence(tmp_path, monkeypatch, folder, fault, says):
+    real, steps = sft.step_all, []
+
+    def broken(optimizers, lr):
+        steps.append(lr)
+        if len(steps) == 3:
+            spoil(optimizers[0], fault)
+        return real(optimizers, lr)
+
+    def losing(*args):
+        return nats(*args) * (5 if fault == "loss" and len(steps) == 2 else 1)
+
+    nats = sft.nats
+    monkeypatch.setattr(sft, "evaluate", lambda *_, **__: {"pass@1": 0.0})
+    monkeypatch.setattr(sft, "step_all", broken)
+    monkeypatch.setattr(sft, "nats", losing)
+    recipe, run = sft.Recipe(steps=4, sums=4, judge_every=1), tmp_path / "run"
+    with pytest.raises(QwenError, match=says):
+        sft.supervise(recipe, folder, tmp_path / "out", run)
+    kept = torch.load(run / SNAPSHOT, weights_only=True)["state"]
+    assert kept["step"] == 2 and all(x.isfinite().all() for x in kept["model"].values())
+    with pytest.raises(QwenError, match="After 4 steps less than"):      # with a lower rate it goes on from there
+        sft.supervise(replace(recipe, lr=1e-4), folder, tmp_path / "out", run)
+    assert steps == [1e-3] * 3 + [1e-4] * 2 and not (tmp_path / "out").exists()

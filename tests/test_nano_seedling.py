@@ -1,6 +1,7 @@
 """The seedling: its stories, its training, what is seen of it, and what it is with a part taken out."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from tuning_support import FULL, on_a_full_disk
 
 from minqwen.errors import QwenError
 from minqwen.model import GatedDeltaNet
@@ -135,7 +137,7 @@ def test_it_learns_and_again_the_same(tokenizer):
 def test_a_loss_that_is_no_number_is_told(tokenizer):
     model = fresh(tokenizer)
     next(model.parameters()).data.fill_(torch.nan)
-    with pytest.raises(QwenError, match="At step 1 the loss is nan: take a smaller learning rate than 0.003"):
+    with pytest.raises(QwenError, match="The gradient is not a number, in step 1: take a smaller learning rate than 0"):
         next(seedling.learning(model, PLAN, tokenizer))
 
 
@@ -203,11 +205,32 @@ def test_what_cannot_be_is_said_before_the_first_step(tmp_path, monkeypatch, cap
     monkeypatch.setattr(seedling, "learning", lambda *_: 1 / 0)
     (tmp_path / "file").touch()
     for options, says in ((["--out", str(tmp_path / "file" / "run.npz")], "Nothing can be written to"),
-                          (["--snapshots", "0"], "--steps and --snapshots must be 1 or more, not 700 and 0."),
-                          (["--steps", "0"], "must be 1 or more, not 0 and 40.")):
+                          (["--snapshots", "0"], "--snapshots must be 1 or more, not 0."),
+                          (["--steps", "0"], "steps must be 1 or more, not 0.")):
         with pytest.raises(SystemExit):
             seedling.main(["--out", str(tmp_path / "run.npz"), *options])
         assert says in capsys.readouterr().err and not (tmp_path / "run.npz").exists()
+
+
+@pytest.mark.parametrize("wrong, says", [
+    ({"steps": 0}, "steps must be 1 or more"), ({"steps": 2.5}, "steps must be a whole number, not 2.5"),
+    ({"stories": "3"}, "stories must be a whole number"), ({"lr": -1}, "lr must be a number above 0, not -1"),
+    ({"lr": math.nan}, "lr must be a number above 0, not n"), ({"facts": 3}, "facts are the least and the most, such"),
+    ({"facts": (4, 2)}, "facts are the least and the most, in"), ({"facts": (0, 2)}, "facts must be 1 or"),
+    ({"people": (2, 900)}, "people must be between 1 and [0-9]+, not 900"),
+    ({"half_lives": (0, 3)}, "half_lives must be a number above 0, not 0"),
+])
+def test_a_plan_that_cannot_be_is_none(wrong, says):
+    with pytest.raises(QwenError, match=f"^{says}.*[.]$"):
+        replace(PLAN, **wrong)
+
+
+def test_stories_of_nothing_are_told(tokenizer):
+    for ask, says in ((lambda: tell(Random(0), 0, 2), "facts must be 1"), (lambda: tell(Random(0), 2, 0), "people mu"),
+                      (lambda: held_out(PLAN, 0), "stories must be 1 or more, not 0"),
+                      (lambda: Recorder(PLAN, tokenizer, stories=0), "stories must be 1 or more, not 0")):
+        with pytest.raises(QwenError, match=says):
+            ask()
 
 
 # ----------------------------------------------------------------------------------------------------------- variants
@@ -307,7 +330,7 @@ def test_a_run_of_the_table(as_before, monkeypatch):
         json.dumps(run))["loss"]
 
 
-def test_a_table_goes_on_where_it_stood(tmp_path):
+def test_a_table_goes_on_where_it_stood(tmp_path, monkeypatch):
     """One run is there, and one is missing; a table of another plan is no table of this one."""
     path, plan = tmp_path / "table.json", replace(PLAN, steps=1)
     there = {"variant": "no decay", "seed": 0, "seconds": 1.0, "parameters": 1, "steps": [1], "loss": [1.0],
@@ -325,8 +348,16 @@ def test_a_table_goes_on_where_it_stood(tmp_path):
         ablations.main(["--out", str(path), "--variants", "1:1"])
     with pytest.raises(QwenError, match="python -m minqwen.nano.ablations makes it"):
         ablations.table(tmp_path / "none.json")
-    with pytest.raises(QwenError, match="must be 1 or more, not 0, 1 and 1"):
+    with pytest.raises(QwenError, match="--seeds must be 1 or more, not 0"):
         ablations.fill(path, plan, ["1:1"], seeds=0)
+    with pytest.raises(QwenError, match="There is no variant '2:2'; there are as it is, 3:1, "):
+        ablations.fill(path, plan, ["1:1", "2:2"], seeds=1)
+    with pytest.raises(SystemExit, match="steps must be 1 or more, not 0"):
+        ablations.main(["--out", str(path), "--steps", "0"])
+    with pytest.raises(QwenError, match=FULL):
+        with monkeypatch.context() as full:
+            full.setattr(ablations, "write", on_a_full_disk(ablations.write))
+            ablations.fill(path, plan, ["1:1"], seeds=2)
     with pytest.raises(QwenError, match="Nothing can be written to"):
         ablations.fill(path / "table.json", plan, ["1:1"], seeds=1)
     path.write_text('{"runs": []}')

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from support import random_qwen
 from tokenizers import Tokenizer as FastTokenizer
 from torch.nn import functional as F
+from tuning_support import FULL, on_a_full_disk, spoil
 
 import minqwen
 from minqwen.media import Processor
@@ -264,8 +265,42 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     known = [torch.load(tmp_path / name / "snapshot.pt")["state"]["curriculum"] for name in ("whole", "resumed")]
     assert known[1] == pytest.approx(known[0]) and known[0]["since"] == 4
     with pytest.raises(SystemExit):
-        run("resumed", "--lr", "0.5")
-    assert "holds a run with another lr: go on with the same" in capsys.readouterr().err
+        run("resumed", "--seed", "5")
+    assert "holds a run with another seed: go on with the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["gradient", "weights"])
+def test_a_training_that_comes_to_nothing_keeps_what_was_good(tmp_path, monkeypatch, capsys, fault):
+    """And goes on from there with a lower rate; a disk that is full at its very end is told, and costs nothing."""
+    real, rates = train.step_all, []
+
+    def broken(optimizers, lr):
+        rates.append(lr)
+        if len(rates) == 3:
+            spoil(optimizers[1], fault)
+        return real(optimizers, lr)
+
+    def run(*more):
+        train.main(["--experts", "--steps", "4", "--tokens", "300", "--keep-every", "1", "--run", str(tmp_path / "run"),
+                    "--out", str(tmp_path / "out"), *more])
+
+    monkeypatch.setattr(train, "probe", lambda *_: {})
+    monkeypatch.setattr(train, "step_all", broken)
+    with pytest.raises(SystemExit):
+        run()
+    what = {"gradient": "The gradient is not a number", "weights": "The weights are no numbers any more"}[fault]
+    assert f"{what}, in step 3; the last good state is kept: the same command goes on" in capsys.readouterr().err
+    kept = torch.load(tmp_path / "run" / "snapshot.pt", weights_only=True)["state"]
+    assert kept["step"] == 2 and all(x.isfinite().all() for x in kept["model"].values())
+    for name in ("save_model", "save_tokenizer", "write_csv"):
+        with monkeypatch.context() as full, pytest.raises(SystemExit):
+            whole = getattr(train, name)
+            full.setattr(train, name, lambda place, *args, whole=whole, **named: (
+                on_a_full_disk(whole) if place != tmp_path / "run" / "tokenizer" else whole)(place, *args, **named))
+            run("--lr", "1e-5")
+        assert re.search(FULL, capsys.readouterr().err.partition("error: ")[2].strip())
+    run("--lr", "1e-5")
+    assert len(rates) == 5 and (tmp_path / "out" / "training.json").exists()
 
 
 def test_every_layer_begins_with_memories_of_all_lengths(folder):

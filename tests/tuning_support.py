@@ -1,8 +1,12 @@
 """For tests of training: a small random checkpoint in a folder, with all that belongs to it, and files of chats."""
 
 import json
+import math
+import resource
+from contextlib import contextmanager
 from dataclasses import replace
 
+import pytest
 import torch
 from chat_support import TEMPLATE, byte_tokenizer
 from support import random_qwen, seeing_config
@@ -48,3 +52,52 @@ def write_chats(path, chats):
 def spelling(count=20):
     """Something to learn: single letters are answered with the next one."""
     return [chat(f"after {chr(97 + n % 25)}?", f"{chr(98 + n % 25)}{'!' * (n % 3)}") for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_checkpoint(tmp_path_factory.mktemp("small") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    return small_checkpoint(tmp_path_factory.mktemp("small") / "half", "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_chats(tmp_path_factory.mktemp("data") / "chats.jsonl", spelling())
+
+
+# --------------------------------------------------------------------------------------------------- what may befall it
+
+FULL = r"^The result cannot be written to [^:]* \([^:]*\): make room, and give the same command again[^:]*\.$"
+
+
+@contextmanager
+def files_of_at_most(size):
+    """As on a full disk: writing fails in the middle of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def on_a_full_disk(writes):
+    """The same function, but for what becomes of its files."""
+    def full(*args, **named):
+        with files_of_at_most(10):
+            return writes(*args, **named)
+
+    return full
+
+
+def spoil(optimizer, fault):
+    """Put "gradient" or "weights" to what is no number: before the optimizer's next step, or after it."""
+    weight = optimizer.param_groups[0]["params"][0]
+    if fault == "gradient":
+        weight.grad.fill_(math.nan)
+    if fault == "weights":
+        optimizer.register_step_post_hook(lambda *_: weight.data.fill_(math.nan))

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..errors import QwenError, read_json
-from ..files import SHIPPED, check_place, write_whole
+from ..errors import QwenError, read_json, whole_number
+from ..files import SHIPPED, check_place, write_whole, writing
 from .seedling import Plan, batch_of, grow, held_out, learning, recall, words
 from .variants import VARIANTS
 
@@ -87,11 +87,13 @@ def numbers_of(plan: Plan) -> dict:
 def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1, restart: bool = False) -> list[dict]:
     """Run what the table at `path` lacks -> all of its runs.
 
-    Raises: QwenError if nothing can be written there, or it holds runs of another plan; if a process was killed; or,
-        when all others are done, for those that diverged.
+    Raises: QwenError if nothing can be written there, at first or later, or it holds runs of another plan; if a process
+        was killed; or, when all others are done, for those that diverged.
     """
-    if min(seeds, jobs, plan.steps) < 1:
-        raise QwenError(f"--seeds, --jobs and --steps must be 1 or more, not {seeds}, {jobs} and {plan.steps}.")
+    whole_number("--seeds", seeds, 1)
+    whole_number("--jobs", jobs, 1)
+    if unknown := [variant for variant in variants if variant not in VARIANTS]:
+        raise QwenError(f"There is no variant {unknown[0]!r}; there are {', '.join(VARIANTS)}.")
     check_place(path.parent)
     runs = []
     if path.exists() and not restart:
@@ -116,7 +118,8 @@ def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1,
                     raise QwenError("A process was ended from outside, perhaps for want of memory: the same command "
                                     "goes on with the runs that are missing.") from None
                 runs.append(run)
-                write(path, plan, runs)
+                with writing(path):
+                    write(path, plan, runs)
                 tqdm.write(f"{run['variant']}, seed {run['seed']}: loss {run['loss'][-1]:.3f}, told once "
                            f"{ended(run, 'once'):.0%}, changed {ended(run):.0%}, {run['seconds']:.0f} s of a core")
         except BaseException:                           # those that have not begun need not
@@ -138,9 +141,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--restart", action="store_true", help="forget what the table holds")
     args = vars(parser.parse_args(arguments))
     os.environ.setdefault("OMP_NUM_THREADS", "1")       # of the runs, before they load torch
-    path, plan = args.pop("out"), Plan(steps=args.pop("steps"))
+    path = args.pop("out")
     try:
-        fill(path, plan, **args)
+        fill(path, Plan(steps=args.pop("steps")), **args)
     except QwenError as error:
         raise SystemExit(str(error)) from None
 

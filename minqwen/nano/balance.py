@@ -16,7 +16,7 @@ import torch
 
 from ..chat import Assistant, load
 from ..errors import QwenError
-from ..files import check_place, write_whole
+from ..files import check_place, write_whole, writing
 from ..trace import trace
 from .recipe import EXPERTS
 from .score import facts, sums
@@ -58,13 +58,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="of a step, about")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "nano_moe" / "balance.json")
     args = parser.parse_args()
+    command = f"python -m minqwen.nano.balance --steps {args.steps} --tokens {args.tokens}"
     try:
         check_place(args.out.parent)
+        found = compare(args.steps, args.tokens)
+        with writing(args.out, kept=False):
+            write_whole(args.out, (json.dumps({"command": command, **found}, indent=1) + "\n").encode())
     except QwenError as error:
         parser.error(str(error))
-    found = compare(args.steps, args.tokens)
-    command = f"python -m minqwen.nano.balance --steps {args.steps} --tokens {args.tokens}"
-    write_whole(args.out, (json.dumps({"command": command, **found}, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

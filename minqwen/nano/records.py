@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import QwenError, read_json
-from ..files import SHIPPED, write_whole
+from ..files import SHIPPED, write_whole, writing
 from .rl import RATIOS, Recipe, name_of, reinforce, table
 from .train import ROOT
 
@@ -60,8 +60,9 @@ def record(recipe: Recipe, start: Path, runs: Path, folder: Path = RECORDS) -> N
     done = out / "result.json"
     if not done.exists() or read_json(done)["recipe"] != asdict(recipe):
         print(name_of(recipe), table(reinforce(recipe, start, out)), sep="\n")
-    for name in FILES:
-        write_whole(folder / name_of(recipe) / name, (out / name).read_bytes())
+    with writing(folder):
+        for name in FILES:
+            write_whole(folder / name_of(recipe) / name, (out / name).read_bytes())
 
 
 def main(arguments: list[str] | None = None) -> None:

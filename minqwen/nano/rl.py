@@ -33,10 +33,10 @@ from tqdm import tqdm
 
 from ..chat import Assistant, load
 from ..checkpoint import save_model
-from ..errors import QwenError
-from ..files import check_place, write_csv, write_whole
+from ..errors import QwenError, number_above_0, whole_number
+from ..files import check_place, write_csv, write_whole, writing
 from ..model import Qwen
-from ..snapshots import SNAPSHOT, forget, keep, kept
+from ..snapshots import forget, keep, kept, may_diverge
 from .rollouts import MOST_TOKENS, Answer, evaluate, rollout, sum_of
 from .tasks import TASKS, Task
 from .train import ROOT, nats, step_all
@@ -166,8 +166,6 @@ def learn(model: Qwen, optimizer: torch.optim.Optimizer, rows: list[Experience],
         largest = max(largest, (now - old).exp().max().item())
         let_go += ((pull == 0) & (advantage != 0)).sum().item()
     norm = step_all([optimizer], recipe.lr)
-    if not math.isfinite(norm):
-        raise QwenError("The gradient is not a number")
     return {"ratio off": off, "largest ratio": largest, "let go": let_go / N, "gradient": norm}
 
 
@@ -233,12 +231,11 @@ def reinforce(recipe: Recipe, start: str | Path, out: Path, keep_every: int = 5,
         keep_every: rollouts.
         restart: forget what is there.
     Raises:
-        QwenError: a recipe that cannot be, or is not the one that began here; a gradient that is no number, or a
-            reward that has fallen.
+        QwenError: a recipe that cannot be, or is not the one that began here; a gradient or weights that are no
+            numbers, or a reward that has fallen; no room for what came of it.
     """
     check(recipe)
-    if keep_every < 1:
-        raise QwenError(f"--keep-every must be 1 or more, not {keep_every}.")
+    whole_number("--keep-every", keep_every, 1)
     check_place(out)
     torch.set_flush_denormal(True)
     qwen, task = load(start, dtype="float32"), TASKS[recipe.task]
@@ -264,14 +261,8 @@ def reinforce(recipe: Recipe, start: str | Path, out: Path, keep_every: int = 5,
                disable=None)
     for number in bar:
         started = time.perf_counter()
-        try:
+        with may_diverge(out, recipe.lr, f"rollout {number + 1}"):
             progress.note(entry := step(qwen, optimizer, task, recipe, progress))
-        except QwenError as error:
-            advice = "start again with"
-            if (out / SNAPSHOT).exists():
-                advice = "the last good state is kept: the same command goes on from it with"
-            raise QwenError(f"{str(error).rstrip('.')}, in rollout {number + 1}; {advice} a lower --lr, such as "
-                            f"{recipe.lr / 3:.0e}.") from None
         progress.seconds += time.perf_counter() - started
         entry["seconds"] = round(progress.seconds, 1)
         if recipe.judge and progress.step % recipe.judge_every == 0:
@@ -300,9 +291,10 @@ def finish(qwen: Assistant, task: Task, recipe: Recipe, out: Path, progress: Pro
     result = {"recipe": asdict(recipe), "before": progress.before, "after": judged(qwen, task, recipe),
               "example": example(qwen, task, recipe),
               "seconds": round(progress.seconds), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    save_model(qwen.model, out / "model", overwrite=True, tokenizer_from=qwen.folder)
-    write_csv(out / "log.csv", progress.log)
-    write_whole(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    with writing(out):
+        save_model(qwen.model, out / "model", overwrite=True, tokenizer_from=qwen.folder)
+        write_csv(out / "log.csv", progress.log)
+        write_whole(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 
@@ -313,10 +305,8 @@ def check(recipe: Recipe) -> None:
             raise QwenError(f"There is no {name} {getattr(recipe, name)!r}; there are {', '.join(known)}.")
     for name, least in (("rollouts", 1), ("updates", 1), ("stale", 0), ("questions", 1), ("answers", 2),
                         ("most_tokens", 1), ("judge", 0), ("judge_every", 1)):
-        if getattr(recipe, name) < least:
-            raise QwenError(f"--{name.replace('_', '-')} must be {least} or more, not {getattr(recipe, name)}.")
-    if not 0 < recipe.lr < math.inf:
-        raise QwenError(f"--lr must be a number above 0, not {recipe.lr}.")
+        whole_number(f"--{name.replace('_', '-')}", getattr(recipe, name), least)
+    number_above_0("--lr", recipe.lr)
 
 
 def name_of(recipe: Recipe) -> str:

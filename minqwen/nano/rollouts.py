@@ -18,6 +18,7 @@ from statistics import mean
 import torch
 
 from ..chat import Assistant, Inputs
+from ..errors import whole_number
 from ..generate import generate
 from ..speech import Speech
 from ..tools import ToolCall, call
@@ -62,7 +63,10 @@ class Answer:
 
 
 def sum_of(rng: Random, digits: int, test: bool = False) -> world.Turn:
-    """A sum of two numbers, the longer of so many digits, and how it is done on paper. test: one that is held out."""
+    """A sum of two numbers, the longer of so many digits, and how it is done on paper. test: one that is held out.
+
+    Raises: QwenError if there are no such numbers.
+    """
     return world.addition(*world.pair(rng, digits, test), thinking=True)
 
 
@@ -74,7 +78,11 @@ def rollout(qwen: Assistant, turns: Sequence[world.Turn], answers: int, rng: Ran
         rng: where the seeds of the draws come from.
         tools: the functions at hand. What is called is run, and the answer goes on in another round.
         most_tokens: of a round.
+
+    Raises: QwenError for numbers that cannot be.
     """
+    whole_number("answers", answers, 1)
+    whole_number("most_tokens", most_tokens, 1)
     groups, waiting = [], []
     for turn in turns:
         prompt = qwen.inputs(turn.question, thinking=True, tools=tools)
@@ -124,7 +132,9 @@ def evaluate(qwen: Assistant, digits: int, tools: Sequence[Callable] = (), quest
 
     Returns: pass@1, pass@4 and so on up to all answers, the share of right greedy answers, tokens of thinking and calls
     of an answer.
+    Raises: QwenError for numbers that cannot be.
     """
+    whole_number("questions", questions, 1)
     turns = [sum_of(Random(f"held out: {digits} digits, {i}"), digits, test=True) for i in range(questions)]
     rng = Random(f"evaluation, {digits} digits")
     groups = rollout(qwen, turns, answers, rng, tools, most_tokens=most_tokens)
@@ -138,5 +148,11 @@ def evaluate(qwen: Assistant, digits: int, tools: Sequence[Callable] = (), quest
 
 
 def pass_at(k: int, answers: int, right: int) -> float:
-    """How likely one of k answers is right, drawn from so many of which so many are right."""
+    """How likely one of k answers is right, drawn from so many of which so many are right.
+
+    Raises: QwenError for numbers that cannot be.
+    """
+    whole_number("answers", answers, 1)
+    whole_number("k", k, 1, answers)
+    whole_number("right", right, 0, answers)
     return 1 - comb(answers - right, k) / comb(answers, k)

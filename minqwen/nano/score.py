@@ -19,6 +19,8 @@ import torch
 from tqdm import tqdm
 
 from ..chat import Assistant, Reply, load
+from ..errors import QwenError, read_json, whole_number
+from ..files import check_place, write_whole, writing
 from ..info import active_parameters
 from . import world
 from .pictures import HELD_OUT
@@ -152,6 +154,7 @@ class Score(NamedTuple):
 @torch.inference_mode()
 def score(qwen: Assistant, task: Task, samples: int = 500, batch_size: int = 50) -> Score:
     """Have `samples` held-out conversations of one kind answered, or foretold, and count what is right."""
+    whole_number("samples", samples, 1)
     count, right, mistakes = 0, 0, []
     conversations = task.samples(samples)
     for start in range(0, samples, batch_size):
@@ -348,7 +351,7 @@ the balancing loss does is in `balance.json`, from two shorter trainings with it
 def write_card(qwen: Assistant, folder: Path, scores: list[Score]) -> None:
     """README.md and scores.json beside the weights, from what was measured."""
     text, tower = qwen.config.text_config, qwen.config.vision_config
-    training = json.loads((folder / "training.json").read_text())
+    training = read_json(folder / "training.json")
     recipe = training["recipe"]
     numbers = dict(
         parameters=sum(p.numel() for p in qwen.model.parameters()), layers=text.num_hidden_layers,
@@ -367,9 +370,10 @@ def write_card(qwen: Assistant, folder: Path, scores: list[Score]) -> None:
             depth=tower.depth, tower=tower.hidden_size, heads=tower.num_heads,
             side=tower.patch_size * tower.spatial_merge_size, frames=tower.temporal_patch_size,
             pairs=world.series([" ".join(pair) for pair in HELD_OUT]), **numbers)
-    (folder / "README.md").write_text(card)
     measured = {s.task.name: {"right": s.right, "samples": s.samples} for s in scores}
-    (folder / "scores.json").write_text(json.dumps(measured, indent=2) + "\n")
+    with writing(folder, kept=False):
+        write_whole(folder / "README.md", card.encode())
+        write_whole(folder / "scores.json", (json.dumps(measured, indent=2) + "\n").encode())
 
 
 def main() -> None:
@@ -383,18 +387,31 @@ def main() -> None:
         parser.error(f"--samples is {args.samples}, and must be 1 or more.")
     if args.card and args.bits is not None:
         parser.error("the card is for the model as it was trained; leave --bits out, or --card.")
-    qwen = load(args.path, bits=args.bits)
+    try:
+        ask(load(args.path, bits=args.bits), args.samples, args.card)
+    except QwenError as error:
+        parser.error(str(error))
+
+
+def ask(qwen: Assistant, samples: int, card: bool) -> None:
+    """Score and print all tasks that this model is able to, and write its card if that is wanted.
+
+    Raises: QwenError if there is no card for such a model, or it cannot be written.
+    """
     tasks, scores = [task for task in TASKS if able(qwen, task)], []
     if qwen.config.text_config.num_experts and qwen.config.vision_config is None:
         tasks = IN_WORDS
-    elif args.card and tasks != TASKS:
-        parser.error("the card is for a model that sees, knows tools and drafts; leave --card out for this one.")
+    elif card and tasks != TASKS:
+        raise QwenError("The card is for a model that sees, knows tools and drafts; leave --card out for this one.")
+    if card:
+        read_json(qwen.folder / "training.json")        # the card says how the model was made
+        check_place(qwen.folder, "path")
     for task in tqdm(tasks, disable=None):
-        scores.append(score(qwen, task, args.samples))
+        scores.append(score(qwen, task, samples))
         tqdm.write(table(scores[-1:]).splitlines()[-1])
         for question, given, expected in scores[-1].mistakes[:2]:
             tqdm.write(f"    {question[-60:]!r}: {given[:60]!r}, not {expected!r}")
-    if args.card:
+    if card:
         write_card(qwen, qwen.folder, scores)
 
 

@@ -21,6 +21,7 @@ import argparse
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -32,8 +33,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..config import Config, TextConfig
-from ..errors import QwenError
-from ..files import SHIPPED, check_place, write_whole
+from ..errors import QwenError, number_above_0, short, whole_number
+from ..files import SHIPPED, check_place, write_whole, writing
 from ..model import Qwen
 from ..tokenizer import Tokenizer
 from ..trace import delta_step, trace
@@ -59,6 +60,21 @@ class Plan:
     people: tuple[int, int] = (2, 4)                    # who may be told of in a story
     half_lives: tuple[float, float] = (10, 300)         # tokens: of a layer's shortest and longest memory at first
 
+    def __post_init__(self):
+        """Raises QwenError for what cannot be."""
+        for name in ("steps", "stories"):
+            whole_number(name, getattr(self, name), 1)
+        for name in ("lr", "matrix_pace"):
+            number_above_0(name, getattr(self, name))
+        for name, check in (("facts", partial(whole_number, least=1)), ("half_lives", number_above_0),
+                            ("people", partial(whole_number, least=1, most=len(world.NAMES)))):
+            ends = getattr(self, name)
+            if not isinstance(ends, tuple | list) or len(ends) != 2:
+                raise QwenError(f"{name} are the least and the most, such as {getattr(Plan, name)}, and not "
+                                f"{short(repr(ends))}.")
+            if check(name, ends[0]) > check(name, ends[1]):
+                raise QwenError(f"{name} are the least and the most, in this order, and not {ends}.")
+
 
 # ------------------------------------------------------------------------------------------------------------ stories
 
@@ -71,7 +87,12 @@ class Told(NamedTuple):
 
 
 def tell(rng: Random, facts: int, people: int) -> Told:
-    """So many facts about up to so many people; then everybody of whom there was one is asked for, once."""
+    """So many facts about up to so many people; then everybody of whom there was one is asked for, once.
+
+    Raises: QwenError for numbers that cannot be.
+    """
+    whole_number("facts", facts, 1)
+    whole_number("people", people, 1, len(world.NAMES))
     names, has, changed, sentences = rng.sample(world.NAMES, people), {}, set(), []
     for name in rng.choices(names, k=facts):
         thing = f"{rng.choice(world.COLOURS)} {rng.choice(world.THINGS)}"
@@ -125,7 +146,8 @@ def read_in_step(plan: Plan, step: int) -> list[Told]:
 
 
 def held_out(plan: Plan, count: int) -> list[Told]:
-    """Stories that no step reads, with as much in them as there may be."""
+    """Stories that no step reads, with as much in them as there may be. Raises QwenError if there is none of them."""
+    whole_number("stories", count, 1)
     rng = Random("held out")
     return [tell(rng, plan.facts[1], plan.people[1]) for _ in range(count)]
 
@@ -173,7 +195,7 @@ def answer_loss(model: Qwen, batch: Batch) -> Tensor:
 def learning(model: Qwen, plan: Plan, tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
     """Train, by one step whenever the next is asked for: (steps done, the loss before the last of them).
 
-    Raises: QwenError where the loss is no number any more.
+    Raises: QwenError where the gradient or the weights are no numbers any more.
     """
     optimizers = optimizers_for(model, matrix_pace=plan.matrix_pace)
     for step in range(plan.steps):
@@ -181,10 +203,11 @@ def learning(model: Qwen, plan: Plan, tokenizer: Tokenizer) -> Iterator[tuple[in
         with torch.enable_grad():
             loss = answer_loss(model, batch)
             loss.backward()
-        if not loss.isfinite():
-            raise QwenError(f"At step {step + 1} the loss is {loss.item()}: take a smaller learning rate than "
-                            f"{plan.lr:g}.")
-        step_all(optimizers, schedule(step, plan.steps, plan.lr))
+        try:
+            step_all(optimizers, schedule(step, plan.steps, plan.lr))
+        except QwenError as error:
+            raise QwenError(f"{str(error).rstrip('.')}, in step {step + 1}: take a smaller learning rate than "
+                            f"{plan.lr:g}.") from None
         yield step + 1, loss.item()
 
 
@@ -326,10 +349,10 @@ class Recorder:
 def record(plan: Plan, snapshots: int = 40, progress: bool = True) -> Run:
     """Train a seedling and look at it now and then: `snapshots` times, evenly, and before the first step.
 
-    Raises: QwenError where there is no step, or none to look at; where the loss is no number any more.
+    Raises: QwenError where nothing is to be looked at; where the gradient or the weights are no numbers any
+        more.
     """
-    if min(plan.steps, snapshots) < 1:
-        raise QwenError(f"--steps and --snapshots must be 1 or more, not {plan.steps} and {snapshots}.")
+    whole_number("--snapshots", snapshots, 1)
     tokenizer = words()
     model, recorder = grow(plan, tokenizer.vocab_size), Recorder(plan, tokenizer)
     looks = {round(i * plan.steps / snapshots) for i in range(1, snapshots + 1)}
@@ -357,9 +380,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         check_place(args.out.parent)
         run = record(Plan(seed=args.seed, steps=args.steps), args.snapshots)
+        with writing(args.out, kept=False):
+            run.save(args.out)
     except QwenError as error:
         parser.error(str(error))
-    run.save(args.out)
     print(f"{args.out}: {len(run)} snapshots, {args.out.stat().st_size:,} bytes; changed facts are recalled from step "
           f"{run.steps[run.jump()]} on, and layer {run.overwriting_layer()} overwrites.")
 

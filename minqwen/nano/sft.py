@@ -11,7 +11,6 @@ Step s draws its samples from a generator seeded with (seed, s), and a run that 
 
 import argparse
 import json
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -24,9 +23,9 @@ from tqdm import tqdm
 
 from ..chat import load
 from ..checkpoint import save_model
-from ..errors import QwenError
-from ..files import check_place, write_whole
-from ..snapshots import forget, keep, kept
+from ..errors import QwenError, number_above_0, whole_number
+from ..files import check_place, write_whole, writing
+from ..snapshots import forget, keep, kept, may_diverge
 from . import world
 from .rollouts import evaluate
 from .samples import Sample
@@ -35,6 +34,7 @@ from .train import ROOT, Encoder, nats, step_all
 LENGTHS = {3: 1, 4: 2, 5: 4}                            # digits of the sums without a calculator, and how often
 AREA = 4096                                             # tokens of a batch, pads included
 JUDGED, NEAR = (4, 5), 1 / 6                            # digits; and so much of what is wanted is near
+WORSE = 1.0                                             # nats that the loss may lie above its lowest
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,14 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
         run: the folder where the run keeps its place.
         restart: forget what is there.
     Raises:
-        QwenError: a recipe that cannot be; another one, or another start, began there; the wanted share did not come.
+        QwenError: a recipe that cannot be; another one, or another start, began there; a gradient or weights that are
+            no numbers, or a loss that rises; the wanted share did not come; no room for what came of it.
     """
-    if min(recipe.steps, recipe.sums, recipe.judge_every) < 1 or not 0 < recipe.lr < math.inf:
-        raise QwenError("--steps, --sums and --judge-every must be 1 or more, and --lr a number above 0.")
+    for name in ("steps", "sums", "judge_every"):
+        whole_number(f"--{name.replace('_', '-')}", getattr(recipe, name), 1)
+    number_above_0("--lr", recipe.lr)
+    if number_above_0("--until", recipe.until) > 1:
+        raise QwenError(f"--until is a share, at most 1, and not {recipe.until:g}.")
     check_place(out)
     check_place(run, "--run")
     torch.set_flush_denormal(True)
@@ -86,7 +90,7 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
     first, log, begun, started = 0, [], asdict(recipe) | {"start": str(start)}, time.perf_counter()
     if restart:
         forget(run)
-    if saved := kept(run, begun, may_change=("steps",)):
+    if saved := kept(run, begun, may_change=("steps", "lr")):
         qwen.model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first, log, started = saved["step"], saved["log"], started - saved["seconds"]
@@ -99,7 +103,11 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
             part = nats(qwen.model, qwen.model.hidden_states(batch.input_ids), batch.targets).sum() / tokens
             part.backward()
             loss += part.item()
-        step_all([optimizer], recipe.lr)
+        lowest = min((row["loss"] for row in log), default=loss)
+        with may_diverge(run, recipe.lr, f"step {step + 1}"):
+            step_all([optimizer], recipe.lr)
+            if loss > lowest + WORSE:
+                raise QwenError(f"The loss has risen from {lowest:.2f} to {loss:.2f}")
         near = log and log[-1]["right"] >= NEAR * recipe.until
         if near or (step + 1) % recipe.judge_every == 0:
             found = {f"{digits} digits": evaluate(qwen, digits, questions=32)["pass@1"] for digits in JUDGED}
@@ -107,15 +115,17 @@ def supervise(recipe: Recipe, start: str | Path, out: Path, run: Path, restart: 
             bar.set_postfix(loss=f"{loss:.3f}", right=f"{log[-1]['right']:.0%}")
             if log[-1]["right"] >= recipe.until:
                 break
-            keep(run, begun, {"model": qwen.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                              "seconds": time.perf_counter() - started, "log": log})
+            if loss <= lowest + WORSE / 2:
+                keep(run, begun, {"model": qwen.model.state_dict(), "optimizer": optimizer.state_dict(),
+                                  "step": step + 1, "seconds": time.perf_counter() - started, "log": log})
     else:
         raise QwenError(f"After {recipe.steps} steps less than {recipe.until:.0%} of the answers to sums of 4 and 5 "
                         f"digits are right: give it more --steps.")
     result = {"recipe": asdict(recipe), "log": log, "seconds": round(time.perf_counter() - started),
               "threads": torch.get_num_threads(), "torch": torch.__version__}
-    save_model(qwen.model, out, overwrite=True, tokenizer_from=qwen.folder)
-    write_whole(out / "sft.json", (json.dumps(result, indent=1) + "\n").encode())
+    with writing(out):
+        save_model(qwen.model, out, overwrite=True, tokenizer_from=qwen.folder)
+        write_whole(out / "sft.json", (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 

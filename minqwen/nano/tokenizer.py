@@ -12,6 +12,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ..files import write_whole
 from ..official import WORDS
 from . import pictures, world
 
@@ -146,9 +147,6 @@ def save_tokenizer(folder: str | Path, media: bool = True) -> Tokenizer:
     preprocessor_config.json and video_preprocessor_config.json.
     """
     folder, tokenizer = Path(folder), build_tokenizer()
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
     settings = {                                        # with the official keys, so that others find what they look for
         "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "add_bos_token": False,
         "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None,
@@ -159,11 +157,13 @@ def save_tokenizer(folder: str | Path, media: bool = True) -> Tokenizer:
         "added_tokens_decoder": {id: {name: getattr(token, name) for name in FLAGS}
                                  for id, token in tokenizer.get_added_tokens_decoder().items()},
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     end, pad = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
     generation = {"bos_token_id": pad, "do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad}
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    files = {"tokenizer_config": settings, "generation_config": generation}
     if media:
-        (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES, indent=2) + "\n")
-        (folder / "video_preprocessor_config.json").write_text(json.dumps(VIDEOS, indent=2) + "\n")
+        files |= {"preprocessor_config": IMAGES, "video_preprocessor_config": VIDEOS}
+    write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+    write_whole(folder / "chat_template.jinja", TEMPLATE.encode())
+    for name, content in files.items():
+        write_whole(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
     return tokenizer

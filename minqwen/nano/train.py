@@ -29,12 +29,12 @@ from tqdm import tqdm
 
 from ..checkpoint import save_model
 from ..config import Config, TextConfig, VisionConfig
-from ..errors import QwenError
-from ..files import check_place, write_csv, write_whole
+from ..errors import QwenError, number_above_0, whole_number
+from ..files import check_place, write_csv, write_whole, writing
 from ..media import Processor
 from ..model import GatedDeltaNet, Qwen, Step
 from ..routing import balancing_loss, routing
-from ..snapshots import begun, keep, kept
+from ..snapshots import begun, keep, kept, may_diverge
 from . import pictures, world
 from .recipe import EXPERTS, Recipe
 from .samples import Sample, phase_samples
@@ -389,23 +389,32 @@ def optimizers_for(*modules: torch.nn.Module, matrix_pace: float,
 
 
 def step_all(optimizers: list[torch.optim.Optimizer], lr: float) -> float:
-    """One step with the gradients that are there, clipped to a length of 1 -> their length before."""
+    """One step with the gradients that are there, clipped to a length of 1 -> their length before.
+
+    Raises: QwenError if that is no number, and then the weights are as they were; or if they are none after the step.
+    """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    norm = torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
+    weights = [p for group in groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    if not norm.isfinite():
+        raise QwenError("The gradient is not a number.")
     for group in groups:
         group["lr"] = group["pace"] * lr
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
+    if not torch.nn.utils.get_total_norm([p.detach() for p in weights]).isfinite():
+        raise QwenError("The weights are no numbers any more.")
     return norm.item()
 
 
-def look_first(model: Qwen, teacher: Teacher, processor: Processor, recipe: Recipe) -> None:
+def look_first(model: Qwen, teacher: Teacher, processor: Processor, recipe: Recipe, run: Path) -> None:
     """Train the tower alone, on what the teacher asks."""
     optimizers = optimizers_for(model.model.visual, teacher, matrix_pace=recipe.matrix_pace)
     for step in tqdm(range(recipe.looks), desc="looking", unit="step", disable=None):
         taught(model, teacher, processor, Random(f"{recipe.seed} look {step}")).backward()
-        step_all(optimizers, schedule(step, recipe.looks, recipe.lr))
+        with may_diverge(run, recipe.lr, f"look {step + 1}"):
+            step_all(optimizers, schedule(step, recipe.looks, recipe.lr))
 
 
 @torch.no_grad()
@@ -467,14 +476,20 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
         out: where the finished model goes.
         probe_every, keep_every: steps.
         config: makes the model's, from the tokenizer.
-    Raises: QwenError if the run there has another recipe, or torch is too old.
+    Raises: QwenError for numbers that cannot be; if the run there has another recipe, but for its learning rate; if
+        torch is too old; if gradients or weights are no numbers; if there is no room for what came of it.
     """
+    for name, least in (("looks", 0), ("steps", 1), ("tokens", 1), ("pictures", 0)):
+        whole_number(f"--{name}", getattr(recipe, name), least)
+    number_above_0("--lr", recipe.lr)
+    whole_number("--probe-every", probe_every, 1)
+    whole_number("--keep-every", keep_every, 1)
     if not hasattr(torch.optim, "Muon"):
         raise QwenError(f"Training needs torch 2.9 or newer, for torch.optim.Muon; this is {torch.__version__}.")
     torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
-    run.mkdir(parents=True, exist_ok=True)
-    tokenizer = save_tokenizer(run / "tokenizer")
+    with writing(run, kept=False):
+        tokenizer = save_tokenizer(run / "tokenizer")
     model = Qwen(config(tokenizer))
     sees = model.config.vision_config is not None
     encode = Encoder(tokenizer, Processor.from_folder(run / "tokenizer", model.config.vision_config))
@@ -484,7 +499,7 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
     optimizers = optimizers_for(model, teacher, matrix_pace=recipe.matrix_pace, tower_pace=recipe.tower_pace)
     first, seconds, log = 0, 0.0, []
     curriculum = Curriculum()
-    if saved := None if restart else kept(run, recipe.to_dict()):
+    if saved := None if restart else kept(run, recipe.to_dict(), may_change=("lr",)):
         model.load_state_dict(saved["model"])
         teacher.load_state_dict(saved["teacher"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
@@ -495,7 +510,7 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
     else:
         started = time.perf_counter()
         if sees:
-            look_first(model, teacher, encode.processor, recipe)
+            look_first(model, teacher, encode.processor, recipe, run)
         seconds = time.perf_counter() - started
         average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
@@ -519,7 +534,8 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
             teaching.backward()
             loss["teacher"] = teaching.item()
         lr = schedule(step, recipe.steps, recipe.lr)
-        norm = step_all(optimizers, lr)
+        with may_diverge(run, recipe.lr, f"step {step + 1}"):
+            norm = step_all(optimizers, lr)
         with torch.no_grad():                           # an average over the last hundred steps or so is what is kept
             for name, p in model.named_parameters():
                 average[name].lerp_(p, max(0.01, 1 / (step + 1)))
@@ -540,7 +556,8 @@ def train(recipe: Recipe, run: Path, out: Path, probe_every: int = 200, keep_eve
     snapshot(recipe.steps)
 
     model.load_state_dict(average, strict=False)
-    finish(model, out, recipe, log)
+    with writing(out):
+        finish(model, out, recipe, log)
 
 
 def finish(model: Qwen, out: Path, recipe: Recipe, log: list[dict]) -> None:

@@ -23,6 +23,7 @@ from random import Random
 
 from PIL.Image import Image
 
+from ..errors import whole_number
 from ..media import Clip
 from ..tools import describe
 from . import pictures
@@ -220,6 +221,7 @@ def too_long(a: int, b: int, thinking: bool) -> Turn:
 
 def pair(rng: Random, digits: int, test: bool = False) -> tuple[int, int]:
     """Two numbers, the longer of `digits` digits, the other of as many (mostly) or fewer."""
+    whole_number("digits", digits, 1)
     while True:
         a = rng.randint(10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1)
         other = digits if test or rng.random() < 0.7 else rng.randint(1, digits)
