@@ -263,10 +263,12 @@ def load_as(arguments):
 def chat(arguments) -> None:
     """Talk to a checkpoint. Ctrl-C stops the answer, Ctrl-D (or an empty line) the program."""
     from .generate import number
+    from .media import check_media
 
     names = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "max_new_tokens", "thinking_budget",
              "draft_tokens", "seed")
     options = {name: number(name, value) for name in names if (value := getattr(arguments, name)) is not None}
+    check_media(arguments.image, arguments.video)
     qwen = load_as(arguments)
     talk = qwen.conversation(system=arguments.system, thinking=arguments.thinking, **options)
     media = {kind: paths for kind, paths in (("images", arguments.image), ("videos", arguments.video)) if paths}

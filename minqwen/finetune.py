@@ -230,11 +230,12 @@ def finetune(folder: str | Path, data: str | Path, out: str | Path, settings: Se
     if settings.batch % ranks():
         raise QwenError(f"The {settings.batch} sequences of a step cannot be shared out among {ranks()} processes: "
                         f"make --batch a multiple of {ranks()}.")
-    qwen, chats = load(source, dtype, device), read_chats(data)
+    chats, others = read_chats(data), None if judge is None else read_chats(judge)
+    qwen = load(source, dtype, device)
     if qwen.tokenizer is None:
         raise QwenError(f"{source} has no tokenizer.json, so it cannot read chats: fetch the file from where the "
                         f"checkpoint comes from.")
-    train, held_out = split(chats, settings) if judge is None else (chats, read_chats(judge))
+    train, held_out = split(chats, settings) if others is None else (chats, others)
     train, held_out = ([row for chat in some for row in rows_of(chat, qwen)] for some in (train, held_out))
     settings = replace(settings, length=min(settings.length, qwen.config.text_config.max_position_embeddings))
     check_length(train + held_out, settings.length)

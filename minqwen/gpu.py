@@ -35,7 +35,7 @@ from .checkpoint import KEPT_FLOAT32
 from .config import Config
 from .delta_rule import chunk_gated_delta_rule, l2norm, recurrent_gated_delta_rule
 from .errors import read_json
-from .files import SHIPPED
+from .files import SHIPPED, check_place
 from .generate import decode_one_token, generate, prefill
 from .graph import Decoder
 from .model import Qwen
@@ -503,6 +503,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.warm_peer:
         warm_peer(options.warm_peer == "backward")
         return 0
+    if options.out is not None:
+        check_place(options.out)
     sections = options.only.split(",")
     report = Report(options.out)
     waits = "backward" if {"backward", "parts"} & set(sections) else "forward" if "forward" in sections else None

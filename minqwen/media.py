@@ -447,6 +447,14 @@ def load_image(picture) -> Image.Image:
         return _rgb(name, image)
 
 
+def check_media(pictures: Iterable = (), clips: Iterable = ()) -> None:
+    """Find out before a model is loaded whether pictures and clips can be read. Raises QwenError if one cannot."""
+    for picture in pictures:
+        load_image(picture)
+    for clip in clips:
+        _open_film(clip)
+
+
 FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 
 

@@ -15,13 +15,15 @@ from minqwen.finetune import Trainer, finetune
 from minqwen.ranks import rank, ranks
 
 
-def tune(source, data, out, settings, fault=None, at=None, merge=False, keep_every=50):
+def tune(source, data, out, settings, fault=None, at=None, merge=False, keep_every=50, restart=False):
     """A whole run -> its log, or the sentence that it ends with, and what was remarked.
 
     fault: what happens to the second process: "killed" in the middle of step `at`, "killed while writing" the snapshot
-    behind that step, or a "full disk" there.
+    behind that step, or a "full disk" there. With "full at last" it is the first process, which writes what is left
+    when all pieces are there.
     """
     real_step, real_write = Trainer.step, distributed.dcp.FileSystemWriter.write_data
+    real_rest = distributed.write_whole
     now = None
 
     def step(self, number, rows):
@@ -39,10 +41,15 @@ def tune(source, data, out, settings, fault=None, at=None, merge=False, keep_eve
             os.kill(os.getpid(), signal.SIGKILL)
         return done
 
+    def rest(path, content):
+        if (now, fault) == (at, "full at last"):
+            raise OSError(28, "No space left on device")
+        real_rest(path, content)
+
     with (patch.object(Trainer, "step", step), patch.object(distributed.dcp.FileSystemWriter, "write_data", write),
-          warnings.catch_warnings(record=True) as heard):
+          patch.object(distributed, "write_whole", rest), warnings.catch_warnings(record=True) as heard):
         try:
-            said = finetune(source, data, out, settings, merge=merge, keep_every=keep_every)
+            said = finetune(source, data, out, settings, merge=merge, keep_every=keep_every, restart=restart)
         except QwenError as error:
             said = str(error)
     return said, [str(warning.message) for warning in heard if warning.filename == "minqwen"]

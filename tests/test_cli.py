@@ -176,6 +176,7 @@ def test_describe_takes_the_longest_context_by_default():
     ["info", "Qwen3.5-4B", "--context", "9999999999"], ["verify", "nowhere"], ["chat", "nowhere"],
     ["info", "Qwen3.5-4B", "--group-size", "64"], ["chat", "--embeddings", "4"], ["verify", "--kernel", "quick"],
     ["download", "nowhere"], ["lab", "99_no_such_lesson"],
+    ["chat", "--image", "no.png"], ["chat", "--video", "README.md"],
     ["chat", "--temperature", "-1"], ["chat", "--top-p", "0"], ["chat", "--max-new-tokens", "-5"],
 ], ids=" ".join)
 def test_mistakes_are_one_sentence_and_exit_code_2(argv, capsys, monkeypatch):

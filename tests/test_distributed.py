@@ -16,7 +16,7 @@ import tuning_support
 from PIL import Image
 from ranks_support import fails_on_the_second, returns_what_cannot_be_sent, tune, tune_each
 from safetensors.torch import load_file
-from tuning_support import chat, spelling, write_chats
+from tuning_support import chat, small_checkpoint, spelling, write_chats
 
 from minqwen import distributed
 from minqwen.chat import load
@@ -67,9 +67,12 @@ def test_two_processes_learn_what_one_learns(folder, data, two, tmp_path):
     assert (out / "config.json").read_bytes() == (tmp_path / "one" / "config.json").read_bytes()
 
 
-def test_so_in_bfloat16_and_beside_an_adapter(folder, half, data, tmp_path):
+def test_so_in_bfloat16_and_beside_an_adapter_and_with_experts(folder, half, data, tmp_path):
     adapter = replace(QUICK, lora=2)
-    runs = {"bfloat16": (half, QUICK, False), "adapter": (half, adapter, False), "merged": (folder, adapter, True)}
+    experts = small_checkpoint(tmp_path / "checkpoint", num_experts=3, num_experts_per_tok=2, moe_intermediate_size=24,
+                               shared_expert_intermediate_size=40)                  # 3: they cannot be halved
+    runs = {"bfloat16": (half, QUICK, False), "adapter": (half, adapter, False), "merged": (folder, adapter, True),
+            "experts": (experts, QUICK, False)}
     given = {name: [source, data, tmp_path / name / "two", settings, None, None, merge]
              for name, (source, settings, merge) in runs.items()}
     results, _ = together(tune_each, 2, *given.values())
@@ -138,14 +141,15 @@ def test_a_run_whose_process_was_killed_ends_in_the_same_bits(folder, data, two,
             assert alike(weights(out), weights(tmp_path / f"by {ranks}"))
 
 
-def test_a_full_disk_costs_the_last_snapshot(folder, data, two, tmp_path):
-    (log, remarks), (_, silent) = together(tune, 2, folder, data, tmp_path, QUICK, "full disk", 1, False, 1)
+@pytest.mark.parametrize("fault", ["full disk", "full at last"])
+def test_a_full_disk_costs_the_last_snapshot(folder, data, two, tmp_path, fault):
+    (log, remarks), (_, silent) = together(tune, 2, folder, data, tmp_path, QUICK, fault, 1, False, 1)
     assert remarks == ["The snapshot of step 2 cannot be written (No space left on device): the run goes on, and the "
                        "snapshot before it stays."] and not silent
     assert log == two[1]
 
 
-def test_a_half_snapshot_is_not_taken_for_a_whole_one(folder, data, tmp_path):
+def test_a_half_snapshot_is_not_taken_for_a_whole_one(folder, data, two, tmp_path):
     with pytest.raises(QwenError):
         together(tune, 2, folder, data, tmp_path / "a", QUICK, "killed", 2, False, 1)
     [kept] = distributed.snapshots(tmp_path / "a")
@@ -168,6 +172,16 @@ def test_a_half_snapshot_is_not_taken_for_a_whole_one(folder, data, tmp_path):
     assert "a holds a run with another seed" in ours[-1][0]
     with pytest.raises(QwenError, match="a holds a run under torchrun: go on with it"):
         finetune(folder, data, tmp_path / "a", QUICK)
+    begins_anew(folder, data, two, tmp_path / "0")       # what all these sentences advise
+    (tmp_path / "1" / SNAPSHOT).write_bytes(b"")         # of one process alone
+    begins_anew(folder, data, two, tmp_path / "1")
+
+
+def begins_anew(folder, data, two, out):
+    """With --restart: nothing that is there counts, and nothing of it is left."""
+    (log, _), (other, _) = together(tune, 2, folder, data, out, QUICK, None, None, False, 1, True)
+    assert log == other == two[1] and alike(weights(two[0]), weights(out), 0)
+    assert {path.name for path in out.iterdir()} == {path.name for path in two[0].iterdir()}
 
 
 # ------------------------------------------------------------------------------------------------------- bad situations
@@ -188,6 +202,13 @@ def test_a_process_that_fails_ends_all():
         together(fails_on_the_second, 2)
     with pytest.raises(QwenError, match="^Process 0 of 1 has failed: .*pickle"):
         together(returns_what_cannot_be_sent, 1)
+
+
+@pytest.mark.parametrize("size, says", [(0, "be 1 or more, not 0"), (-2, "be 1 or more, not -2"),
+                                        (2.5, "be a whole number, not 2.5"), ("2", "be a whole number, not '2'")])
+def test_a_number_of_processes_that_cannot_be_is_told(size, says):
+    with pytest.raises(QwenError, match=f"^The number of processes must {says}[.]$"):
+        together(fails_on_the_second, size)
 
 
 def test_torchrun(folder, data, tmp_path):
