@@ -1058,7 +1058,7 @@ N = -L.tril(-1)
           "finetune.py::test_every_epoch_has_an_order_of_its_own_by_the_seed"),
     tuned("what is judged by is learnt", "finetune", "enumerate(chats) if n not in apart]", "enumerate(chats)]",
           "finetune.py::test_what_is_judged_by_is_not_learnt"),
-    tuned("the file to judge by is not used", "finetune", "(chats, read_chats(judge))", "split(chats, settings)",
+    tuned("the file to judge by is not used", "finetune", "(chats, others)", "split(chats, settings)",
           "finetune.py::test_another_file_to_judge_by_and_packs_that_the_model_can_read"),
     tuned("packs are longer than the model reads", "finetune",
           "length=min(settings.length, qwen.config.text_config.max_position_embeddings)", "length=settings.length",
