@@ -16,8 +16,12 @@ Layout and names of the arguments are those of `flash-linear-attention` and of `
 
     q, k    (B, T, Hk, Dk)    Hk key heads
     v       (B, T, Hv, Dv)    Hv value heads, R to a key head: value heads i R ... i R + R - 1 share key head i
-    g, beta (B, T, Hv)        log decay (natural logarithm, <= 0) and writing strength
+    g, beta (B, T, Hv)        log decay (natural logarithm, <= 0; -inf forgets all) and writing strength
     state   (B, Hv, Dk, Dv)   float32 always (float64 when v is): a half-precision memory degenerates in a few tokens
+
+Tensors may be of any floating dtype and any strides. All of it can be differentiated, backward and forward and more
+than once, and goes through `torch.func` (what `vmap` maps must be v and the initial state at least), `torch.compile`
+and `torch.export`; only `cu_seqlens`, whose numbers say what is to be done, breaks a graph.
 """
 
 from functools import wraps
@@ -66,7 +70,7 @@ def recurrent_gated_delta_rule(
         scale: factor on q; Dk ** -0.5 if None.
         initial_state: the memory before the first token, (B, Hv, Dk, Dv); zeros if None. Never changed, unless:
         inplace_final_state: the final state is written into `initial_state`'s own storage, which saves decoding a copy
-            (no gradients then).
+            (contiguous, float32 or, when v is, float64; not with gradients or cu_seqlens).
         cu_seqlens: (N + 1,) ends of N sequences packed one after the other into B = 1: the memory starts anew at
             each, and states are (N, Hv, Dk, Dv).
         use_qk_l2norm_in_kernel: normalise q and k first.
@@ -75,9 +79,12 @@ def recurrent_gated_delta_rule(
         o (B, T, Hv, Dv) in v's dtype, and the final state (B, Hv, Dk, Dv) or None.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, integers, an `initial_state` that cannot be written into.
     """
     check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
+    needs_grad = _needs_grad(q, k, v, g, beta, initial_state)
+    if inplace_final_state:
+        _check_storage(initial_state, v, needs_grad or cu_seqlens is not None)
     if cu_seqlens is not None:
         return _sequence_by_sequence(
             recurrent_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
@@ -87,7 +94,6 @@ def recurrent_gated_delta_rule(
     q, k, v, g, beta = _prepare(q, k, v, g, beta, scale, use_qk_l2norm_in_kernel)
     N = B * Hv                                           # one memory per row of the batch and value head
     state = v.new_zeros(N, Dk, Dv) if initial_state is None else initial_state.to(v.dtype).reshape(N, Dk, Dv)
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
     if initial_state is not None and not inplace_final_state:
         state = state.clone()
 
@@ -97,7 +103,7 @@ def recurrent_gated_delta_rule(
     inputs, outputs = (q, k, v, g.exp(), beta), []
     steps = zip(*(x.unbind(1) for x in inputs), strict=True) if T > 1 else [inputs]         # decoding is one step
     for *vectors, alpha_t, beta_t in steps:
-        q_t, k_t, v_t = (x.reshape(N, 1, -1) for x in vectors)                           # (N, 1, Dk) and (N, 1, Dv)
+        q_t, k_t, v_t = (x.reshape(N, 1, x.shape[-1]) for x in vectors)                  # (N, 1, Dk) and (N, 1, Dv)
         alpha_t, beta_t = alpha_t.reshape(N, 1, 1), beta_t.reshape(N, 1, 1)
         state = state * alpha_t if needs_grad else state.mul_(alpha_t)                   # (N, Dk, Dv)
         u = (v_t - torch.bmm(k_t, state)) * beta_t                                       # (N, 1, Dv)
@@ -138,6 +144,8 @@ def chunk_gated_delta_rule(
     unstable on correlated keys.
     """
     check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
+    if not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ValueError(f"chunk_size must be a whole number of tokens, 1 or more, but is {chunk_size!r}.")
     if cu_seqlens is not None:
         return _sequence_by_sequence(
             chunk_gated_delta_rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens,
@@ -146,7 +154,7 @@ def chunk_gated_delta_rule(
     (B, T, Hk, Dk), (Hv, Dv), dtype = k.shape, v.shape[2:], torch.promote_types(v.dtype, torch.float32)
     N = B * Hv                                           # one memory per row of the batch and value head
     state = v.new_zeros(N, Dk, Dv) if initial_state is None else initial_state.reshape(N, Dk, Dv)
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, g, beta, state))
+    needs_grad = _needs_grad(q, k, v, g, beta, initial_state)
     state = state.to(dtype, copy=initial_state is not None and not needs_grad)           # updated in place, then
     scale = Dk ** -0.5 if scale is None else scale
 
@@ -157,6 +165,7 @@ def chunk_gated_delta_rule(
         k_c, q_c = (kq := l2norm(kq) if use_qk_l2norm_in_kernel else kq).chunk(2, dim=-2)
         v_c, g_c, beta_c = (rearrange(x[:, here].to(dtype), "b (g c) (h r) ... -> g b h r c ...", c=C, h=Hk)
                             for x in (v, g, beta.unsqueeze(-1)))                         # (G, B, Hk, R, C, ...)
+        g_c = g_c.clamp(min=GONE)
         c = g_c.cumsum(-1)
         future = c.new_full((C, C), -torch.inf).triu(1)
         between = _decay(c[..., :, None] - c[..., None, :] + future)                     # (G, B, Hk, R, C, C)
@@ -178,6 +187,7 @@ def chunk_gated_delta_rule(
     return o, (state.view(B, Hv, Dk, Dv) if output_final_state else None)
 
 
+@_as_it_is
 def effective_attention(
     q: Tensor, k: Tensor, g: Tensor, beta: Tensor,
     scale: float | None = None,
@@ -199,7 +209,7 @@ def effective_attention(
     check_shapes(q, k, beta.unsqueeze(-1), g, beta, None, None)
     q, k, _, g, beta = _prepare(q, k, beta, g, beta, scale, use_qk_l2norm_in_kernel)
     q, k = (repeat(x, "b t h d -> b (h r) t d", r=Hv // Hk) for x in (q, k))             # (B, Hv, T, Dk)
-    c, beta = (rearrange(x, "b t h -> b h t") for x in (g.cumsum(1), beta))
+    c, beta = (rearrange(x, "b t h -> b h t") for x in (g.clamp(min=GONE).cumsum(1), beta))
     future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
     between = (c[..., :, None] - c[..., None, :]).masked_fill(future, -torch.inf).exp()  # (B, Hv, T, T)
     system = beta[..., :, None] * (k @ k.mT) * between
@@ -216,6 +226,8 @@ class UnitTriangularInverse(torch.autograd.Function):
     As dM = -M dL M, its gradient takes two products; autograd by itself would solve two more systems.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(L):
         return _inverse_by_halves(L)
@@ -223,11 +235,17 @@ class UnitTriangularInverse(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, M):
         ctx.save_for_backward(M)
+        ctx.save_for_forward(M)
 
     @staticmethod
     def backward(ctx, dM):
         [M] = ctx.saved_tensors
         return -(M.mT @ dM @ M.mT).tril(-1)
+
+    @staticmethod
+    def jvp(ctx, dL):
+        [M] = ctx.saved_tensors
+        return -(M @ dL.tril(-1) @ M)
 
 
 BLOCK = 16                                               # MKL shares larger systems out among threads: 4 times slower
@@ -261,6 +279,7 @@ def _prepare(q, k, v, g, beta, scale, normalise):
 
 CHUNKS_AT_ONCE = 4
 FAINT = -40.0                                            # exp(-40) is 4e-18: ten digits below what float32 tells from 1
+GONE = 2 * FAINT                                         # a stronger gate counts as this: -inf - -inf is no number
 
 
 def _groups_of_chunks(T, chunk_size):
@@ -277,6 +296,10 @@ def _decay(c):
     return F.threshold(c, FAINT, -torch.inf).exp()
 
 
+def _needs_grad(*tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
 def _sequence_by_sequence(rule, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, **options):
     """Packed sequences: each is its own, from its own initial state to its own final one."""
     outputs, states = [], []
@@ -290,20 +313,32 @@ def _sequence_by_sequence(rule, q, k, v, g, beta, scale, initial_state, output_f
 
 
 def check_shapes(q, k, v, g, beta, initial_state, cu_seqlens):
-    (B, T, Hk, Dk), (Hv, Dv) = k.shape, v.shape[2:]
-    if q.shape != k.shape or v.shape[:2] != (B, T) or T == 0:
+    if {q.ndim, k.ndim, v.ndim} != {4} or q.shape != k.shape or v.shape[:2] != k.shape[:2] or k.shape[1] == 0:
         raise ValueError(f"q and k must be (B, T, Hk, Dk) and v (B, T, Hv, Dv) with T >= 1, "
                          f"but q is {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}.")
+    (B, T, Hk, Dk), (Hv, Dv) = k.shape, v.shape[2:]
     if Hv % Hk:
         raise ValueError(f"The number of value heads ({Hv}) must be a multiple of the number of key heads ({Hk}).")
     if g.shape != (B, T, Hv) or beta.shape != (B, T, Hv):
         raise ValueError(f"g and beta must be (B, T, Hv) = {(B, T, Hv)}, "
                          f"but are {tuple(g.shape)} and {tuple(beta.shape)}.")
+    if not all(x.is_floating_point() for x in (q, k, v, g, beta)):
+        raise ValueError(f"All of q, k, v, g and beta must be floating-point numbers, "
+                         f"but are {', '.join(str(x.dtype).removeprefix('torch.') for x in (q, k, v, g, beta))}.")
     sequences = B
     if cu_seqlens is not None:
+        if not isinstance(cu_seqlens, Tensor) or cu_seqlens.is_floating_point() or cu_seqlens.ndim != 1:
+            raise ValueError(f"cu_seqlens must be a tensor of N + 1 integers, such as torch.tensor([0, 3, {T}]).")
         ends = cu_seqlens.tolist()
-        if B != 1 or ends[0] != 0 or ends[-1] != T or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+        if B != 1 or ends[:1] != [0] or ends[-1] != T or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
             raise ValueError(f"cu_seqlens must rise from 0 to T = {T} over a batch of one, but is {ends} with B = {B}.")
         sequences = len(ends) - 1
     if initial_state is not None and initial_state.shape != (sequences, Hv, Dk, Dv):
         raise ValueError(f"initial_state must be {(sequences, Hv, Dk, Dv)}, but is {tuple(initial_state.shape)}.")
+
+
+def _check_storage(initial_state, v, otherwise_used):
+    dtype = torch.promote_types(v.dtype, torch.float32)
+    if initial_state is None or otherwise_used or initial_state.dtype != dtype or not initial_state.is_contiguous():
+        raise ValueError(f"inplace_final_state writes into initial_state: it must be there, contiguous and of {dtype}, "
+                         f"without gradients and cu_seqlens; else leave it out.")

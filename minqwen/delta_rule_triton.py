@@ -89,8 +89,10 @@ def decays(g, C: tl.constexpr):
     """(Gamma, E, F) of a chunk's log decays g (C,): between two tokens, from the start and to the end.
 
     Gamma_ij = exp(c_i - c_j) is wanted to all digits, also where c is a sum of thousands. So g is taken apart: steps of
-    1/1024, whose sums are exact, and a rest, whose sums are small.
+    1/1024, whose sums are exact, and a rest, whose sums are small. A gate of -inf counts as one of -80, which leaves as
+    little: differences of -inf are no numbers.
     """
+    g = tl.where(g < -80, -80.0, g)
     coarse = tl.floor(g * 1024) / 1024
     fine = g - coarse
     c, rest, i = tl.cumsum(coarse, 0), tl.cumsum(fine, 0), tl.arange(0, C)
@@ -428,15 +430,19 @@ def triton_gated_delta_rule(
     cu_seqlens: Tensor | None = None,
     use_qk_l2norm_in_kernel: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`chunk_gated_delta_rule` on a GPU: the same function, arguments and results, in float32 or bfloat16 (that of v).
+    """`chunk_gated_delta_rule` on a GPU: the same function and results, in float32 or bfloat16 (that of v).
+
+    The arguments are the same but for `chunk_size`, which the dtype decides. It can be differentiated once, by
+    `backward` or `torch.autograd.grad`; `torch.func` cannot look into it.
 
     Raises:
-        ValueError: shapes that do not fit together; another dtype.
+        ValueError: shapes that do not fit together; another dtype; tensors that are on no GPU.
     """
     check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
+    check_device(v)
     if v.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"The Triton kernels compute in float32 or bfloat16, but v is {str(v.dtype).split('.')[1]}; "
-                         'take kernel="chunk" for others.')
+                         f"take chunk_gated_delta_rule for others.")
     scale = k.shape[-1] ** -0.5 if scale is None else scale
     q, k = (UnitLength.apply(x.to(v.dtype)) if use_qk_l2norm_in_kernel else x.to(v.dtype) for x in (q, k))
     return GatedDeltaRule.apply(q, k, v, g, beta, initial_state, scale, cu_seqlens, output_final_state)
@@ -545,8 +551,12 @@ def decode_step(
 
     Returns:
         o (B, T, Hv, Dv), in v's dtype. No gradients.
+
+    Raises:
+        ValueError: shapes that do not fit together; a state that cannot be changed in place; tensors on no GPU.
     """
     check_shapes(q, k, v, g, beta, state, None)
+    check_device(v)
     if state.dtype != torch.float32 or not state.is_contiguous():
         raise ValueError("The memory is changed in place, so `state` must be float32 and contiguous.")
     (B, T, Hk, Dk), (Hv, Dv) = k.shape, v.shape[2:]
@@ -560,6 +570,12 @@ def decode_step(
             Dk ** -0.5 if scale is None else scale,
             Hk=Hk, Hv=Hv, Dk=Dk, Dv=Dv, NORMALISE=use_qk_l2norm_in_kernel, **step)
     return o
+
+
+def check_device(v):
+    if not (v.is_cuda or triton.knobs.runtime.interpret):
+        raise ValueError(f"The Triton kernels need tensors on a GPU, but v is on {str(v.device)!r}; take "
+                         f"chunk_gated_delta_rule or recurrent_gated_delta_rule there.")
 
 
 def compact_heads(x):

@@ -1,5 +1,7 @@
 """Ring 1 of verification, the kernels: the rule itself, token by token in float64, is the truth for everything else."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,23 @@ def test_trap_8_finite_forward_and_backward_down_to_minus_50(form, strongest):
         assert error(ours, theirs) < (1e-4 if strongest == 50 else 1e-5), name
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_trap_8_a_gate_of_minus_infinity_forgets_all(form):
+    x, state = inputs(T=70)
+    x[3][:, [0, 20, 21, 40]], x[3][:, :, 1] = -torch.inf, -torch.inf
+    leaves = [t.requires_grad_() for t in (*x, state)]
+    o, final = FORMS[form](*x, initial_state=state, output_final_state=True)
+    gradients = torch.autograd.grad(o.square().sum() + final.square().sum(), leaves)
+    assert all(t.isfinite().all() for t in gradients)
+    with torch.no_grad():
+        alone, last = FORMS[form](*(t[:, 40:] for t in x), output_final_state=True)      # as if nothing had been before
+        assert error(o[:, 40:], alone) < 1e-12 and error(final, last) < 1e-12
+        agree((o, final), truth(x, state), 1e-12)
+        if form == "chunked":
+            A = effective_attention(x[0], x[1], x[3], x[4])
+            assert error(torch.einsum("bhts,bshd->bthd", A, x[2]), truth(x)[0]) < 1e-12
+
+
 @pytest.mark.parametrize("Hk, Hv", HEADS)
 @pytest.mark.parametrize("chunk_size", [16, 64])
 def test_gradients_of_chunked_are_those_of_the_recurrence(Hk, Hv, chunk_size):
@@ -190,7 +209,8 @@ def test_gradients_are_the_slopes(form):
     leaves = [t.requires_grad_() for t in (*x, state)]
     options = {"chunk_size": 2} if form == "chunked" else {}
     assert torch.autograd.gradcheck(
-        lambda *x: FORMS[form](*x[:5], initial_state=x[5], output_final_state=True, **options), leaves)
+        lambda *x: FORMS[form](*x[:5], initial_state=x[5], output_final_state=True, **options), leaves,
+        check_forward_ad=True)
 
 
 @pytest.mark.parametrize("C", [1, 2, 16, 17, 32, 35, 64])
@@ -203,7 +223,7 @@ def test_the_inverse_of_a_chunks_system_reads_only_what_is_below_the_diagonal(C)
 
 def test_the_inverses_gradient_and_its_gradient_are_the_slopes():
     L = torch.randn(18, 18, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).div(4).requires_grad_()
-    assert torch.autograd.gradcheck(UnitTriangularInverse.apply, L)
+    assert torch.autograd.gradcheck(UnitTriangularInverse.apply, L, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(UnitTriangularInverse.apply, L)
 
 
@@ -251,6 +271,60 @@ def test_keys_that_are_nearly_the_same(chunk_size):
         agree(ours, truth(x), tolerance)
 
 
+# ------------------------------------------------------------------------------- how other people's code calls it
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_vmap_is_a_call_for_each(form):
+    x, state = inputs(T=40)
+    several = [torch.stack((t, 0.5 * t, 0.9 * t)) for t in (*x, state)]
+    rule = FORMS[form]
+
+    def loss(*x):
+        o, final = rule(*x[:5], initial_state=x[5], output_final_state=True)
+        return o.square().sum() + final.square().sum()
+
+    with warnings.catch_warnings():                      # torch says of some operations that vmap takes a slow way
+        warnings.simplefilter("ignore")
+        o = torch.func.vmap(lambda *x: rule(*x)[0])(*several[:5])
+        gradients = torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(6))))(*several)
+    for n in range(3):
+        leaves = [t[n].clone().requires_grad_() for t in several]
+        assert error(o[n], rule(*(t[n] for t in several[:5]))[0]) < 1e-12
+        for ours, right in zip(gradients, torch.autograd.grad(loss(*leaves), leaves), strict=True):
+            assert error(ours[n], right) < 1e-11
+
+
+def test_a_compiled_and_an_exported_graph_compute_the_same():
+    x, state = inputs(B=1, T=70, dtype=torch.float32)
+
+    class Rule(torch.nn.Module):
+        def forward(self, *x):
+            return chunk_gated_delta_rule(*x[:5], initial_state=x[5], output_final_state=True)
+
+    right = Rule()(*x, state)
+    agree(torch.export.export(Rule(), (*x, state)).module()(*x, state), right, 1e-6)
+    torch.compiler.reset()
+    agree(torch.compile(Rule(), backend="eager", fullgraph=True)(*x, state), right, 1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_strides_do_not_matter(form):
+    x, state = inputs(T=40)
+    right = FORMS[form](*x, initial_state=state, output_final_state=True)
+    apart = [torch.empty(*t.shape, 2, dtype=t.dtype)[..., 0].copy_(t) for t in (*x, state)]
+    by_heads = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in (*x, state)]
+    for *y, start in (apart, by_heads):
+        agree(FORMS[form](*y, initial_state=start, output_final_state=True), right, 1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_rows_are_no_answers(form):
+    x, state = inputs()
+    o, final = FORMS[form](*(t[:0] for t in x), initial_state=state[:0], output_final_state=True)
+    assert o.shape == (0, 65, 6, 20) and final.shape == (0, 6, 12, 20)
+
+
 # ----------------------------------------------------------------------------------------- who owns the state
 
 
@@ -275,6 +349,18 @@ def test_decoding_in_place_writes_where_the_state_was():
     assert final.data_ptr() == state.data_ptr()
     torch.testing.assert_close(state, last, rtol=0, atol=0)
     torch.testing.assert_close(o, right, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("hinders", ["there is none", "half precision", "strides", "a gradient", "packed"])
+def test_a_state_that_cannot_be_written_into_is_told_in_one_sentence(hinders):
+    x, state = inputs(B=1, T=3, dtype=torch.float32)
+    options = {"initial_state": {"there is none": None, "half precision": state.bfloat16(),
+                                 "strides": state.mT.contiguous().mT}.get(hinders, state)}
+    if hinders == "packed":
+        options["cu_seqlens"] = torch.tensor([0, 3])
+    x[0].requires_grad_(hinders == "a gradient")
+    with pytest.raises(ValueError, match=r"^inplace_final_state writes [^\n]+float32[^\n]+ else leave it out\.$"):
+        recurrent_gated_delta_rule(*x, inplace_final_state=True, **options)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -339,6 +425,11 @@ WRONG = {
     "packed with two rows": lambda x, s: (x, {"cu_seqlens": torch.tensor([0, 65])}),
     "ends beyond T": lambda x, s: ([t[:1] for t in x], {"cu_seqlens": torch.tensor([0, 3, 66])}),
     "ends that fall": lambda x, s: ([t[:1] for t in x], {"cu_seqlens": torch.tensor([0, 30, 20, 65])}),
+    "a head alone": lambda x, s: ([t[:, :, 0] for t in x], {}),
+    "whole numbers": lambda x, s: ([*x[:2], x[2].long(), *x[3:]], {}),
+    "ends as a list": lambda x, s: ([t[:1] for t in x], {"cu_seqlens": [0, 3, 65]}),
+    "ends as fractions": lambda x, s: ([t[:1] for t in x], {"cu_seqlens": torch.tensor([0.0, 65.0])}),
+    "no ends": lambda x, s: ([t[:1] for t in x], {"cu_seqlens": torch.tensor([], dtype=torch.long)}),
     "a state too few": lambda x, s: ([t[:1] for t in x],
                                      {"cu_seqlens": torch.tensor([0, 3, 9, 65]), "initial_state": s}),
 }
@@ -350,6 +441,12 @@ def test_wrong_shapes_are_told_in_one_sentence(form, wrong):
     x, options = WRONG[wrong](*inputs())
     with pytest.raises(ValueError, match=r"^[A-Za-z_]+ [^\n]+\.$"):
         FORMS[form](*x, **options)
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1, 32.0, "32", None])
+def test_a_wrong_chunk_size_is_told_in_one_sentence(chunk_size):
+    with pytest.raises(ValueError, match=r"^chunk_size must be a whole number of tokens, 1 or more, but is [^\n]+\.$"):
+        chunk_gated_delta_rule(*inputs()[0], chunk_size=chunk_size)
 
 
 def test_what_has_faded_below_all_digits_is_nothing_at_all():
@@ -384,4 +481,6 @@ def test_autocast_leaves_the_rule_alone(form):
     right = FORMS[form](k, k, v, g, beta, initial_state=state, output_final_state=True)
     with torch.autocast("cpu", torch.bfloat16):
         ours = FORMS[form](k, k, v, g, beta, initial_state=state, output_final_state=True)
+        A = effective_attention(k, k, g, beta)
     assert all(torch.equal(*pair) for pair in zip(ours, right, strict=True))
+    assert torch.equal(A, effective_attention(k, k, g, beta))

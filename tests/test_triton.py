@@ -73,11 +73,12 @@ def test_keys_that_nearly_agree(dtype):
     assert_right(1, 130, 1, 2, 32, 16, dtype, strongest=0.01, apart=1e-3)
 
 
-def test_all_gates_shut():
-    """Every decay is exp(-50): each token begins from nothing, and nothing overflows, forward or backward."""
+@pytest.mark.parametrize("strongest", [-50.0, -torch.inf])
+def test_all_gates_shut(strongest):
+    """Every decay is exp(-50) or 0: each token begins from nothing, and nothing overflows, forward or backward."""
     (q, k, v, g, beta), state = gpu.inputs(1, 70, 1, 2, 16, 16, FULL), torch.randn(1, 2, 16, 16)
     weights = torch.randn_like(v).double(), torch.randn_like(state).double()
-    g = torch.full_like(g, -50.0)
+    g = torch.full_like(g, strongest)
     ours = gpu.results(triton_gated_delta_rule, [q, k, v, g, beta], state, weights)
     right = gpu.results(recurrent_gated_delta_rule, [t.double() for t in (q, k, v, g, beta)], state.double(), weights)
     for name in ("o", "state", "dq", "dk", "dv", "dbeta"):
@@ -149,7 +150,7 @@ def test_trap_4_the_state_is_float32_and_the_caller_keeps_it():
 
 def test_bad_input_is_told():
     x = gpu.inputs(1, 5, 1, 2, 16, 16, torch.float64)
-    with pytest.raises(ValueError, match='float32 or bfloat16, but v is float64; take kernel="chunk"'):
+    with pytest.raises(ValueError, match='float32 or bfloat16, but v is float64; take chunk_gated_delta_rule'):
         triton_gated_delta_rule(*x)
     x = gpu.inputs(1, 5, 1, 2, 16, 16, FULL)
     with pytest.raises(ValueError, match="g and beta must be"):
@@ -157,6 +158,14 @@ def test_bad_input_is_told():
     for state in (torch.zeros(1, 2, 16, 16, dtype=HALF), torch.zeros(1, 2, 16, 16).mT):
         with pytest.raises(ValueError, match="`state` must be float32 and contiguous"):
             decode_step(*x, state)
+
+
+def test_tensors_that_are_on_no_gpu_are_told_in_one_sentence(monkeypatch):
+    x = gpu.inputs(1, 5, 1, 2, 16, 16, FULL)
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    for call in (lambda: triton_gated_delta_rule(*x), lambda: decode_step(*x, torch.zeros(1, 2, 16, 16))):
+        with pytest.raises(ValueError, match=r"^The Triton kernels need tensors on a GPU, but v is on 'cpu'; take "):
+            call()
 
 
 # --------------------------------------------------------------------------------------------------------- decoding
