@@ -276,7 +276,8 @@ def real_tokens(input_ids: Tensor, attention_mask: Tensor | None, cache: Cache |
         raise ValueError(f"attention_mask must be {(B, T)}" + (f" or {(B, before + T)}" if before else "")
                          + f" for these tokens, but is {tuple(attention_mask.shape)}.")
     valid = attention_mask[:, -T:].bool()
-    return None if valid.all() else valid
+    traced = torch.compiler.is_compiling()               # a graph cannot depend on the numbers
+    return valid if traced or not valid.all() else None
 
 
 class Padding:

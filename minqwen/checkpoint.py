@@ -44,6 +44,7 @@ COMPANIONS = (  # files that may lie beside config and weights and belong to the
     "processor_config.json",
 )  # fmt: skip
 
+ELSEWHERE = ("*model*.bin", "*.gguf", "consolidated*.pth")   # weights as other programs keep them
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 KEPT_FLOAT32 = ("linear_attn.A_log", "linear_attn.norm.weight")  # official: float32 among bfloat16
 AT_A_TIME = 2 ** 20                                          # numbers that are read together, to be rounded
@@ -66,6 +67,15 @@ def load_config(path_or_name, revision=None):
         raise QwenError(f"{folder / CONFIG}: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise QwenError(f"{folder / CONFIG} is not laid out like an official one ({error}).") from None
+
+
+def config_as_stored(path_or_name, revision=None):
+    """The `Config` of a checkpoint, without what its weights, if they are in a folder here, lack or have otherwise: a
+    head that `transformers` dropped when it saved them. Reads no more of them than it must."""
+    config, folder = load_config(path_or_name, revision), Path(path_or_name).expanduser()
+    if folder.is_dir() and _weights_in(folder):
+        _fit(config, _find_tensors(folder), folder)
+    return config
 
 
 def quantized_by(path_or_name, revision=None):
@@ -305,7 +315,9 @@ def _weight_files(folder):
     if (folder / WEIGHTS).exists():
         return [WEIGHTS]
     if not (folder / INDEX).exists():
-        raise QwenError(f"{folder} is no checkpoint folder: it has neither {WEIGHTS} nor {INDEX}.")
+        others = sorted(path.name for pattern in ELSEWHERE for path in folder.glob(pattern))
+        instead = f", but {others[0]}, which is of another format: have it written as safetensors" if others else ""
+        raise QwenError(f"{folder} is no checkpoint folder: it has neither {WEIGHTS} nor {INDEX}{instead}.")
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise QwenError(f"{folder / INDEX} has no weight_map; fetch or write it again.")
@@ -371,11 +383,12 @@ def _official_name(name):
 
 def _check_tensors(folder, expected, stored, tied):
     """Raises unless the stored tensors are the expected ones ({name: shape})."""
-    missing = [name for name in expected if name not in stored]
-    if missing:
-        raise QwenError(f"{folder} lacks {_some(missing)}; fetch it again, or see whether {CONFIG} fits.")
     copies = {HEAD} if tied else set()  # a tied head may be stored beside the embedding
     unknown = [name for name in stored if name not in expected and name not in copies]
+    missing = [name for name in expected if name not in stored]
+    if missing:
+        instead = f", and holds {_some(unknown)}, which the model of its {CONFIG} has no place for" if unknown else ""
+        raise QwenError(f"{folder} lacks {_some(missing)}{instead}; fetch it again, or see whether {CONFIG} fits.")
     if unknown:
         remark(f"{folder} holds {_some(unknown)}, which the model of its {CONFIG} has no place for: not read.")
     for name, shape in expected.items():

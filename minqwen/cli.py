@@ -317,14 +317,14 @@ def verify(arguments) -> int:
 
 def info(arguments) -> None:
     """Layers, parameters, bytes of weights, and the cache at a context. Names such as Qwen3.5-4B need no download."""
-    from .checkpoint import load_config, quantized_by
+    from .checkpoint import config_as_stored, quantized_by
     from .config import OFFICIAL_SIZES, SAME_AS, Config
     from .info import describe
 
     name, stored = arguments.checkpoint, ""
     short = name.removeprefix("Qwen/").removesuffix("-Base")
     known = not Path(name).exists() and (short in OFFICIAL_SIZES | SAME_AS or "/" not in name)
-    config = Config.named(name) if known else load_config(name, arguments.revision)
+    config = Config.named(name) if known else config_as_stored(name, arguments.revision)
     if arguments.context is not None and arguments.context < 1:
         raise QwenError(f"--context is {arguments.context}, and must be at least one token.")
     if not known and (method := quantized_by(name, arguments.revision)):

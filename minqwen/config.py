@@ -299,9 +299,9 @@ def _rope_parameters(numbers: dict) -> dict:
 
 def _from_old_places(text: dict, official: dict) -> dict:
     """A `text_config` with its dtype, its tying and its rotary positions where they belong."""
-    dtypes = (part.get(name) for part in (text, official) for name in ("dtype", "torch_dtype"))
+    # a file may hold the dtype and the tying inside, outside, or in both places: the whole model's word counts
+    dtypes = (part.get(name) for part in (official, text) for name in ("dtype", "torch_dtype"))
     dtype = next((dtype for dtype in dtypes if dtype is not None), None)
-    # a file may hold the tying inside, outside, or in both places: the whole model's word counts
     tied = next((part[name] for part in (official, text) if part.get(name := "tie_word_embeddings") is not None), None)
     return text | {"dtype": dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype,
                    "tie_word_embeddings": tied, "rope_parameters": _rope_parameters(text)}

@@ -21,7 +21,8 @@ Layout and names of the arguments are those of `flash-linear-attention` and of `
 
 Tensors may be of any floating dtype and any strides. All of it can be differentiated, backward and forward and more
 than once, and goes through `torch.func` (what `vmap` maps must be v and the initial state at least), `torch.compile`
-and `torch.export`; only `cu_seqlens`, whose numbers say what is to be done, breaks a graph.
+and `torch.export` (for one T: the walk is unrolled). Only `cu_seqlens`, whose numbers say what is to be done, breaks a
+graph.
 """
 
 from functools import wraps
@@ -66,7 +67,9 @@ def recurrent_gated_delta_rule(
     """The rule itself, token by token: the definition, and the way to decode.
 
     Args:
-        q, k, v, g, beta: see the top of this file.
+        q, k: (B, T, Hk, Dk) queries and keys, T >= 1.
+        v: (B, T, Hv, Dv) values, Hv a multiple of Hk.
+        g, beta: (B, T, Hv) log decay, <= 0, and writing strength, from 0 to 1.
         scale: factor on q; Dk ** -0.5 if None.
         initial_state: the memory before the first token, (B, Hv, Dk, Dv); zeros if None. Never changed, unless:
         inplace_final_state: the final state is written into `initial_state`'s own storage, which saves decoding a copy
@@ -123,7 +126,11 @@ def chunk_gated_delta_rule(
     use_qk_l2norm_in_kernel: bool = False,
     chunk_size: int = 32,
 ) -> tuple[Tensor, Tensor | None]:
-    """The same function, a chunk of C tokens at a time: matrix products instead of a walk. Arguments as above.
+    """`recurrent_gated_delta_rule`, a chunk of C tokens at a time: matrix products instead of a walk.
+
+    Args:
+        chunk_size: C. The others, what is returned and what is raised are those of `recurrent_gated_delta_rule`; the
+            initial state is never changed.
 
     Within a chunk let c_i be the sum of g up to token i, Gamma_ij = exp(c_i - c_j) for j <= i the decay between two
     tokens, and S the memory before the chunk. Unrolling the rule, the corrections u obey a unit-triangular system,

@@ -622,7 +622,8 @@ class Qwen(nn.Module):
             ValueError: ids beyond the vocabulary; as many vectors as placeholders are needed; or there is no tower.
         """
         vocab_size = self.config.text_config.vocab_size
-        if input_ids.min() < 0 or input_ids.max() >= vocab_size:
+        traced = torch.compiler.is_compiling()           # a graph cannot depend on the numbers
+        if not traced and (input_ids.min() < 0 or input_ids.max() >= vocab_size):
             raise ValueError(f"Token ids run from 0 to {vocab_size - 1}, "
                              f"but these from {input_ids.min()} to {input_ids.max()}.")
         x = self.model.language_model.embed_tokens(input_ids)                           # (B, T, hidden_size)

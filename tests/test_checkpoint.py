@@ -731,6 +731,17 @@ def test_a_head_for_multi_token_prediction_may_be_missing(folder, tmp_path):
     assert_same(load_model(tmp_path / "again"), without)
 
 
+def test_names_that_a_wrapper_has_left_are_shown(folder):
+    rewrite(folder, lambda tensors: [tensors.update({f"_orig_mod.{name}": tensors.pop(name)}) for name in [*tensors]])
+    assert "and holds the tensor _orig_mod." in sentence(load_model, folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model-Q4_K_M.gguf"])
+def test_weights_of_another_format_are_named(folder, name):
+    (folder / "model.safetensors").rename(folder / name)
+    assert f"but {name}, which is of another format: have it written as safetensors." in sentence(load_model, folder)
+
+
 def test_tower_and_head_do_after_loading_what_they_did_before(folder):
     pictures = {"pixel_values": torch.randn(16, 3 * 2 * 4 * 4), "image_grid_thw": torch.tensor([[1, 4, 4]])}
     model = tiny_model()

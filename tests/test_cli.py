@@ -11,6 +11,7 @@ from unittest.mock import call, create_autospec
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support import random_qwen, seeing_config, small_config
 
 from minqwen import cli
@@ -136,6 +137,20 @@ def test_info_of_a_folder(folder, capsys):
     page = capsys.readouterr().out
     assert f"{sum(p.numel() for p in random_qwen().parameters()):,}" in page
     assert "vision" not in page and "MTP" not in page
+
+
+def test_info_of_a_folder_that_lacks_a_head_does_not_count_it(tmp_path, capsys):
+    """As `transformers` saves: without the head for multi-token prediction, whose number stays in config.json."""
+    whole = random_qwen(small_config(mtp_num_hidden_layers=1))
+    save_model(whole, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: x for name, x in weights.items() if not name.startswith("mtp.")}, tmp_path / "model.safetensors")
+    assert cli.main(["info", str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    assert f"{sum(p.numel() for name, p in whole.named_parameters() if not name.startswith('mtp.')):,}: text" in page
+    assert "MTP" not in page
+    (tmp_path / "model.safetensors").unlink()                                    # its numbers are still to be read
+    assert cli.main(["info", str(tmp_path)]) == 0 and "MTP" in capsys.readouterr().out
 
 
 def test_info_knows_the_dtype_by_its_old_name(folder, tmp_path, capsys):

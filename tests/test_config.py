@@ -365,6 +365,11 @@ def test_numbers_are_taken_where_they_are_unmistakable():
     assert Config.from_dict(whole({"hidden_act": "swish"})).text_config.hidden_act == "swish"          # which is silu
 
 
+def test_of_two_dtypes_that_of_the_whole_counts_as_it_does_for_transformers():
+    """It is written when weights are saved; that of a part may be left over from before."""
+    assert Config.from_dict({**whole({"dtype": "float32"}), "dtype": "bfloat16"}).text_config.dtype == "bfloat16"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("outside, name, prefix", [(False, "dtype", "torch."), (False, "torch_dtype", ""),
                                                    (True, "dtype", ""), (True, "torch_dtype", "torch.")])

@@ -458,3 +458,15 @@ def test_autocast_around_the_model(grad):
     if grad:
         logits.float().logsumexp(-1).sum().backward()
         assert all(parameter.grad.isfinite().all() for parameter in qwen.parameters())
+
+
+@pytest.mark.parametrize("traced", ["compiled", "exported"])
+def test_one_graph_for_a_compiler_and_for_export(traced):
+    two = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
+    qwen, x, mask = random_qwen(small_config(**two)), tokens(2, 5), mask_of("00111", "11111")
+    if traced == "compiled":
+        torch.compiler.reset()
+        graph = torch.compile(qwen, backend="eager", fullgraph=True)
+    else:
+        graph = torch.export.export(qwen, (x, mask), strict=False).module()
+    assert error(graph(x, mask)[mask.bool()], qwen(x, mask)[mask.bool()]) < PADDED
