@@ -156,15 +156,16 @@ class Trial:
 
 
 class Cache:
-    """What the model remembers of the tokens it has read, layer by layer.
+    """What the model remembers of the tokens it has read, layer by layer. `Qwen.new_cache` makes it.
 
-    length:     slots filled so far, pads included.
-    positions:  (B,) the next text position of each row: its count of real tokens, and less than that after a picture,
-                whose tokens lie side by side.
-    valid:      (B, max_length) which slots hold a real token.
-    midway:     a forward pass is on its way, or broke off: some layers have read its tokens and others have not.
-    mtp:        the multi-token head's own cache, where it drafts (see `drafts.py`); None elsewhere.
-    top:        where it drafts, (B, T, hidden_size): what stood at the top of the model for the tokens read last.
+    Attributes:
+        length: slots filled so far, pads included.
+        positions: (B,) the next text position of each row: its count of real tokens, and less than that after a
+            picture, whose tokens lie side by side.
+        valid: (B, max_length) which slots hold a real token.
+        midway: a forward pass is on its way, or broke off: some layers have read its tokens and others have not.
+        mtp: the multi-token head's own cache, where it drafts (see `drafts.py`); None elsewhere.
+        top: where it drafts, (B, T, hidden_size): what stood at the top of the model for the tokens read last.
     """
 
     def __init__(self, config: TextConfig, batch_size: int, max_length: int, dtype: torch.dtype, device: torch.device):
@@ -229,6 +230,8 @@ class Cache:
 
     def trial(self) -> Trial:
         """Read tokens on trial: they may be given back, row by row, as if they had never been read.
+
+        What is not kept goes back at the end:
 
             with cache.trial() as trial:
                 logits = model(ids, cache=cache)         # (B, T)

@@ -128,16 +128,13 @@ def chunk_gated_delta_rule(
 ) -> tuple[Tensor, Tensor | None]:
     """`recurrent_gated_delta_rule`, a chunk of C tokens at a time: matrix products instead of a walk.
 
-    Args:
-        chunk_size: C. The others, what is returned and what is raised are those of `recurrent_gated_delta_rule`; the
-            initial state is never changed.
-
     Within a chunk let c_i be the sum of g up to token i, Gamma_ij = exp(c_i - c_j) for j <= i the decay between two
     tokens, and S the memory before the chunk. Unrolling the rule, the corrections u obey a unit-triangular system,
 
         u_i  +  sum_{j<i} beta_i (k_i . k_j) Gamma_ij u_j  =  beta_i (v_i - exp(c_i) S^T k_i),
 
     and with them
+
         o_i  =  exp(c_i) S^T q_i  +  sum_{j<=i} (q_i . k_j) Gamma_ij u_j,
         S   <-  exp(c_C) S        +  sum_j exp(c_C - c_j) k_j u_j^T.
 
@@ -149,6 +146,10 @@ def chunk_gated_delta_rule(
     chunks of 32 tokens were the fastest. The decay is always the exponential of a difference that is masked first:
     exp(-c) alone overflows. M comes from substitution, in blocks: doubling the Neumann series of the whole inverse is
     unstable on correlated keys.
+
+    Args:
+        chunk_size: C. The others, what is returned and what is raised are as for `recurrent_gated_delta_rule`; the
+            initial state is never changed. On a GPU `delta_rule_triton.triton_gated_delta_rule` takes the same ones.
     """
     check_shapes(q, k, v, g, beta, initial_state, cu_seqlens)
     if not isinstance(chunk_size, int) or chunk_size < 1:

@@ -87,6 +87,8 @@ def stream(
     Args:
         input_ids: (B, T), or a list of B lists of ids, which may differ in length.
         attention_mask: (B, T), 0 = padding, on the left.
+        max_new_tokens: of each row, at most.
+        stop_ids: ids that end a row, such as `qwen.tokenizer.stop_ids`; none of its own accord.
         temperature, top_k, top_p, min_p: see `warp`; temperature 0 takes the likeliest token always.
         presence_penalty, repetition_penalty: see `penalize`; they count the tokens of this call.
         seed: the same seed draws the same tokens; torch's own random state is neither read nor changed.

@@ -12,17 +12,18 @@ FUNCTION = "<function="
 
 
 class Reply(str):
-    """An answer. It is the text, without thinking and calls, and has
+    """An answer. It is the text, without thinking and calls.
 
-    thinking:   what the model thought before it, "" if it did not.
-    tool_calls: the `ToolCall`s of this turn, each with its result; None where it was not run.
-    messages:   what this turn adds to the chat: calls, their results and the answer. Go on with
-                `messages + reply.messages`.
-    finish:     "stop" - it ended by itself; "budget" - so it did, but its thinking was cut at `thinking_budget`;
-                "length" - it was cut at `max_new_tokens`, or the context was full;
-                "tools" - its last calls were not run: they are for you, or there were `max_tool_rounds` before them.
-    ids:        every new token, thinking and the token it stopped at included; if tools were called, those since then.
-    prompt:     the whole text that the model read before these.
+    Attributes:
+        thinking: what the model thought before it, "" if it did not.
+        tool_calls: the `ToolCall`s of this turn, each with its result; None where it was not run.
+        messages: what this turn adds to the chat: calls, their results and the answer. Go on with
+            `messages + reply.messages`.
+        finish: "stop" - it ended by itself; "budget" - so it did, but its thinking was cut at `thinking_budget`;
+            "length" - it was cut at `max_new_tokens`, or the context was full;
+            "tools" - its last calls were not run: they are for you, or there were `max_tool_rounds` before them.
+        ids: every new token, thinking and the token it stopped at included; if tools were called, those since then.
+        prompt: the whole text that the model read before these.
     """
 
     def __new__(cls, answer="", thinking="", ids=(), prompt="", finish="stop", tool_calls=(), messages=()):

@@ -1,6 +1,9 @@
 """What those who carry on find: workflows that do what is done here, a list of changes, how to cite it."""
 
+import ast
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,27 @@ def test_what_the_readme_names_is_there():
     assert not [link for link in links if not link.startswith("#") and not (REPOSITORY / link).exists()]
 
 
+def needs(module):
+    """The modules of the package that one of them imports, at once or when it comes to it, and those that these do."""
+    found, left = set(), [module]
+    while left:
+        tree = ast.parse((REPOSITORY / f"minqwen/{left.pop()}.py").read_text(encoding="utf-8"))
+        named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
+        left += named - found
+        found |= named
+    return found - {module}
+
+
+def test_files_that_are_copied_need_those_that_the_readme_names():
+    said = re.search(r"(?s)To copy: (.*?)\. Or import", part("Take it home"))[1]
+    alone, triton, model, checkpoint = (re.findall(r"`(\w+)\.py`", piece) for piece in
+                                        re.split(r", and (?=`delta_rule_t)|\n(?=`model)|; (?=`checkpoint)", said))
+    assert alone == ["delta_rule"] and not needs("delta_rule")
+    assert triton == ["delta_rule_triton"] and needs("delta_rule_triton") == {"delta_rule"}
+    assert {*model} == needs("model") | {"model"}
+    assert {*model, *checkpoint} == needs("checkpoint") | {"checkpoint"}
+
+
 def test_every_row_of_what_is_verified_names_its_tests():
     rows = [row for row in part("What is verified, and where").splitlines() if row.startswith("|")][2:]
     named = [re.findall(r"`(test_\w+\.py)`", row.split(" | ")[-1]) for row in rows]
@@ -119,3 +143,31 @@ def test_what_is_said_of_ourselves_and_of_transformers_can_be_counted():
         count = f"{source.count(chr(10)):,}"
         assert re.search(rf"`modeling_{name}.py`[^`]* in {count}\b", said)
         assert '_keys_to_ignore_on_load_unexpected = [r"^mtp.*"' in source
+
+
+# ---- what the reference and `help` say
+
+
+def documented():
+    """(name, docstring) of all that the reference shows."""
+    for name, home in minqwen.HOME.items():
+        found = getattr(import_module(f"minqwen.{home}"), name)
+        yield name, inspect.getdoc(found)
+        if inspect.isclass(found):
+            methods = ((method, getattr(x, "__func__", x)) for method, x in vars(found).items())    # of the class, too
+            yield from ((f"{name}.{method}", inspect.cleandoc(x.__doc__)) for method, x in methods
+                        if inspect.isfunction(x) and x.__doc__ and not method.startswith("_"))
+
+
+def test_docstrings_keep_their_lines_where_they_are_read_as_markdown():
+    """Code has an empty line before it, lists have headings that pdoc knows, and a reader of one function is not sent
+    to a place that he does not see."""
+    said = dict(documented())
+    assert len(said) > 100 and "Cache.trial" in said
+    for name, text in said.items():
+        lines = text.splitlines()
+        for before, line in zip(lines, lines[1:]):
+            if line.startswith("    ") and before and not before.startswith(" "):
+                assert re.fullmatch(r"(Args|Attributes|Returns|Raises|Yields):", before), f"{name}: {before}"
+        assert not re.search(r"(?m)^\w+: {2,}\S", text), name
+        assert not re.search(r"\bas above\b|\btop of this file\b", text), name

@@ -105,8 +105,8 @@ class StateExplorer(Explorer):
 
         Args:
             qwen: the model that reads both.
-            first, second: texts, chats or ids, as above. The shorter one waits at its end.
-            place: token, layer, head and asked, as above; `token` counts in the longer text.
+            first, second: texts, chats or ids, as for `StateExplorer`. The shorter one waits at its end.
+            place: token, layer, head and asked, as there; `token` counts in the longer text.
         """
         return cls(qwen, first, second, **place)
 
