@@ -89,7 +89,12 @@ def visible(token: str) -> str:
 
 def quoted(token: str) -> str:
     """A token as it is heard in a figure's `alt`."""
-    return f"“{visible(token).strip('·') or visible(token)}”"
+    return f"“{spoken.heard(visible(token))}”"
+
+
+def told(tokens: list[str]) -> list[str]:
+    """The same of many: one that comes more than once is told with its number, from 0."""
+    return [f"{quoted(token)} ({i})" if tokens.count(token) > 1 else quoted(token) for i, token in enumerate(tokens)]
 
 
 def tokens_on(axis, tokens: list[str], most: int = 48) -> None:
@@ -143,7 +148,7 @@ def gates(record, tokens: list[str], head: int, row: int = 0) -> Figure:
         draw_strip(ax, name, as_numpy(gate[row, :, head]), colour, len(tokens))
     tokens_on(axes[1].xaxis, tokens)
     figure.alt = f"Two rows of bars over {len(tokens)} tokens. " + " ".join(
-        f"{spoken.heard(name)}: {spoken.bars(map(quoted, tokens), as_numpy(gate[row, :, head]))}."
+        f"{spoken.heard(name)}: {spoken.bars(told(tokens), as_numpy(gate[row, :, head]))}."
         for name, (gate, _) in strips.items())
     return figure
 
@@ -177,7 +182,7 @@ def attention(weights, tokens: list[str], looked_at: list[str] | None = None, ti
     signs = " Orange is a positive weight, blue a negative one." if signed else ""
     figure.alt = (f"A map of {spoken.heard(title) or 'attention'}. {len(tokens)} tokens, the rows, look at those up to "
                   f"themselves, the columns.{signs} The weight of a column, on average: "
-                  f"{spoken.bars(map(quoted, looked_at), mean)}.")
+                  f"{spoken.bars(told(looked_at), mean)}.")
     return figure
 
 
@@ -314,7 +319,7 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
     name_axes(ax, xlabel, ylabel)
     begin, end = spoken.place(float(x[0])), spoken.place(float(x[-1]))
     lines = {name: as_numpy(y) for name, y in lines.items()}
-    figure.alt = (f"Curves: {spoken.heard(ylabel)} over {spoken.heard(xlabel)}, from {begin} to {end}"
+    figure.alt = (f"Curves: {spoken.heard(ylabel)}, over {spoken.heard(xlabel)}, from {begin} to {end}"
                   f"{LOGARITHMIC[log]}. In round numbers, {spoken.curves(as_numpy(x), lines, 'y' in log)}.")
     return figure
 

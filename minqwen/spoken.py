@@ -16,8 +16,9 @@ NOTHING = 3e-5                                          # what is smaller may be
 
 
 def heard(words: str) -> str:
-    """A title as it is read aloud: in one line, without the signs of formulas."""
-    return " ".join(words.replace("$", "").replace("\\top", "ᵀ").replace("\\", "").split())
+    """A title as it is read aloud: in one line, without the signs of formulas and those that stand for a space."""
+    plain = words.replace("$", "").replace("^\\top", "ᵀ").replace("\\", "").replace("·", " ")
+    return " ".join(plain.split()) or words
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:
@@ -29,7 +30,8 @@ def listed(words: Iterable[str], last: str = "and") -> str:
 def numbers(values, rough: bool = False) -> list[str]:
     """Values as they are told, all in the same way; one that is not finite is "not a number".
 
-    Whole numbers as they are; others in tenths, if they lie between -1 and 1 and not all near 0; else by one digit.
+    Values between -1 and 1, and not all near 0, in tenths. Others by one digit, and whole ones below ten thousand as
+    they are.
 
     Args:
         rough: never in tenths: for logarithmic axes.
@@ -49,12 +51,14 @@ def _tenths(value: float) -> str:
 def _digit(value: float) -> str:
     """0.0027 -> "0.003", 340 -> "300": the nearest on a logarithmic ruler, so that 2.5 lies off the middle."""
     sign, size = "−" if value < 0 else "", abs(value)
-    if abs(size - round(size)) <= 1e-4 * size:
+    if size == 0 or 0.5 < size < 10_000 and abs(size - round(size)) < 1e-4:
         return f"{sign}{round(size):,}"
     if size < NOTHING:
         return "next to 0"
     power = 10.0 ** np.floor(np.log10(size))
     rounded = power * np.floor(0.5 + np.sqrt(0.25 + (size / power) ** 2))
+    if rounded >= 1e6:
+        return f"{sign}{rounded / 1e6:,.0f} million"
     return sign + (f"{rounded:,.0f}" if rounded >= 1 else f"{rounded:.5f}".rstrip("0"))
 
 
@@ -106,6 +110,8 @@ def _course(x, heights, told, small) -> str:
     first, last, up, down = heights[0], heights[-1], heights.argmax(), heights.argmin()
     if heights[up] - heights[down] <= small:
         return f"stays at {told[0]}"
+    if np.abs(np.diff(heights)).sum() > 2.513 * (heights[up] - heights[down]):
+        return f"goes up and down between {told[down]} and {told[up]}"
     if heights[up] - max(first, last) > 2 * small and told[up] not in (told[0], told[-1]):
         return f"rises from {told[0]} to {told[up]}, then falls to {told[-1]}"
     if min(first, last) - heights[down] > 2 * small and told[down] not in (told[0], told[-1]):

@@ -12,6 +12,7 @@ from plots_support import STRANGE, draw, heights, image, maps, picture, texts, t
 from support import random_qwen
 
 from minqwen import plots
+from minqwen.config import Config
 from minqwen.course import figures
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -20,6 +21,61 @@ pytestmark = pytest.mark.filterwarnings("error")
 @pytest.fixture(scope="module")
 def t():
     return traced()
+
+
+SAID = {                                         # what a figure says of itself, for those who hear it
+    "stack": (figures.stack(Config.named("Qwen3.5-0.8B").text_config),
+              "24 layers. From the bottom: 6 times, 3 of Gated DeltaNet and then 1 of gated attention. Each Gated "
+              "DeltaNet has 16 memories of 128 by 128, each gated attention 8 heads."),
+    "boxes": (figures.boxes({"mark": ["hello", "<|im_end|>"], "long": 9 * ["A", " red"]}, marked=["<|im_end|>"]),
+              "mark: 2 tokens, “hello” “<|im_end|>” in orange. long: 18 tokens, " + " ".join(8 * ["“A” “red”"]) +
+              ", and 2 more."),
+    "ids": (figures.boxes({"ids": ["a", " red"]}, notes={"ids": [7, 8]}), "ids: 2 tokens, “a” 7 “red” 8."),
+    "lengths": (figures.lengths({"b": 7, "yours": 5, "a": 3, "c": 9}, {"b": 2, "yours": 9, "a": 4, "c": 1}, ["yours"]),
+                "The fewest: a 3, with 4; yours 5, with 9; b 7, with 2 letters and signs. The most: yours 5, with 9; "
+                "b 7, with 2; c 9, with 1; in orange yours 5, with 9, which is number 2."),
+    "pointing": (figures.pointing({"red": (1, 0.1), "up": (0, 1)}, (2.2, -0.3), [2.17, -0.3], [0.92, 0.08]),
+                 "2 words as arrows in the plane, red and up, and one more arrow, h, that points most nearly where red "
+                 "does. The logits: red at 2, up at −0.3. The probabilities: red at 0.9, up at 0.1."),
+    "heads": (figures.heads({"head 0": torch.tensor([[1.0, 0], [0.2, 0.8]])}),
+              "to the first token, head 0 at 0.6; to the token before, head 0 at 0.2; to itself, head 0 at 0.9."),
+    "tables": (figures.tables({"at first": torch.zeros(2, 2), "Bob has it.": torch.tensor([[0, 0], [1, 0.5]])},
+                              ["Ann", "Bob"], ["red", "cup"]),
+               "Tables of Ann and Bob by red and cup. at first: empty. Bob has it: Bob has red at 1, cup at 0.5."),
+    "theory": (figures.beside_theory([1, 10], {"a": [1, 2], "b": [4, 6]}, {"b": [4, 6.2]}, "n", "error"),
+               "a rises from 1 to 2; b rises from 4 to 6. Lines are what theory says: the dots lie on them."),
+    "likenesses": (figures.likenesses({"after": [0.1, 0.2, 1.0]}, ["Ann", " has", "Ann"]),
+                   "up to “Ann”: how like that of each. After: “Ann” (0) at 0.1, “has” at 0.2, “Ann” (2) at 1; this "
+                   "token itself is at 1."),
+    "chunks": (figures.chunks(tokens=16, chunk_size=4), "4 small triangles along the diagonal, of 4 tokens"),
+    "errors": (figures.errors([1, 2, 3], {"good": [1e-7, 3e-7, 2e-7], "bad": [1e-5, 0.3, float("nan")],
+                                          "half": [0.008, 0.004, 0.009]}, "strength", "error"),
+               "from 1 to 3. A line is at 1, where it is as large as the result. In powers of ten: good lies below "
+               "0.0001; bad lies below 1, and rises, and is not a number from 3 on; half lies between 0.001 and 0.01."),
+    "turned": (figures.turned({"$q^\\top k$": {"q": 0.5, "k": -0.5}}), "qᵀ k: q at 29, k at 331."),
+    "openness": (figures.openness({"head 0": [0.1, 0.9], "head 1": [0.5, 0.9]}, ["Ann", " has"], "how open"),
+                 "2 heads by 2 tokens, how open: from 0, closed, to 1, open. On average over the tokens, head 0 at "
+                 "0.5, head 1 at 0.7. On average over the heads, “Ann” at 0.3, “has” at 0.9."),
+    "open and first": (figures.open_and_first([0.1, 0.1, 0.9, 0.5], {"head 0": 0.42}, 0.12),
+                       "0 to 0.2 at 50, to 0.4 at 0, to 0.6 at 25, to 0.8 at 0, to 1 at 25. Right, the share of each "
+                       "head's attention that goes to the first token: head 0 at 0.4. A dashed line at 0.1 is"),
+    "half-lives": (figures.half_lives({0: torch.tensor([3.0, 2000.0]), 2: torch.tensor([7e5, 72.3])}),
+                   "Layer 0, from 3 to 2,000; layer 2, from 70 to 700,000."),
+    "grouped": (figures.grouped({"0": {"facts": 1, "sums": 0.42}, "1": {"facts": 0.2, "sums": 0}}, "right", "layer"),
+                "Bars in groups: right, by layer. 0: facts at 1, sums at 0.4; 1: facts at 0.2, sums at 0."),
+    "lens": (figures.lens([["a", " b"], ["c", "d"]], torch.tensor([[0.1, 0.2], [0.3, 0.4]]), ["Ann", " has"]),
+             "Read were “Ann” “has”. From the bottom: embedding, “a” “b”; layer 0, “c” “d”."),
+    "reads": (figures.reads(prompt=8, new=6), "63 in all. Right, the prompt is read in the first step, and then one "
+                                              "new token in each, 13 in all"),
+    "rulers": (figures.rulers({"top-k 2": torch.tensor([0.6, 0.4, 0])}, ["key", "cup", "hat"]),
+               "Top-k 2: key at 0.6, cup at 0.4."),
+    "choices": (figures.choices({"at once": (["8", "7"], [2.1, 3.3])}), "At once: “8” at 2, “7” at 3."),
+}
+
+
+@pytest.mark.parametrize("figure, said", SAID.values(), ids=SAID)
+def test_what_figures_say_of_themselves(figure, said):
+    assert said in figure.alt
 
 
 def test_boxes_hold_every_token_and_wrap():
@@ -185,7 +241,9 @@ def test_choices():
 
 def test_gated_attention_says_the_widths():
     config = random_qwen().config.text_config                                               # 4 query heads on 2, of 32
-    said = texts(draw(figures.gated_attention(config)))
+    figure = draw(figures.gated_attention(config))
+    said = texts(figure)
+    assert "x, 64 wide" in figure.alt and "each of 4 heads, 32 wide" in figure.alt and "values of 2 heads" in figure.alt
     assert {"query\n4 × 32", "gate\n4 × 32", "key\n2 × 32", "value\n2 × 32", "x\n64 wide", "64 wide"} <= set(said)
 
 
@@ -225,6 +283,7 @@ def test_wiring_says_whose_each_piece_is():
                                  and box.axes is texts[name].axes and box.contains_point(
                                      texts[name].axes.transData.transform(texts[name].get_position()))).get_facecolor())
                for name in pieces}
+    assert "yours my_mlp; the course's my_rms_norm; built today my_gated_attention, my_gated_delta_net," in figure.alt
     assert colours["my_mlp"] == plots.KEEPS and colours["my_rms_norm"] == "#dfe3e8"
     assert {colours[name] for name in pieces if owners[name] == "built today"} == {"#fbe3c8"}
 
@@ -233,7 +292,10 @@ def test_tensor_names_are_those_of_one_layer_of_each_kind():
     model = random_qwen()
     config = model.config.text_config
     shapes = {name: tuple(x.shape) for name, x in model.state_dict().items() if "visual" not in name}
-    stack, words = draw(figures.tensor_names(shapes, config)).axes
+    figure = draw(figures.tensor_names(shapes, config))
+    stack, words = figure.axes
+    assert "layers.3: " in figure.alt and f"input_layernorm.weight {config.hidden_size}, " in figure.alt
+    assert f"outside of the layers: embed_tokens.weight {config.vocab_size} × {config.hidden_size}, " in figure.alt
     texts = [text.get_text() for text in words.texts]
     kinds = {kind: config.layer_types.index(kind) for kind in set(config.layer_types)}
     shown = [name for name in shapes if ".layers." not in name

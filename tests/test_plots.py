@@ -178,7 +178,7 @@ SAID = {                                         # what a figure says of itself,
     "many bars": (plots.bars({"": {str(i): i for i in range(1, 15)}}),
                   "the largest are 14 at 14, 13 at 13 and 12 at 12; the smallest is 1 at 1."),
     "curves": (plots.curves([1, 2, 4], {"soft\nmax": [1, 0.99, 1], "memory": [1, 0.5, 0.25]}, "pairs", "share", "x"),
-               "Curves: share over pairs, from 1 to 4 on a logarithmic axis. In round numbers, soft max stays at 1; "
+               "Curves: share, over pairs, from 1 to 4 on a logarithmic axis. In round numbers, soft max stays at 1; "
                "memory falls from 1 to 0.3."),
     "half of it": (plots.curves(range(201), {"α": [0.98**n for n in range(201)]}, "later", "left"),
                    "later, from 0 to 200. In round numbers, α falls from 1 to 0, half of it by 33."),

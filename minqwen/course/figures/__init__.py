@@ -5,12 +5,12 @@
 """
 
 from .lesson_00 import stack
-from .lesson_01 import boxes, lengths, pieces
-from .lesson_02 import beside_theory, heads
+from .lesson_01 import boxes, lengths, pieces, pointing
+from .lesson_02 import beside_theory, heads, tables
 from .lesson_03 import likenesses
 from .lesson_04 import chunks, errors
 from .lesson_05 import gated_attention, open_and_first, openness, turned
-from .lesson_06 import grouped, lens, tensor_names, wiring
+from .lesson_06 import grouped, half_lives, lens, tensor_names, wiring
 from .lesson_07 import choices, reads, rulers
 from .lesson_08 import clip, learned_positions, over, patches, side_by_side
 from .lesson_09 import costs, heads_of_layers, recall, worn
@@ -24,9 +24,10 @@ from .lesson_16 import put_together, waves
 
 __all__ = [
     "ablations", "before_after", "beside_theory", "boxes", "choices", "chunks", "clip", "corrections", "costs",
-    "courses", "drafting", "durations", "errors", "gated_attention", "grouped", "heads", "heads_of_layers",
-    "layer_by_layer", "learned_positions", "learning", "lengths", "lens", "likenesses", "loads", "mixture",
-    "on_a_grid", "open_and_first", "openness", "over", "overlap", "packed", "patches", "pieces", "price",
-    "pulls", "put_together", "readers", "reads", "recall", "roofline", "rulers", "side_by_side",
-    "smaller_groups", "stack", "tensor_names", "times", "turned", "walk_step", "waves", "wiring", "worn",
+    "courses", "drafting", "durations", "errors", "gated_attention", "grouped", "half_lives", "heads",
+    "heads_of_layers", "layer_by_layer", "learned_positions", "learning", "lengths", "lens", "likenesses",
+    "loads", "mixture", "on_a_grid", "open_and_first", "openness", "over", "overlap", "packed", "patches",
+    "pieces", "pointing", "price", "pulls", "put_together", "readers", "reads", "recall", "roofline", "rulers",
+    "side_by_side", "smaller_groups", "stack", "tables", "tensor_names", "times", "turned", "walk_step",
+    "waves", "wiring", "worn",
 ]

@@ -1,5 +1,7 @@
 """The figure of lesson 00, Start here."""
 
+from itertools import groupby
+
 from matplotlib.figure import Figure
 
 from ...plots import INK, KEEPS, ON_DARK, WRITES, new_figure
@@ -23,4 +25,10 @@ def stack(config) -> Figure:
     ax.text(0.02, layers - 0.15, "↑ a guess of the next token comes out", va="center", fontsize=9, color=INK)
     ax.set(xlim=(0, 1), ylim=(-1.2, layers + 0.2))
     ax.axis("off")
+    runs = [f"{len(list(run))} of {mixers[kind][1].split(':')[0]}" for kind, run in groupby(config.layer_types)]
+    times = len(runs) // 2
+    order = f"{times} times, {runs[0]} and then {runs[1]}" if runs == runs[:2] * times else ", ".join(runs)
+    figure.alt = (f"A model as a stack of {layers} layers. From the bottom: {order}. Each Gated DeltaNet has "
+                  f"{config.linear_num_value_heads} memories of {config.linear_key_head_dim} by "
+                  f"{config.linear_value_head_dim}, each gated attention {config.num_attention_heads} heads.")
     return figure

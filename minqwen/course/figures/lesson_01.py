@@ -3,10 +3,12 @@
 import html
 import unicodedata
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ...plots import BLANKS, INK, KEEPS, ON_DARK, ON_LIGHT, WRITES, new_figure, visible
+from ... import spoken
+from ...plots import BLANKS, FAINT, INK, KEEPS, ON_DARK, ON_LIGHT, WRITES, as_numpy, new_figure, quoted, visible
 
 
 def boxes(texts: dict, notes: dict | None = None, marked=(), width: int = 92) -> Figure:
@@ -42,7 +44,17 @@ def boxes(texts: dict, notes: dict | None = None, marked=(), width: int = 92) ->
             ax.text(at + wide / 2, y * high + 0.8, note, ha="center", va="center", fontsize=7, color=INK)
     ax.set(xlim=(-margin, width), ylim=((len(lines) - 1) * high + (1.1 if notes else 0.6), -0.6))
     ax.axis("off")
+    figure.alt = "Texts cut into tokens, each a box. " + " ".join(
+        f"{title}: {_told(tokens, notes[title] if notes else None, marked)}." for title, tokens in texts.items())
     return figure
+
+
+def _told(tokens, notes, marked, most: int = 16) -> str:
+    """How many tokens, and which they are: the first ones, with what stands under them; those of a colour are named."""
+    ids = [f" {note}" for note in notes] if notes else [""] * len(tokens)
+    shown = [f"{quoted(token)}{id}{' in orange' * (token in marked)}" for token, id in zip(tokens, ids)]
+    rest = f", and {len(shown) - most} more" if len(shown) > most else ""
+    return f"{len(tokens)} token{'s' * (len(tokens) != 1)}, {' '.join(shown[:most])}{rest}"
 
 
 class pieces:
@@ -98,4 +110,38 @@ def lengths(tokens: dict[str, int], signs: dict[str, int], marked=()) -> Figure:
     axes[0].set_xlim(0, 1.05 * max(*tokens.values(), *signs.values()))
     axes[0].legend(*axes[1].get_legend_handles_labels(), fontsize=8, frameon=False, loc="lower center",
                    bbox_to_anchor=(0.5, 1.0), ncols=2)
+    told = [f"{name} {tokens[name]}, with {signs[name]}" for name in names]
+    named = [f"in orange {told[i]}, which is number {i + 1}" for i, name in enumerate(names) if name in marked]
+    figure.alt = (f"How many tokens {len(names)} texts take, as bars from the fewest to the most, and as dots how "
+                  f"many letters and signs they have. The fewest: {'; '.join(told[:3])} letters and signs. The most: "
+                  f"{'; '.join([*told[-3:], *named])}.")
+    return figure
+
+
+def pointing(words: dict, hidden, scores, chances) -> Figure:
+    """A vocabulary of two dimensions: words as arrows, a hidden state among them, their logits and probabilities.
+
+    Args:
+        words: word -> (2,); hidden: (2,).
+        scores, chances: a number for each word.
+    """
+    figure, (plane, left, right) = new_figure(3, (7.5, 2.7), width_ratios=(1.5, 1, 1))
+    for name, (x, y) in {**words, "h": hidden}.items():
+        colour = WRITES if name == "h" else KEEPS
+        plane.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2})
+        plane.text(x * 1.05 + 0.05, y * 1.1, name, color=colour, va="center")
+    plane.set(xlim=(-0.6, 2.4), ylim=(-0.8, 1.3), aspect="equal", xticks=[], yticks=[])
+    plane.set_title("the words, and h")
+    plane.spines[:].set_visible(False)
+    for ax, heights, title in ((left, scores, "logits"), (right, chances, "probabilities")):
+        ax.bar(list(words), as_numpy(heights), color=KEEPS, width=0.6)
+        ax.axhline(0, color=FAINT, linewidth=0.8)
+        ax.set_title(title)
+        ax.spines[["top", "right"]].set_visible(False)
+    cosines = {word: np.dot(arrow, hidden) / np.linalg.norm(arrow) / np.linalg.norm(hidden)
+               for word, arrow in words.items()}
+    figure.alt = (f"{len(words)} words as arrows in the plane, {spoken.listed(words)}, and one more arrow, h, that "
+                  f"points most nearly where {max(cosines, key=cosines.get)} does. The logits: "
+                  f"{spoken.bars(words, as_numpy(scores))}. The probabilities: "
+                  f"{spoken.bars(words, as_numpy(chances))}.")
     return figure

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...plots import FAINT, GRID, INK, KEEPS, RECALLS, SEQUENTIAL, WRITES, as_numpy, colour_bar, new_figure
+from ... import spoken
+from ...plots import FAINT, GRID, INK, KEEPS, RECALLS, SEQUENTIAL, WRITES, as_numpy, colour_bar, new_figure, states
 
 
 def heads(maps: dict, limit: float = 1.0, columns: int = 8) -> Figure:
@@ -26,7 +27,33 @@ def heads(maps: dict, limit: float = 1.0, columns: int = 8) -> Figure:
     for ax in axes[len(maps) :]:
         ax.axis("off")
     colour_bar(figure, image, axes)
+    shares = {"the first token": [], "the token before": [], "itself": []}
+    for weights in map(as_numpy, maps.values()):
+        for kind, share in zip(shares, (weights[:, 0], weights.diagonal(-1), weights.diagonal())):
+            shares[kind].append(share.mean())
+    figure.alt = (f"Softmax maps of {len(maps)} heads, as small triangles. How much of its weight a token gives, on "
+                  "average, " + "; ".join(f"to {kind}, {spoken.bars(maps, its)}" for kind, its in shares.items()) + ".")
     return figure
+
+
+def tables(pictures: dict, rows: list[str], columns: list[str], limit: float = 1.5, height: float = 1.7) -> Figure:
+    """Memories that can be read: matrices side by side whose rows and columns have names. As `plots.states`, else."""
+    figure = states(pictures, limit, height)
+    for ax in figure.axes[: len(pictures)]:
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set_xticks(range(len(columns)), columns, rotation=90)
+        ax.set(xlabel="", ylabel="")
+    figure.alt = f"Tables of {spoken.listed(rows)} by {spoken.listed(columns)}. " + " ".join(
+        f"{spoken.heard(title).rstrip('.')}: {_entries(as_numpy(table), rows, columns)}."
+        for title, table in pictures.items())
+    return figure
+
+
+def _entries(table, rows, columns) -> str:
+    """What is in a table, row by row."""
+    there = {row: entries != 0 for row, entries in zip(rows, table)}
+    return "; ".join(f"{row} has {spoken.bars(np.array(columns)[there[row]], entries[there[row]])}"
+                     for row, entries in zip(rows, table) if there[row].any()) or "empty"
 
 
 def beside_theory(x, measured: dict, theory: dict, xlabel: str, ylabel: str) -> Figure:
@@ -51,4 +78,8 @@ def beside_theory(x, measured: dict, theory: dict, xlabel: str, ylabel: str) -> 
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color=GRID, linewidth=0.8)
     ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    off = max(np.abs(as_numpy(measured[name]) / as_numpy(line) - 1)[1:].max() for name, line in theory.items())
+    figure.alt = (f"{ylabel.capitalize()} over {xlabel}, from {x[0]} to {x[-1]}, both logarithmic. In round numbers, "
+                  f"{spoken.curves(x, measured, logarithmic=True)}. Lines are what theory says: the dots "
+                  f"{'lie on them' if off < 0.31 else 'are not all on them'}.")
     return figure

@@ -2,7 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from ...plots import FAINT, KEEPS, WRITES, as_numpy, new_figure, tokens_on
+from ... import spoken
+from ...plots import FAINT, KEEPS, WRITES, as_numpy, new_figure, quoted, tokens_on, told
 
 
 def likenesses(panels: dict, tokens: list[str]) -> Figure:
@@ -18,4 +19,7 @@ def likenesses(panels: dict, tokens: list[str]) -> Figure:
         ax.set(ylim=(-1, 1), ylabel=name)
         ax.spines[["top", "right"]].set_visible(False)
     tokens_on(axes[-1].xaxis, tokens)
+    figure.alt = f"Bars from −1 to 1 over {len(tokens)} tokens, up to {quoted(tokens[-1])}: how like that of each. " + (
+        " ".join(f"{name.capitalize()}: {spoken.bars(told(tokens), as_numpy(cosines))}; this token itself is at "
+                 f"{spoken.numbers(as_numpy(cosines))[-1]}." for name, cosines in panels.items()))
     return figure

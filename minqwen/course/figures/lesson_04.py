@@ -5,6 +5,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from ... import spoken
 from ...plots import FAINT, INK, KEEPS, RECALLS, RULE, WRITES, as_numpy, name_axes, new_figure
 
 
@@ -34,6 +35,9 @@ def chunks(tokens: int, chunk_size: int) -> Figure:
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelspacing=1.4)
+    figure.alt = (f"A triangle of {tokens} tokens that read by {tokens} that have written. {tokens // chunk_size} "
+                  f"small triangles along the diagonal, of {chunk_size} tokens, are the chunks: matrix products, all "
+                  "at the same time. All below is reached only through the state S, which arrows hand on.")
     return figure
 
 
@@ -65,4 +69,20 @@ def errors(x, lines: dict, xlabel: str, ylabel: str, log: bool = False, points: 
     ax.axhline(1, color=FAINT, linewidth=1)
     ax.yaxis.set_minor_formatter(NullFormatter())
     name_axes(ax, xlabel, ylabel)
+    order = np.argsort(as_numpy(x), kind="stable")
+    x = as_numpy(x)[order]
+    told = "; ".join(f"{name} {_powers(x, as_numpy(y)[order])}" for name, y in lines.items())
+    figure.alt = (f"{ylabel[0].upper()}{ylabel[1:]}, over: {xlabel}, from {spoken.place(x[0])} to "
+                  f"{spoken.place(x[-1])}. A line is at 1, where it is as large as the result. In powers of ten: "
+                  f"{told}.")
     return figure
+
+
+def _powers(x, errors) -> str:
+    """Between which powers of ten errors lie, for their digits are the machine's own; and where they end."""
+    broken, y = ~np.isfinite(errors), np.maximum(errors[np.isfinite(errors)], 1e-12)
+    low, high = np.floor(np.log10(y.min())), max(np.ceil(np.log10(y.max())), -4)
+    low, high = spoken.numbers([10.0**low, 10.0**high], rough=True)
+    lies = f"lies below {high}" if low == "next to 0" else f"lies between {low} and {high}"
+    rises = ", and rises" if y[-1] > 30 * y[0] else ""
+    return lies + rises + (f", and is not a number from {spoken.place(x[broken][0])} on" if broken.any() else "")

@@ -4,7 +4,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from ...plots import FAINT, INK, KEEPS, ON_DARK, RECALLS, RULE, WRITES, as_numpy, colour_bar, new_figure, tokens_on
+from ... import spoken
+from ...plots import (
+    FAINT,
+    INK,
+    KEEPS,
+    ON_DARK,
+    RECALLS,
+    RULE,
+    WRITES,
+    as_numpy,
+    colour_bar,
+    new_figure,
+    tokens_on,
+    told,
+)
 
 
 def gated_attention(config) -> Figure:
@@ -53,6 +67,11 @@ def gated_attention(config) -> Figure:
     ax.text(7.8, gate + 0.22, "lets through or holds back", color=INK, fontsize=8, ha="right", va="center")
     ax.set(xlim=(-0.5, 10.2), ylim=(-0.5, 3.5))
     ax.axis("off")
+    figure.alt = (f"The layer from left to right. A token x, {d} wide, goes into three matrices: q_proj makes a query "
+                  f"and a gate for each of {Hq} heads, {D} wide, k_proj and v_proj keys and values of {Hkv} heads. "
+                  "Queries and keys are normed, by q_norm and k_norm, and rotated by their place. Attention mixes "
+                  "the values of all tokens so far, by how well their keys fit the query; its answer is multiplied "
+                  f"by the sigmoid of the gate, and o_proj leads back to a width of {d}.")
     return figure
 
 
@@ -73,6 +92,9 @@ def turned(panels: dict) -> Figure:
         ax.set_title(title, fontsize=10, color=INK)
         ax.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal")
         ax.axis("off")
+    figure.alt = "Arrows of length one in a circle, by degrees from the right, counterclockwise. " + " ".join(
+        f"{spoken.heard(title)}: {', '.join(f'{name} at {np.degrees(at) % 360:.0f}' for name, at in arrows.items())}."
+        for title, arrows in panels.items())
     return figure
 
 
@@ -89,6 +111,9 @@ def openness(gates: dict, tokens: list[str], title: str = "") -> Figure:
     ax.set_title(title, fontsize=10, color=INK)
     tokens_on(ax.xaxis, tokens)
     colour_bar(figure, image, [ax])
+    figure.alt = (f"A table of {len(rows)} heads by {len(tokens)} tokens, {title}: from 0, closed, to 1, open. On "
+                  f"average over the tokens, {spoken.bars(gates, rows.mean(axis=1))}. On average over the heads, "
+                  f"{spoken.bars(told(tokens), rows.mean(axis=0))}.")
     return figure
 
 
@@ -113,4 +138,10 @@ def open_and_first(gates, on_first: dict, evenly: float) -> Figure:
     right.set_title("share of attention on the first token", fontsize=10, color=INK)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
+    fifths = np.histogram(as_numpy(gates), bins=5, range=(0, 1))[0] / len(gates)
+    spread = spoken.bars(("0 to 0.2", "to 0.4", "to 0.6", "to 0.8", "to 1"), 100 * fifths)
+    figure.alt = (f"Left, how the gates are spread, in percent of them: {spread}. Right, the share of each head's "
+                  "attention that goes to the first token: "
+                  f"{spoken.bars(on_first, as_numpy(list(on_first.values())))}. A dashed line at "
+                  f"{spoken.numbers([evenly, 1])[0]} is a head that looks at all tokens alike.")
     return figure

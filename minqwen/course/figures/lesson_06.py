@@ -2,8 +2,23 @@
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
-from ...plots import INK, KEEPS, ON_DARK, ON_LIGHT, RECALLS, WRITES, as_numpy, ink_on, new_figure, tokens_on, visible
+from ... import spoken
+from ...plots import (
+    INK,
+    KEEPS,
+    ON_DARK,
+    ON_LIGHT,
+    RECALLS,
+    WRITES,
+    as_numpy,
+    ink_on,
+    new_figure,
+    quoted,
+    tokens_on,
+    visible,
+)
 
 OWNERS = {                               # whose a piece of the course is: (its box, its words)
     "yours": (KEEPS, ON_DARK),
@@ -96,6 +111,32 @@ def wiring(owners: dict[str, str]) -> Figure:
         mixer.text(5.0, y, owner, fontsize=8.5, color=INK, va="center")
     for ax in (layer, mixer):
         ax.axis("off")
+    whose = "; ".join(f"{owner} {', '.join(name for name, its in owners.items() if its == owner)}"
+                      for owner in OWNERS if owner in owners.values())
+    figure.alt = ("Left, a layer. From the residual stream a branch goes through a norm and a mixer and is added "
+                  "back, then another through a norm and the MLP. Right, a Gated DeltaNet. Four projections of x; "
+                  "behind the first a convolution gives q, k and v, and q and k are brought to length 1; the others "
+                  "give β, the decay g, and z. All but z enter the delta rule; its answer o passes the gated norm, "
+                  f"where z comes in, and out_proj. By their colours: {whose}.")
+    return figure
+
+
+def half_lives(layers: dict[int, Tensor]) -> Figure:
+    """For how many tokens each memory of each layer would keep half of what it holds, as dots over the layers.
+
+    Args:
+        layers: number of the layer -> (heads,) tokens.
+    """
+    figure, (ax,) = new_figure(1, (7.5, 2.9))
+    for i, tokens in layers.items():
+        ax.scatter([i] * len(tokens), as_numpy(tokens), color=KEEPS, alpha=0.8, s=36)
+    ax.set(yscale="log", xlabel="layer", ylabel="tokens until half is gone")
+    ax.set_xticks(range(max(layers) + 1))
+    ax.spines[["top", "right"]].set_visible(False)
+    ends = "; ".join(f"layer {i}, from {' to '.join(spoken.numbers([min(x), max(x)], rough=True))}"
+                     for i, x in layers.items())
+    figure.alt = ("After how many tokens half of what is in a memory is gone: a dot for each head of each Gated "
+                  f"DeltaNet layer, on a logarithmic height. {ends[0].upper()}{ends[1:]}.")
     return figure
 
 
@@ -139,6 +180,12 @@ def tensor_names(shapes: dict[str, tuple], config) -> Figure:
     words.set(xlim=(0, 1), ylim=(min(y, 0), 1))
     for ax in (stack, words):
         ax.axis("off")
+    named = "; ".join(f"{prefix.removeprefix(inside).rstrip('.') or 'outside of the layers'}: " + ", ".join(
+        f"{name.removeprefix(prefix or inside)} {' × '.join(map(str, shapes[name]))}" for name in names)
+        for prefix, _, names in groups)
+    figure.alt = (f"The stack as bars: embed_tokens at the bottom, {layers} layers, and the norm on top. Beside it "
+                  "the names and shapes of all tensors of one layer of each kind, and of those outside of layers. "
+                  f"{named}.")
     return figure
 
 
@@ -169,6 +216,11 @@ def lens(guesses: list[list[str]], probabilities, tokens: list[str]) -> Figure:
     bar.ax.set_ylim(0, 1)
     bar.ax.tick_params(labelsize=7, colors=INK)
     bar.outline.set_visible(False)
+    rows_told = "; ".join(f"{name}, {' '.join(map(quoted, row))}" for name, row in zip(
+        ("embedding", *(f"layer {i}" for i in range(rows - 1))), guesses))
+    figure.alt = (f"A table: a column for each of {T} tokens that were read, a row for the embedding and for each "
+                  "layer, and in each field the token that the head would say there, darker where it is surer. Read "
+                  f"were {' '.join(map(quoted, tokens))}. From the bottom: {rows_told}.")
     return figure
 
 
@@ -186,4 +238,7 @@ def grouped(values: dict[str, dict[str, float]], ylabel: str = "", xlabel: str =
     ax.set_xlabel(xlabel, fontsize=9, color=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    told = iter(spoken.numbers([height for group in values.values() for height in group.values()]))
+    figure.alt = f"Bars in groups: {ylabel}{', by ' * bool(xlabel)}{xlabel}. " + "; ".join(
+        f"{group}: " + ", ".join(f"{name} at {next(told)}" for name in bars) for group, bars in values.items()) + "."
     return figure

@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from ...plots import INK, ON_DARK, PALETTE, RULE, WRITES, as_numpy, new_figure, tokens_on
+from ... import spoken
+from ...plots import INK, ON_DARK, PALETTE, RULE, WRITES, as_numpy, new_figure, tokens_on, told
 
 
 def reads(prompt: int, new: int) -> Figure:
@@ -28,6 +29,10 @@ def reads(prompt: int, new: int) -> Figure:
         ax.axvline(prompt - 0.5, color=INK, linewidth=1)
         ax.set_xlabel("prompt  |  new tokens", fontsize=8, color=INK)
     axes[0].set_ylabel("step", fontsize=8, color=INK)
+    figure.alt = (f"Two tables, a row for each of {new} steps, a column for each token; {prompt} are the prompt. "
+                  f"Left, in every step all tokens up to there are read, {there.sum()} in all. Right, the prompt is "
+                  f"read in the first step, and then one new token in each, {just_come.sum()} in all; the others are "
+                  "kept.")
     return figure
 
 
@@ -49,6 +54,10 @@ def rulers(chances: dict, words: list[str]) -> Figure:
     ax.set_yticks(range(len(chances)), list(chances), fontsize=9)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "left", "right"]].set_visible(False)
+    pieces = {title: [(word, width) for word, width in zip(words, as_numpy(p)) if width > 0]
+              for title, p in chances.items()}
+    figure.alt = "Rulers from 0 to 1, cut into pieces for words. " + " ".join(
+        f"{title[0].upper()}{title[1:]}: {spoken.bars(*zip(*its))}." for title, its in pieces.items())
     return figure
 
 
@@ -69,4 +78,7 @@ def choices(answers: dict) -> Figure:
         ax.set_ylabel("bits", fontsize=9, color=INK)
         tokens_on(ax.xaxis, tokens)
     axes[0].set_ylim(0, max(1.0, axes[0].get_ylim()[1]))
+    figure.alt = "Bars over the tokens of each answer: how many bits of entropy a token has. " + " ".join(
+        f"{title[0].upper()}{title[1:]}: {spoken.bars(told(tokens), as_numpy(bits))}."
+        for title, (tokens, bits) in answers.items())
     return figure
