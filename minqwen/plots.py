@@ -89,7 +89,7 @@ def visible(token: str) -> str:
 
 def quoted(token: str) -> str:
     """A token as it is heard in a figure's `alt`."""
-    return f"“{spoken.heard(visible(token))}”"
+    return f"“{visible(token).strip('·') or visible(token)}”"
 
 
 def told(tokens: list[str]) -> list[str]:
@@ -288,11 +288,15 @@ def dials(angles: dict, listens=None) -> Figure:
 def _turned(titles, turns, listens) -> str:
     """How many hands of each row of dials point elsewhere than those of the first row."""
     away = np.abs(np.angle(np.exp(1j * (turns - turns[0])))) > 0.1513       # radians: it can be seen
-    heard = {"hands": np.arange(turns.shape[1]) >= 0} if listens is None else {
+    kinds = {"hands": np.full(turns.shape[1], True)} if listens is None else {
         f"hands of {name}": as_numpy(listens) == i for i, name in enumerate(("time", "height", "width"))}
-    rows = [f"{title}, {spoken.listed(f'{row[those].sum()} of {those.sum()} {name}' for name, those in heard.items())}"
+
+    def moved(those):
+        return "the first " * bool(those.sum() > 1 and those[: those.sum()].all()) + str(those.sum())
+
+    rows = [f"{title}, {spoken.listed(f'{moved(row[those])} of {those.sum()} {name}' for name, those in kinds.items())}"
             for title, row in zip(titles[1:], away[1:])]
-    return f"From row to row some hands point elsewhere than in the first, {titles[0]}: {'; '.join(rows)}."
+    return f"Pointing elsewhere than in the first row, {titles[0]}: {'; '.join(rows)}."
 
 
 def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:

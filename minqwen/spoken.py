@@ -5,6 +5,7 @@ digits, or after a tie. So numbers are told roughly, and what lies in the middle
 that is likely to come up, such as a half or a quarter.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import combinations
 
@@ -17,8 +18,8 @@ NOTHING = 3e-5                                          # what is smaller may be
 
 def heard(words: str) -> str:
     """A title as it is read aloud: in one line, without the signs of formulas and those that stand for a space."""
-    plain = words.replace("$", "").replace("^\\top", "ᵀ").replace("\\", "").replace("·", " ")
-    return " ".join(plain.split()) or words
+    plain = re.sub(r"\$(.*?)\$", lambda found: found[1].replace("^\\top", "ᵀ").replace("\\", ""), words)
+    return " ".join(plain.replace("·", " ").split()) or words
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:

@@ -36,7 +36,7 @@ SAID = {                                         # what a figure says of itself,
                 "b 7, with 2; c 9, with 1; in orange yours 5, with 9, which is number 2."),
     "pointing": (figures.pointing({"red": (1, 0.1), "up": (0, 1)}, (2.2, -0.3), [2.17, -0.3], [0.92, 0.08]),
                  "2 words as arrows in the plane, red and up, and one more arrow, h, that points most nearly where red "
-                 "does. The logits: red at 2, up at −0.3. The probabilities: red at 0.9, up at 0.1."),
+                 "does. The logits: red at 2.2, up at -0.3. The probabilities: red at 0.9, up at 0.1."),
     "heads": (figures.heads({"head 0": torch.tensor([[1.0, 0], [0.2, 0.8]])}),
               "to the first token, head 0 at 0.6; to the token before, head 0 at 0.2; to itself, head 0 at 0.9."),
     "tables": (figures.tables({"at first": torch.zeros(2, 2), "Bob has it.": torch.tensor([[0, 0], [1, 0.5]])},
@@ -48,10 +48,11 @@ SAID = {                                         # what a figure says of itself,
                    "up to “Ann”: how like that of each. After: “Ann” (0) at 0.1, “has” at 0.2, “Ann” (2) at 1; this "
                    "token itself is at 1."),
     "chunks": (figures.chunks(tokens=16, chunk_size=4), "4 small triangles along the diagonal, of 4 tokens"),
-    "errors": (figures.errors([1, 2, 3], {"good": [1e-7, 3e-7, 2e-7], "bad": [1e-5, 0.3, float("nan")],
+    "errors": (figures.errors([1, 2, 3], {"good": [1e-7, 3e-7, 2e-7], "bad": [1e-5, 0.4, float("nan")],
                                           "half": [0.008, 0.004, 0.009]}, "strength", "error"),
-               "from 1 to 3. A line is at 1, where it is as large as the result. In powers of ten: good lies below "
-               "0.0001; bad lies below 1, and rises, and is not a number from 3 on; half lies between 0.001 and 0.01."),
+               "from 1 to 3. A line is at 1, where it is as large as the result. In powers of ten, good stays next to "
+               "0; bad begins next to 0 and gets as large as 1, and is not a number from 3 on; half gets as large as "
+               "0.01."),
     "turned": (figures.turned({"$q^\\top k$": {"q": 0.5, "k": -0.5}}), "qᵀ k: q at 29, k at 331."),
     "openness": (figures.openness({"head 0": [0.1, 0.9], "head 1": [0.5, 0.9]}, ["Ann", " has"], "how open"),
                  "2 heads by 2 tokens, how open: from 0, closed, to 1, open. On average over the tokens, head 0 at "

@@ -194,7 +194,7 @@ SAID = {                                         # what a figure says of itself,
                   "A map of a head. 2 tokens, the rows, look at those up to themselves, the columns. The weight of a "
                   "column, on average: “Ann” at 0.6, “has” at 0.8."),
     "dials": (plots.dials({"word": [0.0, 0.0, 0.0], "patch": [0.0, 1.0, 2 * torch.pi]}, [0, 1, 2]),
-              "in the first, word: patch, 0 of 1 hands of time, 1 of 1 hands of height and 0 of 1 hands of width."),
+              "first row, word: patch, 0 of 1 hands of time, 1 of 1 hands of height and 0 of 1 hands of width."),
     "matrices": (plots.matrices({"L": torch.tensor([[1.0, 0], [-0.6, 1]]), "none": torch.eye(2)}, ["Ann", "Ann"]),
                  "L: off the diagonal, by row and column, 1 Ann by 0 Ann at −0.6. none: nothing off the diagonal."),
     "alike": (plots.matrices({"cosines": [[1.0, 0.4], [0.4, 1]]}, ["a", "b"]), "row and column, b by a at 0.4."),

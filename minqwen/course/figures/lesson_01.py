@@ -138,10 +138,10 @@ def pointing(words: dict, hidden, scores, chances) -> Figure:
         ax.axhline(0, color=FAINT, linewidth=0.8)
         ax.set_title(title)
         ax.spines[["top", "right"]].set_visible(False)
+    logits = ", ".join(f"{word} at {score:.1f}" for word, score in zip(words, as_numpy(scores)))
     cosines = {word: np.dot(arrow, hidden) / np.linalg.norm(arrow) / np.linalg.norm(hidden)
                for word, arrow in words.items()}
     figure.alt = (f"{len(words)} words as arrows in the plane, {spoken.listed(words)}, and one more arrow, h, that "
-                  f"points most nearly where {max(cosines, key=cosines.get)} does. The logits: "
-                  f"{spoken.bars(words, as_numpy(scores))}. The probabilities: "
-                  f"{spoken.bars(words, as_numpy(chances))}.")
+                  f"points most nearly where {max(cosines, key=cosines.get)} does. The logits: {logits}. The "
+                  f"probabilities: {spoken.bars(words, as_numpy(chances))}.")
     return figure

@@ -71,18 +71,18 @@ def errors(x, lines: dict, xlabel: str, ylabel: str, log: bool = False, points: 
     name_axes(ax, xlabel, ylabel)
     order = np.argsort(as_numpy(x), kind="stable")
     x = as_numpy(x)[order]
-    told = "; ".join(f"{name} {_powers(x, as_numpy(y)[order])}" for name, y in lines.items())
+    told = "; ".join(f"{name} {_largest(x, as_numpy(y)[order])}" for name, y in lines.items())
     figure.alt = (f"{ylabel[0].upper()}{ylabel[1:]}, over: {xlabel}, from {spoken.place(x[0])} to "
-                  f"{spoken.place(x[-1])}. A line is at 1, where it is as large as the result. In powers of ten: "
+                  f"{spoken.place(x[-1])}. A line is at 1, where it is as large as the result. In powers of ten, "
                   f"{told}.")
     return figure
 
 
-def _powers(x, errors) -> str:
-    """Between which powers of ten errors lie, for their digits are the machine's own; and where they end."""
-    broken, y = ~np.isfinite(errors), np.maximum(errors[np.isfinite(errors)], 1e-12)
-    low, high = np.floor(np.log10(y.min())), max(np.ceil(np.log10(y.max())), -4)
-    low, high = spoken.numbers([10.0**low, 10.0**high], rough=True)
-    lies = f"lies below {high}" if low == "next to 0" else f"lies between {low} and {high}"
-    rises = ", and rises" if y[-1] > 30 * y[0] else ""
-    return lies + rises + (f", and is not a number from {spoken.place(x[broken][0])} on" if broken.any() else "")
+def _largest(x, errors) -> str:
+    """How large errors get, as a power of ten, for their digits are the machine's own; and where they end."""
+    broken = ~np.isfinite(errors)
+    first, *_ = finite = errors[~broken]
+    largest = finite.max()
+    most = f"as large as {10.0 ** np.round(np.log10(largest)):g}" if largest < 10 else "far above 1"
+    told = "stays next to 0" if largest < 3e-4 else "begins next to 0 and " * bool(first < 3e-4) + f"gets {most}"
+    return told + (f", and is not a number from {spoken.place(x[broken][0])} on" if broken.any() else "")
