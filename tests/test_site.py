@@ -34,7 +34,7 @@ FIRST = [
                       "It keeps what was said, and forgets ostriches."),
     new_code_cell("import minqwen\nqwen = minqwen.load()\nprint('✓ one < two')"),
     new_code_cell("import time\nfor i in range(3):\n    print('bit', i, flush=True)\n    time.sleep(0.3)"),
-    new_code_cell("from minqwen import plots\nplots.show(plots.bars({'a': {'b': 1}}), alt='A bar \"b\".')"),
+    new_code_cell("from minqwen import plots\nplots.show(plots.bars({'a': {'\"b\"': 1}}))"),
     new_code_cell("minqwen.StateExplorer(qwen, 'Ann has a red cup.')", metadata={"tags": ["nbval-ignore-output"]}),
 ]
 SECOND = [new_markdown_cell("# 02 · Two\n\nBack to [one](01_one.ipynb)."),
@@ -119,7 +119,7 @@ def test_a_small_site(small):
     assert "bit 0\nbit 1\nbit 2\n</pre>" in one, "what one cell prints is in several boxes"
     assert one.count("<iframe") == 1 and one.count("<img") == 2, "the explorer is live, and its picture not beside it"
     light, dark = BeautifulSoup(one, "html.parser").find_all("img")
-    assert light["alt"] == dark["alt"] == 'A bar "b".' and light["src"] != dark["src"]
+    assert light["alt"] == dark["alt"] == 'Bars. a: "b" at 1.' and light["src"] != dark["src"]
     one = re.sub(r"data:image/png;base64,[^\"]+", "", one)
     assert one.count("<math") == 2 and "$" not in re.sub(r"(?s)<script>.*?</script>", "", one)
     assert len(one) < 20_000, "the page holds more than the lesson"
