@@ -125,6 +125,7 @@ def test_costs():
         assert list(rings.get_xdata()) == [1024] and rings.get_color() == delta.get_color() != attention.get_color()
     assert {"1k", "4k"} <= {label.get_text() for label in figure.axes[0].get_xticklabels()}
     assert "10 µs" in {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert "For a token of the answer: Gated DeltaNet from 10 µs to 10 µs and attention from 10 µs to 40" in figure.alt
 
 
 def test_recall():
@@ -133,6 +134,9 @@ def test_recall():
     figure = draw(figures.recall(panels))
     assert [ax.get_ylabel() for ax in figure.axes] == ["recalled", ""]
     assert draw(figures.recall(panels, "right")).axes[0].get_ylabel() == "right"
+    assert figure.alt == (
+        "by age, the share that is recalled over age, near up to far: short falls from 1 to 0.5; long stays at 0.9. "
+        "by load, the share that is recalled over people, 2 up to 8: all falls from 1 to 0.5.")
     for ax, (title, (label, places, lines)) in zip(figure.axes, panels.items()):
         assert (ax.get_title(), ax.get_xlabel()) == (title, label)
         assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(place) for place in places]
@@ -146,6 +150,8 @@ def test_worn():
     random, theory, few, _ = figure.axes[0].lines
     assert list(random.get_ydata()) == [0.9, 0.8] and list(theory.get_ydata()) == [0.95, 0.85]
     assert theory.get_color() == random.get_color() != few.get_color() and list(few.get_xdata()) == [64]
+    assert figure.alt.endswith("Lines of theory: random falls from 1 to 0.9. The dots that belong to them are off by "
+                               "0.05 at most. Other dots: few stays at 0.7.")
 
 
 def test_heads_of_layers():
@@ -158,6 +164,8 @@ def test_heads_of_layers():
     assert [round(line.get_ydata().mean()) for line in dots[:3]] == [0, 1, 0]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == list(rows) and ax.get_xscale() == "log"
     assert ax.texts[0].get_text() == "this text " and ax.get_legend() is not None
+    assert figure.alt == ("A dot for each head, tokens: layer 0, 3 to 20; layer 2, all at 900. "
+                          "A line at 50: this text.")
     one = draw(figures.heads_of_layers({"layer 0": {"a": [1, 2]}}, "directions"))
     assert one.axes[0].get_legend() is None and one.axes[0].get_xscale() == "linear"
 
@@ -169,6 +177,8 @@ def test_patches():
     assert np.array_equal(image(figure), pixels)
     numbers = {text.get_text(): text.get_position() for text in ax.texts}
     assert numbers == {str(i): (i % 3 * 8 + 0.5, i // 3 * 8 + 0.5) for i in range(6)}       # row by row
+    assert figure.alt.startswith("A picture, 16, under two grids: a thin one around each patch of 4 x 4 pixels, and a "
+                                 "bold one around each token of 2 x 2 patches. The tokens, 2 rows of 3, are numbered")
     many = draw(figures.patches(picture(0, 16, 32 * 8), patch=4))
     assert [text.get_text() for text in many.axes[0].texts] == ["0", "32"]                  # the begin of each row
 
@@ -184,6 +194,10 @@ def test_over():
     assert not limits and low == -high == pytest.approx(-max(np.abs(x).max() for x in weights.values()))
     positive = draw(figures.over(picture(0, 16, 24), {"softmax": np.abs(weights["head 0"])}))
     assert positive.axes[-1].get_ylim()[0] == 0 and figure.axes[-1].get_ylim()[0] < 0       # the colour bars
+    assert [int(token) for token in re.findall(r"head \d: the strongest at token (\d)", figure.alt)] == [
+        np.abs(looked).argmax() for looked in weights.values()]
+    assert figures.over(picture(0, 16, 24), {"a": np.array([[0.1, -0.8], [0.9, 0.6]])}).alt.endswith(
+        "a: the strongest at token 2, and more than half as strong at 1 and 3.")
 
 
 def test_clip():
@@ -195,6 +209,10 @@ def test_clip():
     assert np.allclose(maps(figure), weights)
     assert [ax.get_title() for ax in figure.axes[:3]] == ["slice 0\n0.3 s", "slice 1\n1.3 s", "slice 2\n2.3 s"]
     assert len(draw(figures.clip(frames)).axes) == 6
+    frames[5] = frames[4]
+    assert figures.clip(frames, weights, times=[0.3, 1.3, 2.3]).alt == (
+        "A clip as 3 slices of 2 frames at 0.3, 1.3 and 2.3 seconds; in slice 2 they are the same. Below each slice a "
+        f"weight for each token: the strongest is in slice {weights.amax((1, 2)).argmax()}.")
 
 
 def test_side_by_side():
@@ -202,6 +220,8 @@ def test_side_by_side():
     figure = draw(figures.side_by_side(pictures))
     assert [ax.get_title() for ax in figure.axes] == ["before", "after"]
     assert all(np.array_equal(image(figure, i), x) for i, x in enumerate(pictures.values()))
+    assert figure.alt == "Side by side: before, 12 x 8 pixels; after, 6 x 4 pixels."
+    assert figures.side_by_side({"": picture(0, 8, 12)}).alt == "A picture, 12 x 8 pixels."
 
 
 def test_learned_positions_show_the_cosine_to_the_dot():
@@ -494,6 +514,8 @@ def test_on_a_grid():
     assert np.allclose([segment[:, 1] for segment in ways.get_segments()], torch.stack((numbers, becomes), dim=1))
     assert [list(line.get_ydata()) for line in above.lines] == [numbers.tolist(), becomes.tolist()]
     assert len(below.collections[0].get_segments()) == 16
+    assert figure.alt.endswith("2 bits: 4 levels, and 1 of 3 numbers become 0. "
+                               "4 bits: 16 levels, and 0 of 3 numbers become 0.")
 
 
 def test_smaller_groups():
@@ -501,6 +523,7 @@ def test_smaller_groups():
     four, five = figure.axes[0].lines
     assert list(four.get_xdata()) == [5, 6] and list(four.get_ydata()) == [0.1, 0.08]
     assert list(five.get_xdata()) == [6] and texts(figure) == ["16", "8", "16"]
+    assert figure.alt.endswith(": 4 bits 16 down to 8 falls from 0.1 to 0.08; 5 bits 16 down to 16 stays at 0.05.")
 
 
 def test_layer_by_layer():
@@ -508,6 +531,7 @@ def test_layer_by_layer():
     each, whole = figure.axes
     assert sorted(heights(each)) == [0.05, 0.1, 0.2, 0.3] and heights(whole) == pytest.approx([0.65, 0.7])
     assert len({to_hex(bar.get_facecolor()) for bar in each.patches}) == 2 and texts(figure, 1) == ["0.65", "0.7"]
+    assert "the most by layer 2, the least by layer 3. Beside it two bars: about 0.7 added up" in figure.alt
 
 
 def test_price():
@@ -521,6 +545,8 @@ def test_price():
         assert quantized.get_xdata() == pytest.approx(numbers[1:2]) and kept.get_xdata() == pytest.approx(numbers[::2])
         assert ax.get_xscale() == "log" and quantized.get_marker() != kept.get_marker()
     assert saved.get_title() == "kB saved by 4 bits"
+    assert "the dearest at the top: A_log, mlp and norms." in saved.figure.alt
+    assert saved.figure.alt.endswith("diamonds, kept as they are, stand at A_log and norms.")
 
 
 def test_packed():

@@ -56,14 +56,15 @@ def test_code_is_narrow(path):
     assert wide == []
 
 
-@each([path for path in lessons() if path.stem < "08"])
+@each(lessons())
 def test_cells_hold_what_a_learner_reads(path):
     """Figures say themselves what is to be seen, and what asks the shipped model alone begins with `%%nano`."""
     crowded = re.compile(r"\balt ?=|\b(if|else|assert|not|and|or) checkpoint\b|\bcheckpoint is\b")
-    assert [cell.id for cell in source_cells(read(path)) if crowded.search(cell.source)] == []
+    cells = [cell for cell in source_cells(read(path)) if "checkpoint = os.environ" not in cell.source]     # the set-up
+    assert [cell.id for cell in cells if crowded.search(cell.source)] == []
 
 
-@each([path for path in lessons() if path.stem < "08"])
+@each(lessons())
 def test_a_lesson_says_what_its_cells_for_nano_are(path):
     sources = [cell.source for cell in source_cells(read(path))]
     said = [source for source in sources if "(Cells that begin with %%nano are about the shipped model" in source]

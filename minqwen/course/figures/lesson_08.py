@@ -31,10 +31,11 @@ def patches(picture, patch: int, merge: int = 2, title: str = "") -> Figure:
     draw_patches(ax, picture, patch, merge)
     ax.set_title(title, fontsize=10, color=INK)
     rows, columns = height // (patch * merge), width // (patch * merge)
+    named = f", {spoken.heard(title)}," if title else ""
     figure.alt = (
-        f"{title or 'A picture'}, {width} x {height} pixels, with two grids over it: a thin one around each patch, and "
-        f"a bold one around each token, {merge} patches high and {merge} wide. The tokens, {rows} rows of {columns}, "
-        "are numbered row by row from the top left, beginning with 0.")
+        f"A picture{named} under two grids: a thin one around each patch of {patch} x {patch} pixels, and a bold one "
+        f"around each token of {merge} x {merge} patches. The tokens, {rows} rows of {columns}, are numbered row by "
+        "row from the top left, beginning with 0.")
     return figure
 
 
@@ -60,11 +61,16 @@ def over(picture, maps: dict, limit: float | None = None, columns: int = 6) -> F
         ax.axis("off")
     colour_bar(figure, image, axes)
     bar_from_zero(image, maps.values())
+    def told(weights):
+        strength = np.abs(weights).ravel()
+        first, *near = sorted(np.flatnonzero(strength > 0.5137 * strength.max()), key=lambda i: -strength[i])
+        others = f", and more than half as strong at {spoken.listed(map(str, sorted(near)))}" if near else ""
+        return f"the strongest at token {first}{others}"
+
     rows, across = next(iter(maps.values())).shape
     figure.alt = (
         f"Over the picture in pale grey a weight for each token, {rows} rows of {across}, counted row by row from 0. "
-        + "; ".join(f"{spoken.heard(title)}: the strongest at token {np.abs(weights).argmax()}"
-                    for title, weights in maps.items()) + ".")
+        + "; ".join(f"{spoken.heard(title)}: {told(weights)}" for title, weights in maps.items()) + ".")
     return figure
 
 
@@ -118,8 +124,8 @@ def side_by_side(pictures: dict) -> Figure:
         ax.set_title(title, fontsize=10, color=INK)
         ax.axis("off")
     sizes = {title: np.shape(picture)[:2] for title, picture in pictures.items()}
-    figure.alt = "Side by side: " + "; ".join(
-        f"{title or 'a picture'}, {width} x {height} pixels" for title, (height, width) in sizes.items()) + "."
+    figure.alt = ("Side by side: " if len(sizes) > 1 else "") + "; ".join(
+        f"{title or 'A picture'}, {width} x {height} pixels" for title, (height, width) in sizes.items()) + "."
     return figure
 
 

@@ -96,9 +96,11 @@ def worn(measured: dict, theory: dict) -> Figure:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    dots, theirs = ("; ".join(spoken.curves(list(left), {name: list(left.values())}) for name, left in some.items())
-                    for some in (measured, theory))
-    figure.alt = f"What is left of a value over the writes since. Dots: {dots}. Lines, of theory: {theirs}."
+    lines, dots = ("; ".join(spoken.curves(list(left), {name: list(left.values())}) for name, left in some.items())
+                   for some in (theory, {name: left for name, left in measured.items() if name not in theory}))
+    off = max(abs(x - measured[name][n]) for name, left in theory.items() for n, x in left.items())
+    figure.alt = (f"What is left of a value over the writes since. Lines of theory: {lines}. The dots that belong to "
+                  f"them are off by {spoken.numbers([off])[0]} at most. Other dots: {dots}.")
     return figure
 
 
@@ -135,6 +137,7 @@ def heads_of_layers(rows: dict, label: str, log: bool = False, marks: dict | Non
     every = [np.concatenate([as_numpy(numbers) for numbers in row.values()]) for row in rows.values()]
     told = spoken.numbers([end for numbers in every for end in (numbers.min(), numbers.max())], rough=log)
     figure.alt = f"A dot for each head, {label}: " + "; ".join(
-        f"{name}, {low} to {high}" for name, low, high in zip(rows, told[::2], told[1::2])) + "." + "".join(
+        f"{name}, {low} to {high}" if low != high else f"{name}, all at {low}"
+        for name, low, high in zip(rows, told[::2], told[1::2])) + "." + "".join(
         f" A line at {x:,.0f}: {words}." for words, x in (marks or {}).items())
     return figure

@@ -107,6 +107,7 @@ def price(kinds: dict, bits: int) -> Figure:
     axes[1].legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
     figure.alt = (
         f"A row for each kind of weight: what {bits} bits save, what they cost, and the cost of each kilobyte, by "
-        f"which the rows are in order, from {rows[-1][0]}, the dearest, to {rows[0][0]}. Dots are quantized; diamonds, "
-        f"kept as they are, stand at {spoken.listed(name for name, (_, _, few) in kinds.items() if not few)}.")
+        f"which the rows are in order, the dearest at the top: {spoken.listed(name for name, _ in rows[::-1])}. Dots "
+        f"are quantized; diamonds, kept as they are, stand at "
+        f"{spoken.listed(name for name, (_, _, few) in kinds.items() if not few)}.")
     return figure

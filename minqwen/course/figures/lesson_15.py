@@ -120,5 +120,5 @@ def durations(rows: dict, unit: str, title: str) -> Figure:
     ax.spines[["top", "right", "bottom"]].set_visible(False)
     ax.set_title(title, fontsize=10, color=INK)
     lengths = "; ".join(f"{name}, {length:.2g} {unit}" for name, length in rows.items())
-    figure.alt = f"Bars. {spoken.heard(title)}. {lengths}."
+    figure.alt = f"Bars. {', '.join(title.splitlines())}. {lengths}."
     return figure
