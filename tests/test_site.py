@@ -438,6 +438,22 @@ def test_axe_finds_no_serious_fault(browser, committed_site, scheme):
 
 
 @pytest.mark.browser
+def test_code_of_no_language_looks_as_other_code(browser, committed_site):
+    """The commands of the README, beside its Python."""
+    page = browser.new_page()
+    looks = {}
+    for name in ("index", "docs_teaching"):             # here in a list, too
+        page.goto((committed_site / f"{name}.html").as_uri())
+        looks |= page.evaluate("""() => Object.fromEntries([...document.querySelectorAll("main pre")].map((pre) => {
+          const box = getComputedStyle(pre.closest(".highlight") ?? pre);
+          const letters = getComputedStyle(pre.querySelector("code, span") ?? pre);
+          return [pre.textContent, [box.backgroundColor, box.borderTopWidth, box.paddingTop, letters.fontSize].join()];
+        }))""")
+    assert any(text.startswith("import minqwen") for text in looks) and any("venv kit" in text for text in looks)
+    assert len(set(looks.values())) == 1, looks
+
+
+@pytest.mark.browser
 def test_a_lesson_on_paper(browser, committed_site):
     """The browser's own PDF: each page of it is A4, and what stands on the page stands in it, to the last word."""
     page = browser.new_page()
@@ -449,3 +465,18 @@ def test_a_lesson_on_paper(browser, committed_site):
       .filter((element) => !element.closest(".turn, .output_stderr") && !element.getClientRects().length)
       .map((element) => element.outerHTML.slice(0, 80))""")
     assert hidden == []
+    torn = page.evaluate("""() => [...document.querySelectorAll("main :is(.highlight, pre, img, tr)")]
+      .filter((element) => getComputedStyle(element).breakInside !== "avoid").length""")
+    assert torn == 0 and "counter(page)" in (committed_site / "site.css").read_text("utf-8")
+
+
+@pytest.mark.browser
+def test_names_in_a_table_on_paper(browser, committed_site):
+    """On the width that A4 leaves between its margins none is cut in two."""
+    page = browser.new_page()
+    page.set_viewport_size({"width": 680, "height": 1000})
+    page.emulate_media(media="print")
+    page.goto((committed_site / "docs_teaching.html").as_uri())
+    rows = page.evaluate("""() => [...document.querySelectorAll("td code")].map(
+      (name) => [name.textContent, name.getClientRects().length])""")
+    assert len(rows) > 70 and [name for name, lines in rows if lines > 1] == []
