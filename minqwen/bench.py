@@ -142,6 +142,20 @@ def chunked(T: int, Hk: int, Hv: int, strong: bool, rounds: int) -> list[tuple]:
     return by_turns(*(partial(rule, *x, **gates, **options) for rule in (chunk_gated_delta_rule, official)), rounds)
 
 
+def learning(T: int, Hk: int, Hv: int, rounds: int) -> list[tuple]:
+    """The same and back: the gradients of q, k, v, g and beta."""
+    x, gates = rule_inputs(T, Hk, Hv)
+    leaves, weights = [t.requires_grad_() for t in (*x, *gates.values())], torch.ones_like(x[2])
+
+    @torch.enable_grad()
+    def there_and_back(rule):
+        o, _ = rule(*x, **gates, use_qk_l2norm_in_kernel=True)
+        return torch.autograd.grad(o, leaves, weights)
+
+    official = official_modules().torch_chunk_gated_delta_rule
+    return by_turns(*(partial(there_and_back, rule) for rule in (chunk_gated_delta_rule, official)), rounds)
+
+
 def decoding(Hk: int, Hv: int, rounds: int) -> list[tuple]:
     """One token through the rule of all layers, as each decodes: ours writes into the state, theirs is copied there."""
     x, gates = rule_inputs(1, Hk, Hv)
@@ -441,6 +455,9 @@ def rule_rows(rounds: int) -> Iterator[Row]:
             for gates in ("ordinary", "strong"):
                 yield Row(f"delta rule, {T:,} tokens, {Hk}:{Hv} heads, {gates} gates", aim,
                           measure=partial(chunked, T, Hk, Hv, gates == "strong", times * rounds))
+        for T in (512, 2048):
+            yield Row(f"delta rule, {T:,} tokens, {Hk}:{Hv} heads, forward and backward", 1.5,
+                      measure=partial(learning, T, Hk, Hv, rounds))
         yield Row(f"delta rule, decoding, {LAYERS} layers, {Hk}:{Hv} heads", 2.0,
                   measure=partial(decoding, Hk, Hv, 8 * rounds))
 

@@ -61,7 +61,7 @@ def test_a_row_is_the_median_of_neighbours_ratios():
 def test_every_row_can_fail():
     """None has an aim below 1: ours a hundredth slower is red in each."""
     rows = list(bench.all_rows(4, 1))
-    assert len({row.what for row in rows}) == len(rows) == 2 * (4 * 2 + 1) + 2 * 14
+    assert len({row.what for row in rows}) == len(rows) == 2 * (4 * 2 + 2 + 1) + 2 * 14
     for row in rows:
         assert "✗" in str(replace(row, pairs=[(1.01, row.aim)])) and "✓" in str(replace(row, pairs=[(1.0, row.aim)]))
 
@@ -80,6 +80,12 @@ def test_both_rules_compute_the_same(results):
     bench.chunked(70, 2, 4, False, 1)
     (ours, theirs), = results
     assert error(ours[0], theirs[0]) < 1e-5 and error(ours[1], theirs[1]) < 1e-5
+
+
+def test_both_rules_learn_the_same(results):
+    bench.learning(70, 2, 4, 1)
+    (ours, theirs), = results
+    assert len(ours) == 5 and all(error(*pair) < 1e-4 for pair in zip(ours, theirs, strict=True))
 
 
 def test_decoding_leaves_both_with_the_same_states(monkeypatch):
