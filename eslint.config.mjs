@@ -23,7 +23,7 @@ export default [
   {
     files: ["minqwen/widgets/*.js"],
     languageOptions: {
-      globals: named("atob", "clearTimeout", "document", "ImageData", "matchMedia", "MutationObserver",
+      globals: named("atob", "clearTimeout", "document", "Event", "ImageData", "matchMedia", "MutationObserver",
         "ResizeObserver", "setTimeout", "URL"),
     },
   },

@@ -19,6 +19,30 @@ from conftest import REPOSITORY
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]
 
+# In a function of the page: colours as [r, g, b, a], what is behind an element, and the contrast of two.
+COLOURS = """
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a), 1];
+  const behind = (e) => {
+    const colour = rgba(getComputedStyle(e).backgroundColor);
+    return colour[3] > 0.99 ? colour : over(colour, e.parentElement ? behind(e.parentElement) : [255, 255, 255, 1]);
+  };
+  const light = (rgb) => rgb.slice(0, 3).map((x) => x / 255)
+    .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+  const contrast = (first, second) => {
+    const [x, y] = [light(first), light(second)].sort((p, q) => q - p);
+    return (x + 0.05) / (y + 0.05);
+  };
+"""
+
 # Take an explorer to each place in turn, by its sliders, and bring back all pixels of one of its canvases.
 WALK = """async ([root, places, selector]) => {
   const until = async (wanted) => {

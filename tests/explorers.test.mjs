@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import * as numbers from "../minqwen/widgets/numbers.js";
+import * as pointing from "../minqwen/widgets/pointing.js";
 import { openPage } from "../minqwen/widgets/state_memory.js";
 
 test("left and right are the token, up and down the head, Page Up and Page Down the layer", () => {
@@ -13,7 +14,7 @@ test("left and right are the token, up and down the head, Page Up and Page Down 
   for (const [key, move] of Object.entries(moves)) assert.deepEqual(numbers.moveOf(key), move, key);
 });
 
-test("on a slider the sideways keys move that slider, and an explorer has keys of its own", () => {
+test("an explorer may move something else sideways, and has keys of its own", () => {
   const own = { s: ["signs"], ArrowUp: ["batch", 1] };
   assert.deepEqual(numbers.moveOf("ArrowRight", "layer", own), ["layer", 1]);
   assert.deepEqual(numbers.moveOf("End", "layer", own), ["layer", Infinity]);
@@ -21,6 +22,31 @@ test("on a slider the sideways keys move that slider, and an explorer has keys o
   assert.deepEqual(numbers.moveOf("S", undefined, own), ["signs"]);
   for (const key of ["x", "Tab", "constructor", "toString"])
     assert.equal(numbers.moveOf(key, undefined, own), undefined, key);
+});
+
+test("a slider's keys move it as those of every slider do: a page is a tenth of it, and at least a step", () => {
+  const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -Infinity, End: Infinity };
+  for (const [key, steps] of Object.entries(by)) assert.equal(numbers.slideBy(key, 40), steps, key);
+  assert.deepEqual([3, 40, 114].map((whole) => numbers.slideBy("PageUp", whole)), [1, 4, 11]);
+  assert.equal(numbers.slideBy("PageDown", 40), -4);
+  for (const key of ["x", "constructor"]) assert.equal(numbers.slideBy(key, 40), undefined, key);
+});
+
+// Numbers in a picture four wide and three high, with nothing in between and a cell that is two wide.
+const picture = ["aa b", "cd  ", "e fg"], surface = {
+  size: [4, 3], read: (x, y) => (picture[y][x] === " " ? null : [picture[y][x]]),
+};
+
+test("pointing goes from number to number, over what has none, and stays at an edge", () => {
+  const walk = (from, ...ways) => ways.reduce((place, way) => pointing.nextOf(surface, place, way), from);
+  assert.deepEqual(walk([0, 0], [1, 0]), [3, 0]);                      // another number, not another pixel
+  assert.deepEqual(walk([3, 0], [-1, 0]), [1, 0]);
+  assert.deepEqual(walk([3, 0], [0, 1]), [3, 2]);
+  assert.deepEqual(walk([3, 2], [0, 1], [1, 0]), [3, 2]);
+  assert.deepEqual(pointing.lastOf(surface, [0, 1], [1, 0]), [1, 1]);  // the last number, where the row ends early
+  assert.deepEqual(pointing.lastOf(surface, [2, 2], [0, -1]), [2, 2]);
+  assert.deepEqual(pointing.firstOf(surface), [0, 0]);
+  assert.equal(pointing.firstOf({ size: [2, 2], read: () => null }), null);
 });
 
 test("zero has the middle of a palette with signs, and the beginning of one without", () => {

@@ -197,6 +197,30 @@ def test_a_story_of_ones_own(page):
 
 
 @pytest.mark.browser
+def test_the_page_by_keys_alone(page):
+    """A story is typed, and Tab goes on through the examples to all that moves in the three explorers, as one reads."""
+    where = "() => { const e = document.activeElement; return [e.closest('#ask, #next, #state, #attention')?.id, " \
+            "e.dataset.moves ?? e.type ?? e.className]; }"
+    page.locator("#story").focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Bob has a red hat. What does Bob have?")
+    page.wait_for_selector("body[data-live=reading]")
+    page.wait_for_selector("body[data-live=done]", timeout=60_000)
+    assert page.locator("#ask .answer").inner_text() == "nano: a red hat"
+    assert page.locator("#ask .answer[aria-busy=false]").count() == 1
+    page.wait_for_selector(".minqwen-attention[data-drawn]")
+    met = []
+    while ["attention", "stage"] not in met and len(met) < 60:
+        page.keyboard.press("Tab")
+        met.append(page.evaluate(where))
+    state = [["state", name] for name in ("token", "layer", "head", "checkbox", "checkbox", "checkbox", "stage")]
+    attention = [["attention", name] for name in ("layer", "head", "token", "seen", "button", "stage")]
+    met = [one for one in met if one[0]]                    # headings have links, too
+    asking = [*5 * [["ask", "button"]], ["ask", "checkbox"]]
+    assert met == [*asking, ["next", "token"], *state, *attention]
+
+
+@pytest.mark.browser
 def test_examples(page):
     answers = {"a cup becomes a key": "a gold key", "who is where": "in the library",
                "nobody was told": world.NOBODY_KNOWS, "a sum": "929", "out of its world": world.BEYOND}

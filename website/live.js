@@ -1,7 +1,7 @@
 // The page that nano lives in: what is typed is read here, token by token, answered, and shown. Three explorers look at
 // it; those of state and attention are the notebooks' own.
 
-import { Explorer, cellOf, keyLine, make } from "../minqwen/widgets/explorer.js";
+import { Explorer, cellOf, keyLine, make, ribbonOf } from "../minqwen/widgets/explorer.js";
 import { chance, endOf, grouped, plain, readable } from "../minqwen/widgets/numbers.js";
 import { Kernel, attentionPage, attentionStory, mapOf, statePage, stateStory, telling } from "./kernel.js";
 import { generate, load, softmax, stripped } from "./nano.js";
@@ -33,7 +33,7 @@ class NextExplorer extends Explorer {
       cell.addEventListener("click", () => this.go("token", t));
       return cell;
     });
-    this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);         // the slider says it
+    this.ribbon = ribbonOf(...this.cells);
     this.guesses = make("ol", { class: "guesses" });
     this.lay(this.ribbon, this.said, this.guesses);
     this.help.append(keyLine(["←", "→", "token"], ["Home", "End", "first, last"]));
@@ -167,6 +167,7 @@ class Live {
     const ids = this.nano.tokenizer.prompt(text.slice(0, FAR), thinking), refused = this.refusal(text, ids);
     this.complain(refused);
     this.hear([], thinking);
+    this.answer.setAttribute("aria-busy", "true");         // it is read out once it is whole
     this.told.textContent = "";
     if (!refused) {
       const reading = await read(this.nano, ids, (answer) => this.hear(answer, thinking), () => number === this.newest);
@@ -174,6 +175,7 @@ class Live {
       this.report(text, reading);
       this.explore(reading);
     }
+    this.answer.setAttribute("aria-busy", "false");
     document.body.dataset.live = "done";
   }
 

@@ -1,6 +1,8 @@
 // The attention explorer, in the browser: who looks at whom, in every layer and head at once, and in one cell by cell.
 
-import { LayerExplorer, MOVING, Tiles, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import {
+  LayerExplorer, MOVING, Tiles, cellOf, keyLine, make, openPalettes, ribbonOf, shareOf, stageOf,
+} from "./explorer.js";
 import { cssOf, kilobytes, percent, plain, readable, shadeFromZero, shadeOf, signed } from "./numbers.js";
 import { openMap, openTiles, paintLayer, paintMap } from "./attention_maps.js";
 
@@ -26,9 +28,8 @@ class AttentionExplorer extends LayerExplorer {
     this.slide("layer", "head", ["token", "token that looks"], ["seen", "looks at"]);
     this.button = make("button", { type: "button" });
     this.button.addEventListener("click", () => this.set({ opened: !this.model.get("opened") }));
-    this.button.addEventListener("keydown", (event) => event.key === "Enter" && event.stopPropagation());  // it clicks
     this.controls.append(this.button);
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.makeGrid(), this.makeMap());
+    this.stage = stageOf(this.makeGrid(), this.makeMap());
     this.lay(this.said, make("div", { class: "beside" }, this.stage, this.makeRibbon()),
       make("div", { class: "foot" }, this.pointed, this.scale));
     this.makeHelp();
@@ -49,12 +50,12 @@ class AttentionExplorer extends LayerExplorer {
       if (!painted?.heads[row]) return null;
       const { index } = this.layers[l];
       return [`layer ${index}, head ${row}: `, make("b", {}, this.habit(painted.heads[row], this.layers[l]))];
-    });
+    }, this.tiles.box);
     this.tiles.canvas.addEventListener("click", (event) => {
       const { l, row } = this.tiles.at(event);
       if (!(row >= 0 && row < this.layers[l]?.heads)) return;
       this.set({ layer: this.layers[l].index, head: row, opened: true });
-      this.pointer = null;
+      this.unpoint();
       this.stage.focus();
     });
     return this.tiles.element;
@@ -73,7 +74,7 @@ class AttentionExplorer extends LayerExplorer {
       if (!map || seen > token) return null;
       return [`${texts[token]} (token ${token + 1}) looks at ${texts[seen]} (token ${seen + 1})  `,
         make("b", {}, this.amount(map.at(token, seen), this.layers[l], 6))];
-    });
+    }, this.rowBand, this.columnBand);
     this.canvas.addEventListener("click", (event) => {
       this.set(this.cellAt(event));
       this.stage.focus();
@@ -87,7 +88,9 @@ class AttentionExplorer extends LayerExplorer {
       cell.addEventListener("click", () => this.go("token", t));
       return cell;
     });
-    return this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);      // sliders say it
+    this.ribbon = ribbonOf(...this.cells);
+    this.onCells(this.ribbon, [this.cells], (cell) => this.texts[cell.dataset.token]);
+    return this.ribbon;
   }
 
   makeHelp() {
@@ -195,7 +198,7 @@ class AttentionExplorer extends LayerExplorer {
       : [`Layer ${layer}, head ${head}: ${this.habit(this.shown.tiles[head], layers[l])}.`];
     const text = plain(parts), kind = this.kindOf(layers[l]);
     const name = `layer ${layer} (${kind}), head ${head} of ${heads}`;
-    if (this.said.textContent !== text) this.say(...parts);
+    this.say(...parts);
     this.stage.setAttribute("aria-label",
       opened ? `The map of ${name}, ${T} by ${T} tokens. ${text}` : `All maps; ${name} is chosen. ${text}`);
     this.told("layer", l, `${layer} ${this.kindOf(layers[l], true)}`, `layer ${layer}, ${kind}. ${text}`);

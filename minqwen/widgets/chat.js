@@ -126,6 +126,8 @@ class ChatPanel extends Explorer {
     event.preventDefault();
   }
 
+  home() { return this.text; }
+
   // ---- drawing
 
   show({ turns, thinking }) {

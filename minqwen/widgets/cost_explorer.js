@@ -1,6 +1,6 @@
 // The cost of a context, in the browser: bytes that are kept and operations that are done, for every size.
 
-import { Explorer, keyLine, make, shareOf } from "./explorer.js";
+import { Explorer, keyLine, make, shareOf, stageOf } from "./explorer.js";
 import { grouped, percent } from "./numbers.js";
 import { costOf, inBytes, inOperations, paintChart, totalOf } from "./cost_chart.js";
 
@@ -36,8 +36,8 @@ class CostExplorer extends Explorer {
     this.lists = { size: sizes, context: contexts, batch: batches, dtype: dtypes, work: works, bits };
     this.slide("size", "context", "batch", "dtype", "work", ["bits", "weights"]);
     this.panels = Object.fromEntries(Object.keys(this.story.charts).map((chart) => [chart, this.makePanel(chart)]));
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img", "data-moves": "context" },
-      ...Object.values(this.panels).map(({ figure }) => figure));
+    this.stage = stageOf(...Object.values(this.panels).map(({ figure }) => figure));
+    this.stage.dataset.moves = "context";
     this.lay(this.said, this.stage, make("div", { class: "foot" }, this.pointed), this.makeTable());
     this.help.append(keyLine(["←", "→", "context"], ["Home", "End", "first, last"], ["↑", "↓", "batch"],
       ["PgUp", "PgDn", "size"], ["d", "dtype"], ["w", "next token or prompt"], ["b", "bits of the weights"]));
@@ -82,7 +82,10 @@ class CostExplorer extends Explorer {
     const heads = make("thead", {}, make("tr", {}, make("th"), group("bytes kept", 4), group("operations", 3)),
       make("tr", {}, ...COLUMNS.map((name) => make("th", { scope: "col" }, name))));
     const table = make("table", {}, this.caption, heads, make("tbody", {}, ...this.rows));
-    return make("div", { class: "scroller" }, table);
+    const scroller = make("div", { class: "scroller" }, table);
+    const nameOf = (cell) => `${cell.parentElement.firstChild.textContent}, ${COLUMNS[cell.cellIndex]}`;
+    this.onCells(scroller, this.cells, nameOf);
+    return scroller;
   }
 
   // ---- moving
@@ -148,7 +151,7 @@ class CostExplorer extends Explorer {
     const { size, context, batch, dtype, work, bits } = this.shown, text = this.sentence(this.shown);
     const { longest } = this.story, beyond = `; beyond the ${grouped(longest[size])} tokens that it is made for`;
     this.where.textContent = `${size}, ${rowsOf(batch)}, ${dtype}` + (context > longest[size] ? beyond : "");
-    if (this.said.textContent !== text) this.say(text);
+    this.say(text);
     const kind = work === "token" ? "next token" : "prompt";
     const told = {
       size: [size, size], context: [grouped(context), `context of ${grouped(context)} tokens`],

@@ -2,7 +2,7 @@
 //
 // The story holds it all: `runs[n - 1]` is the answer as it was written with n drafts for each pass (see drafts.py).
 
-import { Explorer, cellOf, keyLine, make } from "./explorer.js";
+import { Explorer, cellOf, keyLine, make, ribbonOf, stageOf } from "./explorer.js";
 import { chance, endOf, plain, readable } from "./numbers.js";
 
 const LINES = {
@@ -52,11 +52,11 @@ class DraftExplorer extends Explorer {
       return { ...run, begins, of: run.passes.flatMap(({ given }, i) => given.map(() => i)) };
     });
     this.slide("token", "pass", ["drafts", "drafts a pass"]);
-    this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" });              // the slider says it all
+    this.ribbon = ribbonOf();
     this.canvas = make("canvas", { width: wide, height: row * rows });
     [this.texts, this.numbers] = ["texts", "numbers"].map((kind) =>
       make("div", { class: kind, "aria-hidden": "true" }, ...Array.from({ length: rows }, () => make("span"))));
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.texts, this.canvas, this.numbers);
+    this.stage = stageOf(this.texts, this.canvas, this.numbers);
     this.stage.style.setProperty("--row", `${row}px`);
     this.stage.style.setProperty("--rows", rows);
     this.came = make("p", { class: "came" });
@@ -167,7 +167,7 @@ class DraftExplorer extends Explorer {
       `${Math.round(100 * share)} % of the ${PLACES[i]}${i ? "" : " drafts"}`).join(", ");
     this.came.textContent = `Behind the prompt ${count(summary.tokens, "token")} in ` +
       `${count(summary.passes, "pass")}, ${each} for each${shares ? `; taken: ${shares}` : ""}.`;
-    if (plain(text) !== this.said.textContent) this.say(...text);
+    this.say(...text);
     for (const name of ["token", "pass"]) this.sliders[name].range.max = this.ends(name)[1];
     const spoken = plain(text);
     this.told("token", at, `${at + 1} of ${N}`, `token ${at + 1} of ${N}. ${spoken}`);

@@ -1,6 +1,8 @@
 // The expert explorer, in the browser: which experts read which token, layer by layer.
 
-import { LayerExplorer, MOVING, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import {
+  LayerExplorer, MOVING, cellOf, keyLine, make, openPalettes, ribbonOf, shareOf, stageOf,
+} from "./explorer.js";
 import { cssOf, endOf, floatsOf, kilobytes, percent, readable } from "./numbers.js";
 import { BELOW, CAPTION, gradient, labelled, paintPanel, panelOf, put, resize, surfaceOf } from "./panels.js";
 
@@ -31,7 +33,7 @@ class ExpertExplorer extends LayerExplorer {
     this.page = this.fetch((page, name) =>
       openExperts(page, layers[this.stepOf("layer", Number(name.split(" ")[1]))], this.T));
     this.slide("token", "layer", ["head", "expert"]);
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.makePanels(), this.makeLoads());
+    this.stage = stageOf(this.makePanels(), this.makeLoads());
     this.lay(this.said, this.makeRibbon(), this.stage, make("div", { class: "foot" }, this.pointed));
     this.help.append(keyLine(...KEYS));
     if (this.story.all_here) return;
@@ -43,7 +45,7 @@ class ExpertExplorer extends LayerExplorer {
 
   makeRibbon() {
     this.cells = this.story.tokens.map((token, t) => cellOf(token, { "data-token": t }, make("i", { class: "reads" })));
-    this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);
+    this.ribbon = ribbonOf(...this.cells);
     this.ribbon.addEventListener("click", ({ target }) => {
       const cell = target.closest(".cell");
       if (!cell) return;
@@ -67,7 +69,7 @@ class ExpertExplorer extends LayerExplorer {
     resize(this.shared.canvas, size[0], shared[1] + size[1]);
     this.across.edge.style.width = `${this.T * cell[0]}px`;
     for (const panel of [this.panel, this.shared]) {
-      this.onPoint(panel.canvas, (event) => this.numbersAt(event, panel));
+      this.onPoint(panel.canvas, (event) => this.numbersAt(event, panel), panel.row, panel.column);
       panel.canvas.addEventListener("click", (event) => {
         const found = this.shown && this.cellAt(event, panel);
         if (!found) return;
@@ -75,7 +77,7 @@ class ExpertExplorer extends LayerExplorer {
         this.stage.focus();
       });
     }
-    return this.scroller = make("div", { class: "scroller" }, sheet);
+    return this.scroller = make("div", { class: "scroller", tabindex: -1 }, sheet);
   }
 
   makeLoads() {
@@ -99,7 +101,7 @@ class ExpertExplorer extends LayerExplorer {
       const { l, e } = placeOf(event), { index, load, chosen, heads } = layers[l];
       return e < 0 ? null : [`layer ${index}, expert ${e} reads `, make("b", {}, percent(load[e])),
         ` of the tokens (even: ${percent(chosen / heads)})`];
-    });
+    }, box);
     canvas.addEventListener("click", (event) => {
       const { l, e } = placeOf(event);
       this.set({ layer: layers[l].index, head: Math.max(0, e) });
@@ -184,7 +186,7 @@ class ExpertExplorer extends LayerExplorer {
     const text = this.sentence(this.shown), name = this.texts[token];
     const before = this.story.tokens.slice(0, token + 1).map((read) => read.text).join("");
     this.where.replaceChildren("at the end of “", make("q", {}, endOf(before)), "”");
-    if (this.said.textContent !== `${name} ${text}`) this.say(make("b", {}, name), ` ${text}`);
+    this.say(make("b", {}, name), ` ${text}`);
     this.told("token", token, `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${name}, ${text}`);
     const mixer = kind === "delta" ? "delta rule" : "attention";
     this.told("layer", l, `${layer} ${mixer}`, `layer ${layer}. ${name} ${text}`);

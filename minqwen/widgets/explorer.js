@@ -1,7 +1,8 @@
 // What the explorers share in the browser: the frame that each fills, and what moves it. Nothing here depends on
 // anything or asks the network for anything. (explorer.py puts an explorer's files together: imports, then its own.)
 
-import { clamp, moveOf, openPalette } from "./numbers.js";
+import { clamp, moveOf, openPalette, plain, slideBy } from "./numbers.js";
+import { Cells, Pointing, Surface } from "./pointing.js";
 import sheet from "./explorer.css";
 
 // ------------------------------------------------------------------------------------------------------------ elements
@@ -21,7 +22,8 @@ function wear() {
 
 const isDark = () => {
   const { jpThemeLight } = document.body.dataset;          // JupyterLab says it here, others leave it to the system
-  return jpThemeLight !== undefined ? jpThemeLight === "false" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const own = jpThemeLight !== undefined && !matchMedia("(forced-colors: active)").matches;
+  return own ? jpThemeLight === "false" : matchMedia("(prefers-color-scheme: dark)").matches;
 };
 
 export const openPalettes = ({ light, dark }) => ({ light: openPalette(light), dark: openPalette(dark) });
@@ -33,9 +35,29 @@ export const MOVING = [
   ["←", "→", "token"], ["Home", "End", "first, last"], ["↑", "↓", "head"], ["PgUp", "PgDn", "layer"],
 ];
 
+const POINTING = [["p", "point by arrows, Enter, p, Esc"]];
+
 // A token in a line of tokens, with what stands below its text.
 export const cellOf = ({ text, special }, at, ...below) =>
   make("span", { class: special ? "cell special" : "cell", ...at }, make("span", { class: "text" }, text), ...below);
+
+// Tokens in a line. Sliders say all that is in it, and keep what is chosen in sight: Tab has no business here.
+export const ribbonOf = (...cells) => make("div", { class: "ribbon", "aria-hidden": "true", tabindex: -1 }, ...cells);
+
+// What the keys of an explorer move when nothing else has the focus.
+export const stageOf = (...pictures) => make(
+  "div", { class: "stage", tabindex: 0, role: "application", "aria-roledescription": "picture" }, ...pictures);
+
+// Is this key what an element does by itself? What scrolls beside the pictures scrolls.
+function isOwn({ key, target }) {
+  if (target.matches("input[type=radio]")) return key.startsWith("Arrow");
+  if (target.matches(".scroller:not(.stage *), .words, details")) return /^(Arrow|Page|Home|End)/.test(key);
+  return key === "Enter" && target.matches("button, summary, input[type=file]");
+}
+
+// Has what had the focus lost it, without another having got it?
+const isLost = (element) => [element, document.body].includes(document.activeElement) &&
+  (!element.isConnected || element.matches(":disabled") || !element.checkVisibility());
 
 function scrollTo(ribbon, cell) {                          // without moving the page
   const within = (now, start, size, room) => Math.max(start + size + 3 - room, Math.min(now, start - 3));
@@ -153,13 +175,13 @@ export class Explorer {
     this.where = make("p", { class: "where" });
     this.problem = make("p", { class: "problem", role: "alert", hidden: "" });
     this.said = make("p", { class: "said", "aria-live": "polite" });
-    this.pointed = make("p", { class: "pointed" }, hint);
+    this.pointed = make("p", { class: "pointed", "aria-live": "off" }, hint);
+    this.pointing = new Pointing(this, make("i", { class: "cross", hidden: "" }));
     this.scale = make("span", { class: "scale" }, make("output"), make("i"), make("output"));
     this.controls = make("div", { class: "controls" });
     this.help = make("div", { class: "help" });
     this.sliders = {};
-    this.root = make("section", { class: `minqwen-explorer minqwen-${kind}`, "data-lm-suppress-shortcuts": "true",
-                                  "aria-label": this.story.title });
+    this.root = make("section", { class: `minqwen-explorer minqwen-${kind}`, "aria-label": this.story.title });
   }
 
   // A slider for each of these, called by its name or otherwise.
@@ -187,7 +209,10 @@ export class Explorer {
   begin() {
     const { model, names } = this, draw = () => this.draw(), onProblem = () => this.complain(model.get("problem"));
     this.el.append(this.root);
-    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    this.root.addEventListener("keydown", (event) => this.isTheirs(event) || this.onKey(event));
+    for (const name of ["keyup", "focusin"]) this.root.addEventListener(name, (event) => this.isTheirs(event));
+    this.root.addEventListener("focusout", () => this.unpoint());
+    if (this.pointing.surfaces.length) this.help.firstChild.append(...keyLine(...POINTING).childNodes);
     const themes = new MutationObserver(draw), system = matchMedia("(prefers-color-scheme: dark)");
     themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
     system.addEventListener("change", draw);
@@ -255,13 +280,25 @@ export class Explorer {
   go(name, step) { this.set({ [name]: this.valueAt(name, clamp(step, this.ends(name))) }); }
   press(name, by) { this.go(name, this.stepOf(name, this.position()[name]) + by); }
 
-  onKey(event) {                                           // JupyterLab does not hear of ours
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const move = moveOf(event.key, event.target.dataset?.moves, this.keys);
-    if (!move) return;
+  // What is pressed with Ctrl, Alt or Meta is the browser's or JupyterLab's, which hears of nothing else in here. It
+  // looks for the attribute on what has the focus, and may do so before we hear of a key: the one before has set it.
+  isTheirs({ target, ctrlKey, metaKey, altKey }) {
+    const theirs = Boolean(ctrlKey || metaKey || altKey);
+    target.toggleAttribute("data-lm-suppress-shortcuts", !theirs);
+    return theirs;
+  }
+
+  onKey(event) {
+    if (isOwn(event) || !(this.pointing.hears(event) || this.moves(event))) return;
     event.preventDefault();
     event.stopPropagation();
-    this.press(...move);
+  }
+
+  moves({ key, target }) {                                 // a slider's own keys move that slider
+    const { moves } = target.dataset, by = target.type === "range" ? slideBy(key, target.max - target.min) : undefined;
+    const move = by ? [moves, by] : moveOf(key, moves, this.keys);
+    if (move) this.press(...move);
+    return Boolean(move);
   }
 
   // ---- drawing and saying it
@@ -269,11 +306,13 @@ export class Explorer {
   async draw() {
     const late = this.overruled();
     if (late.length) return late.forEach((name) => this.model.set(name, this.unsaved[name]));         // and draw again
-    const place = this.position(), theme = isDark() ? "dark" : "light", { root } = this;
+    const place = this.position(), theme = isDark() ? "dark" : "light", { root } = this, focused = this.focused();
+    this.said.setAttribute("aria-live", this.saysItself(focused) ? "off" : "polite");
     try {
       root.classList.add("waiting");                       // seen only when it takes a while
       root.dataset.theme = theme;
       if (await this.show(place, theme) === false) return;
+      if (focused && isLost(focused)) this.home()?.focus();
       root.classList.remove("waiting");
       root.dataset.drawn = [...this.drawn(place), theme].join(" ");
     } catch (error) {
@@ -299,21 +338,51 @@ export class Explorer {
     range.setAttribute("aria-valuetext", aloud);
   }
 
-  say(...parts) { this.said.replaceChildren(...parts); }
+  say(...parts) { if (this.said.textContent !== plain(parts)) this.said.replaceChildren(...parts); }
+
+  // ---- the focus
+
+  focused() { return this.root.contains(document.activeElement) ? document.activeElement : null; }
+  home() { return this.stage; }                            // where the focus goes when what had it is gone
+
+  saysItself(element) {                                    // a slider's value that ends with the sentence: once will do
+    const end = this.said.textContent.slice(-40);
+    return Boolean(end && element?.getAttribute("aria-valuetext")?.endsWith(end));
+  }
+
+  // ---- pointing
 
   // Numbers of what is pointed at, and again when they change; read(event) gives what to write, or nothing.
-  onPoint(surface, read) {
+  // `marks` are elements that mark what is chosen there: keys begin to point at it.
+  onPoint(surface, read, ...marks) {
+    this.pointing.add(new Surface(surface, (event) => this.shown && read(event), marks));
     surface.addEventListener("pointermove", (event) => {
+      this.pointing.end();
       this.pointer = () => this.shown && read(event);
       this.point();
     });
     surface.addEventListener("pointerleave", () => {
+      if (this.pointing.surface) return;
       this.pointer = null;
       this.point();
     });
   }
 
-  point() { this.pointed.replaceChildren(...(this.pointer?.() || [this.hint])); }
+  // The same of cells, in rows, that say their numbers when a mouse rests on them: by their titles.
+  onCells(holder, rows, nameOf) {
+    const read = (cell) => (cell.title ? [`${nameOf(cell)}: `, make("b", {}, cell.title)] : null);
+    this.pointing.add(new Cells(holder, rows, read));
+  }
+
+  unpoint() {                                              // by keys
+    this.pointing.end();
+    this.point();
+  }
+
+  point() {
+    const parts = this.pointer?.() || [this.hint];
+    if (this.pointed.textContent !== plain(parts)) this.pointed.replaceChildren(...parts);
+  }
 }
 
 // One for all layers of a text: its story's "layers" have each an "index", their number in the model, and "heads".

@@ -1,6 +1,6 @@
 // The gate explorer, in the browser: what the gates of a layer do, token by token and head by head.
 
-import { LayerExplorer, MOVING, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import { LayerExplorer, MOVING, keyLine, make, openPalettes, shareOf, stageOf } from "./explorer.js";
 import { endOf, kilobytes, percent, readable, signed } from "./numbers.js";
 import { BELOW, CAPTION, LABELS, gradient, labelled, paintPanel, panelOf, put, resize } from "./panels.js";
 import { openFactors, openLayer, paintDimensions } from "./gates_panels.js";
@@ -20,7 +20,7 @@ class GateExplorer extends LayerExplorer {
       return kind === "dims" ? openFactors(page) : openLayer(page, layers[this.stepOf("layer", Number(layer))], this.T);
     });
     this.slide("token", "layer", "head");
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.makePanels());
+    this.stage = stageOf(this.makePanels());
     this.lay(this.said, this.stage, make("div", { class: "foot" }, this.pointed));
     this.makeHelp();
   }
@@ -39,16 +39,16 @@ class GateExplorer extends LayerExplorer {
     sheet.style.minHeight = `calc(4.4rem + ${Math.max(...layers.map(tall))}px)`;      // so that nothing jumps
     this.panels.forEach((panel, i) => this.makePointable(panel, i));
     this.makeDimsPointable();
-    return this.scroller = make("div", { class: "scroller" }, sheet);
+    return this.scroller = make("div", { class: "scroller", tabindex: -1 }, sheet);
   }
 
-  makePointable({ canvas }, i) {
+  makePointable({ canvas, row, column }, i) {
     this.onPoint(canvas, (event) => {
       const found = this.cellAt(event, i), panel = this.layers[this.shown.l].panels[i];
       if (!found || !panel) return null;
       const number = this.number(panel.name, this.numberOf(panel.name, found.token, found.head));
       return [`${this.texts[found.token]} (token ${found.token + 1}), head ${found.head}: `, make("b", {}, number)];
-    });
+    }, row, column);
     canvas.addEventListener("click", (event) => {
       const found = this.shown && this.cellAt(event, i);
       if (!found) return;
@@ -58,7 +58,7 @@ class GateExplorer extends LayerExplorer {
   }
 
   makeDimsPointable() {
-    const { canvas } = this.dims, tokenAt = (event) => Math.floor(shareOf(event, canvas)[0] * this.T);
+    const { canvas, column } = this.dims, tokenAt = (event) => Math.floor(shareOf(event, canvas)[0] * this.T);
     this.onPoint(canvas, (event) => {
       const { dims: D, kind } = this.layers[this.shown.l];
       const t = tokenAt(event), d = Math.floor(shareOf(event, canvas)[1] * D);
@@ -66,7 +66,7 @@ class GateExplorer extends LayerExplorer {
       if (factor === undefined) return null;
       return [`${this.texts[t]} (token ${t + 1}), dimension ${d} of head ${this.shown.head}: `,
         make("b", {}, kind === "delta" ? signed(factor, 6) : factor.toFixed(6))];
-    });
+    }, column);
     canvas.addEventListener("click", (event) => {
       this.go("token", tokenAt(event));
       this.stage.focus();
@@ -169,8 +169,7 @@ class GateExplorer extends LayerExplorer {
     const text = this.sentence(this.shown), name = this.texts[token], kind = kindOf(this.layers[l]);
     const before = this.story.tokens.slice(0, token + 1).map((read) => read.text).join("");
     this.where.replaceChildren("at the end of “", make("q", {}, endOf(before)), "”");
-    const now = `${name} Head ${head} ${text}`;
-    if (this.said.textContent !== now) this.say(make("b", {}, name), ` Head ${head} ${text}`);
+    this.say(make("b", {}, name), ` Head ${head} ${text}`);
     this.sliders.head.range.max = heads - 1;
     this.told("token", token, `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${name}. Head ${head} ${text}`);
     this.told("layer", l, `${layer} ${this.layers[l].kind === "delta" ? "delta rule" : "attention"}`,

@@ -3,7 +3,7 @@
 // Every change of an edit goes to the kernel, which runs the model and sends back `result`: for each token of the
 // answer that was given without edits, what is likely there before and after; and both answers. See lab.py.
 
-import { Explorer, MOVING, cellOf, keyLine, make } from "./explorer.js";
+import { Explorer, MOVING, cellOf, keyLine, make, ribbonOf, stageOf } from "./explorer.js";
 import { chance, plain, readable } from "./numbers.js";
 
 const KEYS = { n: "none", c: "clear", a: "alpha", b: "beta", g: "gate" };
@@ -64,7 +64,7 @@ class MemoryLab extends Explorer {
       cell.addEventListener("click", () => this.go("token", i));
       return cell;
     });
-    return make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);      // the slider says it all
+    return ribbonOf(...this.cells);
   }
 
   makeEdits() {
@@ -90,7 +90,9 @@ class MemoryLab extends Explorer {
       cell.addEventListener("click", () => this.go("at", i));
       return cell;
     });
-    return make("div", { class: "ribbon spoken", "aria-hidden": "true" }, ...this.spoken);
+    const ribbon = ribbonOf(...this.spoken);
+    ribbon.classList.add("spoken");
+    return ribbon;
   }
 
   makeStage() {
@@ -98,7 +100,7 @@ class MemoryLab extends Explorer {
     this.canvas = make("canvas", { width: wide, height: row * rows });
     [this.texts, this.numbers] = ["texts", "numbers"].map((kind) =>
       make("div", { class: kind, "aria-hidden": "true" }, ...Array.from({ length: rows }, () => make("span"))));
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.texts, this.canvas, this.numbers);
+    this.stage = stageOf(this.texts, this.canvas, this.numbers);
     this.stage.style.setProperty("--row", `${row}px`);
     return this.stage;
   }

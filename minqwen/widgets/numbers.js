@@ -50,7 +50,7 @@ export const plain = (parts) => parts.map((part) => part.textContent ?? part).jo
 
 // Where a key leads: [what to move, by how much]; undefined for a key that is none of ours. In every explorer left and
 // right are the token, up and down the head, Page Up and Page Down the layer.
-//   along   what the sideways keys move: the slider that has the focus, or the token
+//   along   what the sideways keys move, if it is not the token
 //   own     further keys of an explorer
 export function moveOf(key, along = "token", own = {}) {
   const moves = {
@@ -59,4 +59,12 @@ export function moveOf(key, along = "token", own = {}) {
   };
   const name = key.length === 1 ? key.toLowerCase() : key; // with or without Shift
   return Object.hasOwn(moves, name) ? moves[name] : undefined;
+}
+
+// By how many steps a slider's own keys move it, on a way of `whole` steps; undefined for every other key.
+export function slideBy(key, whole) {
+  const far = Math.max(1, Math.round(whole / 10));
+  const ways = new Map([["ArrowLeft", -1], ["ArrowDown", -1], ["PageDown", -far], ["Home", -Infinity],
+    ["ArrowRight", 1], ["ArrowUp", 1], ["PageUp", far], ["End", Infinity]]);
+  return ways.get(key);
 }

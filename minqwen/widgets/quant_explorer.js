@@ -1,6 +1,6 @@
 // The explorer of quantization, in the browser: it rounds by itself, as minqwen.quantize does.
 
-import { Explorer, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import { Explorer, keyLine, make, openPalettes, shareOf, stageOf } from "./explorer.js";
 import { floatsOf, plain, signed } from "./numbers.js";
 import { inSignificant, paintGroup, paintNumbers, roundedGroup, sizeOf } from "./quant_rounding.js";
 
@@ -24,8 +24,8 @@ class QuantExplorer extends Explorer {
     this.onPoint(this.chart, (event) => this.numberAt(this.shown.row, this.firstColumn() +
       Math.min(this.shown.size - 1, Math.floor(shareOf(event, this.chart)[0] * this.shown.size))));
     const group = make("figure", {}, this.caption, this.chart);
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img", "data-moves": "column" },
-      ...this.maps.map(({ figure }) => figure), group);
+    this.stage = stageOf(...this.maps.map(({ figure }) => figure), group);
+    this.stage.dataset.moves = "column";
     this.lay(this.said, this.stage, make("div", { class: "foot" }, this.pointed), this.makeTable());
     this.help.append(keyLine(["←", "→", "group"], ["Home", "End", "first, last"], ["↑", "↓", "row"],
       ["PgUp", "PgDn", "bits"], [",", ".", "group size"]));
@@ -36,7 +36,7 @@ class QuantExplorer extends Explorer {
   makeMap(kind, width, height) {
     const canvas = make("canvas", { class: kind, width, height }), band = make("i", { class: "band" });
     const caption = make("figcaption");
-    this.onPoint(canvas, (event) => this.numberAt(...this.placeOf(event, canvas)));
+    this.onPoint(canvas, (event) => this.numberAt(...this.placeOf(event, canvas)), band);
     canvas.addEventListener("click", (event) => {
       const [row, column] = this.placeOf(event, canvas);
       if (row < this.N) this.set({ row, column });
@@ -138,7 +138,7 @@ class QuantExplorer extends Explorer {
     const { row, column, bits, size, from } = this.shown, { name, rows } = this.story;
     const groups = this.K / size, g = Math.floor(column / size), text = this.sentence(), spoken = plain(text);
     this.where.textContent = `${name}, ${this.N} × ${this.K}`;
-    if (this.said.textContent !== spoken) this.say(...text);
+    this.say(...text);
     this.told("row", row, row, `row ${row} of ${this.N}. ${spoken}`);
     this.told("column", g, `${g + 1} of ${groups}`, `group ${g + 1} of ${groups}. ${spoken}`);
     this.told("bits", this.stepOf("bits", bits), bits, `${bits} bits. ${spoken}`);

@@ -3,7 +3,7 @@
 // The story holds it all: `groups[i].answers[j]` has its tokens and, of each that was written, the logarithm of its
 // probability when it was drawn, "before", and now, "after" (see rollouts.py).
 
-import { Explorer, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import { Explorer, cellOf, keyLine, make, openPalettes, ribbonOf, shareOf, stageOf } from "./explorer.js";
 import { chance, cssOf, plain, readable, shadeOf, signed } from "./numbers.js";
 
 const HINT = "Point at a token for its numbers; click to go there.";
@@ -35,14 +35,14 @@ class RolloutExplorer extends Explorer {
     this.canvas = make("canvas", { width: longest * across, height: rows * down });
     [this.row, this.box] = ["row", "box"].map((name) => make("i", { class: name }));
     this.worth = make("div", { class: "worth", "aria-hidden": "true" });                // the sliders say it all
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.worth,
+    this.stage = stageOf(this.worth,
       make("div", { class: "picture" }, this.canvas, this.row, this.box));
     this.stage.style.setProperty("--row", `${down}px`);
-    this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" });
+    this.ribbon = ribbonOf();
     this.lay(this.said, this.stage, make("div", { class: "foot" }, this.pointed, this.scale), this.ribbon);
     this.help.append(keyLine(["←", "→", "token"], ["Home", "End", "first, last"], ["↑", "↓", "answer"],
       ...(groups.length > 1 ? [["PgUp", "PgDn", "question"]] : [])));
-    this.onPoint(this.canvas, (event) => this.numbersAt(this.placeOf(event)));
+    this.onPoint(this.canvas, (event) => this.numbersAt(this.placeOf(event)), this.row, this.box);
     this.canvas.addEventListener("click", (event) => {
       const { a, t } = this.placeOf(event), answer = this.group().answers[a];
       if (!answer) return;
@@ -138,7 +138,7 @@ class RolloutExplorer extends Explorer {
     const { answer, token, group } = this.shown, { answers } = told, one = answers[answer];
     const text = this.sentence(told), spoken = plain(text);
     this.where.replaceChildren(make("q", {}, told.question));
-    if (this.said.textContent !== spoken) this.say(...text);
+    this.say(...text);
     this.sliders.token.range.max = one.tokens.length - 1;
     this.sliders.answer.range.max = answers.length - 1;
     this.told("token", token, `${token + 1} of ${one.tokens.length}`,

@@ -1,6 +1,6 @@
 // The state explorer, in the browser: the memory of one Gated DeltaNet head, token by token; of one text, or of two.
 
-import { Explorer, MOVING, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import { Explorer, MOVING, cellOf, keyLine, make, openPalettes, ribbonOf, shareOf, stageOf } from "./explorer.js";
 import { endOf, grouped, kilobytes, percent, plain, readable, signed } from "./numbers.js";
 import {
   PARTS, answersLayout, cellsOf, cosine, highest, layout, length, openPage, paint, together,
@@ -68,9 +68,12 @@ class StateExplorer extends Explorer {
       cell.addEventListener("dblclick", () => this.go("token", t));
       return cell;
     });
-    this.ribbons = this.texts.map((text, x) => make("div", { class: "ribbon", "aria-hidden": "true" },
-      ...(this.two ? [make("b", { class: "letter" }, this.letter(x))] : []),
-      ...this.cells.filter((_, i) => this.every[i].x === x)));
+    this.ribbons = [...this.texts.keys()].map((x) => {
+      const cells = this.cells.filter((_, i) => this.every[i].x === x);
+      const ribbon = ribbonOf(...(this.two ? [make("b", { class: "letter" }, this.letter(x))] : []), ...cells);
+      this.onCells(ribbon, [cells], (cell) => readable(this.every[cell.dataset.token].text));
+      return ribbon;
+    });
     return this.ribbons;
   }
 
@@ -105,7 +108,7 @@ class StateExplorer extends Explorer {
     this.canvas = this.pointable(make("canvas", { class: "states" }));
     const picture = make("div", { class: "picture" }, this.canvas, ...signs, ...Object.values(this.veils));
     picture.style.aspectRatio = `${plan.width} / ${plan.height}`;
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.above, picture,
+    this.stage = stageOf(this.above, picture,
       ...(two ? [] : [make("div", { class: "captions below" }, ...captions("value"))]));
     return this.stage;
   }
@@ -213,8 +216,7 @@ class StateExplorer extends Explorer {
     const captions = [without.length ? `without ${without.join(", ")}` : "memory now", `faded, α ${alpha.toFixed(3)}`,
       "erased", `written, β ${beta.toFixed(3)}`];
     captions.forEach((text, i) => (this.above.children[i].textContent = text));
-    const aloud = `${readable(this.every[token].text)}, alpha ${alpha.toFixed(3)}, beta ${beta.toFixed(3)}, ` +
-      `error ${percent(wrong)} of the value`;
+    const aloud = `, alpha ${alpha.toFixed(3)}, beta ${beta.toFixed(3)}`;
     return { aloud, sentence: [this.quote(token), ` It keeps ${percent(alpha)} of the memory. Asked for this token's ` +
       `key, the memory is off by ${percent(wrong)} of the value; ${percent(beta)} of that is corrected, which leaves ` +
       `${percent(left)}.`] };
@@ -222,8 +224,7 @@ class StateExplorer extends Explorer {
 
   ofTwoTexts() {
     const { at, totals, parts } = this.shown, size = Math.max(length(totals[0]), length(totals[1]), 1e-12);
-    const [a, b] = at.map((t, x) => readable(this.texts[x].tokens[t].text));
-    return { aloud: `${a} in A, ${b} in B`, sentence: ["A has read up to ", this.quote(at[0]), ", B up to ",
+    return { aloud: "", sentence: ["A has read up to ", this.quote(at[0]), ", B up to ",
       this.quote(this.lengths[0] + at[1]), ". The difference of their memories is " +
       `${percent(length(parts.difference) / size)} of the larger one; they point the same way by a cosine of ` +
       `${signed(cosine(...totals), 2)}.`] };
@@ -231,19 +232,20 @@ class StateExplorer extends Explorer {
 
   describe() {
     const { token, layer, head, at, answers, memories, limits } = this.shown, { story, T } = this;
-    const { aloud, sentence } = this.two ? this.ofTwoTexts() : this.ofOneText();
+    const { aloud, sentence } = this.two ? this.ofTwoTexts() : this.ofOneText(), text = plain(sentence);
     const [a, b] = this.texts.map((_, x) => this.readSoFar(x, at[x]));
     this.where.replaceChildren(...(b ? ["A after ", ...a, " · B after ", ...b] : ["after ", ...a]));
+    this.answer.setAttribute("aria-live", text === this.said.textContent ? "polite" : "off");   // one at a time
     this.say(...sentence);
-    this.told("token", token, `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${aloud}`);
+    this.told("token", token, `${token + 1} of ${T}`, `token ${token + 1} of ${T}${aloud}. ${text}`);
     const l = story.layers.indexOf(layer);
-    this.told("layer", l, layer, `layer ${layer}, Gated DeltaNet layer ${l + 1} of ${story.layers.length}`);
+    this.told("layer", l, layer, `layer ${layer}, Gated DeltaNet layer ${l + 1} of ${story.layers.length}. ${text}`);
     const keyHead = Math.floor(head / story.group);
-    this.told("head", story.heads.indexOf(head), head, `head ${head}, key head ${keyHead}`);
+    this.told("head", story.heads.indexOf(head), head, `head ${head}, key head ${keyHead}. ${text}`);
     for (const [name, box] of Object.entries(this.switches)) box.checked = this.shown[name];
     for (const [name, veil] of Object.entries(this.veils)) veil.hidden = this.shown[name];
     this.stage.setAttribute("aria-label",
-      `Memory of layer ${layer}, head ${head}, after token ${token + 1} of ${T}. ${plain(sentence)}`);
+      `Memory of layer ${layer}, head ${head}, after token ${token + 1} of ${T}. ${text}`);
     const matches = memories.map((memory, x) =>
       ["before", "after"].map((when) => memory.matches(answers[`${x} ${when}`], at[x])));
     this.describeAnswers(matches);

@@ -1,6 +1,8 @@
 // The training explorer, in the browser: a run of training, snapshot by snapshot, and one head's memory of a story.
 
-import { LayerExplorer, MOVING, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import {
+  LayerExplorer, MOVING, cellOf, keyLine, make, openPalettes, ribbonOf, shareOf, stageOf,
+} from "./explorer.js";
 import { bytesOf, clamp, percent, readable, signed } from "./numbers.js";
 import { openPage, paint } from "./state_memory.js";
 import { paintCurves, paintLayers } from "./training_curves.js";
@@ -33,7 +35,9 @@ class TrainingExplorer extends LayerExplorer {
       cell.addEventListener("click", () => this.go("token", t));
       return cell;
     });
-    return this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);
+    this.ribbon = ribbonOf(...this.cells);
+    this.onCells(this.ribbon, [this.cells], (cell) => readable(this.story.tokens[cell.dataset.token].text));
+    return this.ribbon;
   }
 
   makeLegend() {
@@ -47,7 +51,8 @@ class TrainingExplorer extends LayerExplorer {
     this.map = make("canvas", { class: "map", width: wide, height: layers.length * down });
     this.canvas = make("canvas", { class: "memory", width: Dv, height: Dk });
     this.onPoint(this.curves, (event) => this.curvesAt(this.snapshotAt(event, this.curves)));
-    this.onPoint(this.map, (event) => this.mapAt(event));
+    this.box = make("i", { class: "box" });
+    this.onPoint(this.map, (event) => this.mapAt(event), this.box);
     this.onPoint(this.canvas, (event) => this.memoryAt(event));
     for (const surface of [this.curves, this.map]) {
       surface.addEventListener("click", (event) => {
@@ -56,7 +61,6 @@ class TrainingExplorer extends LayerExplorer {
         this.stage.focus();
       });
     }
-    this.box = make("i", { class: "box" });
     const labels = layers.map(({ index }, l) => {
       const label = make("span", {}, `layer ${index}`);
       label.style.top = `${(100 * (layers.length - l - 0.5)) / layers.length}%`;
@@ -66,7 +70,7 @@ class TrainingExplorer extends LayerExplorer {
       make("span", {}, make("i", { class: name.replace(" ", "-") }), ` ${words}`)));
     const picture = (...what) => make("div", { class: "picture" }, ...what);
     this.caption = make("figcaption");
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" },
+    this.stage = stageOf(
       make("figure", { class: "run" }, legend,
         make("span", { class: "ticks" }, ...["1", "0"].map((x) => make("span", {}, x))), picture(this.curves),
         make("p", { class: "heading" }, "recall of changed facts that hangs on a layer’s correction"),
@@ -127,9 +131,9 @@ class TrainingExplorer extends LayerExplorer {
     const said = `${this.recalled(snapshot)} Of these ${counts} ${gates}.`;
     const when = snapshot === jumps.changed ? "at" : snapshot < jumps.changed ? "before" : "after";
     this.where.textContent = `${when} the jump, step ${steps[jumps.changed]}`;
-    if (this.said.textContent !== said) this.say(said);
+    this.say(said);
     this.told("snapshot", snapshot, `step ${steps[snapshot]}`, `snapshot ${snapshot + 1} of ${S}. ${said}`);
-    this.told("token", token, `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${text}. ${gates}`);
+    this.told("token", token, `${token + 1} of ${T}`, `token ${token + 1} of ${T}, ${text}. ${said}`);
     this.told("layer", l, layer, `layer ${layer}, Gated DeltaNet layer ${l + 1} of ${layers.length}. ${said}`);
     this.told("head", head, head, `head ${head}. ${said}`);
     this.caption.textContent = `memory of layer ${layer}, head ${head}, after “${text}”`;

@@ -1,6 +1,8 @@
 // The vision explorer, in the browser: where in a picture or clip a token looks, in every layer and head.
 
-import { Explorer, MOVING, Tiles, cellOf, keyLine, make, openPalettes, shareOf } from "./explorer.js";
+import {
+  Explorer, MOVING, Tiles, cellOf, keyLine, make, openPalettes, ribbonOf, shareOf, stageOf,
+} from "./explorer.js";
 import { cssOf, endOf, kilobytes, percent, plain, readable, shadeOf } from "./numbers.js";
 import {
   chosen, largest, openFrames, openWeights, paintOverview, paintSlice, strongest,
@@ -54,7 +56,9 @@ class VisionExplorer extends Explorer {
       cell.addEventListener("click", () => this.choose(t));
       return cell;
     });
-    return this.ribbon = make("div", { class: "ribbon", "aria-hidden": "true" }, ...this.cells);      // sliders say it
+    this.ribbon = ribbonOf(...this.cells);
+    this.onCells(this.ribbon, [this.cells], (cell) => readable(this.tokens[cell.dataset.token].text));
+    return this.ribbon;
   }
 
   makeStage() {
@@ -62,7 +66,7 @@ class VisionExplorer extends Explorer {
     this.canvas = make("canvas", { class: "pictures", width, height });
     this.captions = make("div", { class: "captions" });
     this.numbers = make("div", { class: "numbers", "aria-hidden": "true" });
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "img" }, this.captions,
+    this.stage = stageOf(this.captions,
       make("div", { class: "picture" }, this.canvas, this.numbers));
     const left = make("div", { class: "left" }, this.stage, this.scale);
     left.style.maxWidth = `${width}px`;
@@ -85,7 +89,7 @@ class VisionExplorer extends Explorer {
     const heads = Array.from({ length: this.most + 1 }, (_, i) => (i ? `${i - 1}` : "mean"));
     const { tile: [high, wide], gap } = this.story;
     this.tiles = new Tiles(names, heads, { wide, high, gap });
-    this.onPoint(this.tiles.canvas, (event) => this.tileNumbers(this.tileAt(event)));
+    this.onPoint(this.tiles.canvas, (event) => this.tileNumbers(this.tileAt(event)), this.tiles.box);
     this.tiles.canvas.addEventListener("click", (event) => {
       const found = this.shown && this.tileAt(event);
       if (found) this.set(found);
