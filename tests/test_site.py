@@ -268,6 +268,7 @@ def test_the_course_as_committed(committed_site):
     """Every link, every formula, every picture's description, every heading."""
     pages = check_site(committed_site)
     for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        assert re.search(rf"<h1[^>]*>{path.stem[:2]} · ", (committed_site / f"{path.stem}.html").read_text("utf-8"))
         assert f"{path.stem}.html" in pages and f"{path.stem}.html" in pages["index.html"].leads
         by_the_way = path.stem[:2] in ("00", "03", "06")           # beside the contents
         assert pages[f"{path.stem}.html"].leads.count("nano.html") == 1 + by_the_way

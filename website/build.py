@@ -384,6 +384,8 @@ def write_site(out: Path, execute: bool, notebooks: Path, readme: Path) -> None:
 
     add("index.html", "minqwen", markdown(text, "", pages))
     for (path, note), (page, named_so, _) in zip(tqdm(notes.items(), unit="lesson", disable=None), contents):
+        opening = note.cells[0]                  # on paper, where no contents stand beside it, a lesson has its number
+        opening.source = re.sub(r"(?m)^# .+$", lambda _, title=named_so: f"# {title}", opening.source, count=1)
         if path.stem[:2] in LIVE:
             note.cells.insert(1, nbformat.v4.new_markdown_cell(LIVE[path.stem[:2]]))
         add(page, named_so, body(run(note, path.stem, out / "explorers") if execute else note, pages))
