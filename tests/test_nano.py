@@ -325,6 +325,18 @@ def test_what_cannot_be_is_told_before_any_work(module, options, words, tmp_path
     assert words in " ".join(told.split()) and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_model_that_is_not_there_or_says_not_how_it_was_made_has_no_card(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "score", lambda *_: pytest.fail("something was measured"))
+    bare = minqwen.load(NANO)
+    bare.folder = tmp_path
+    for load, words in ((minqwen.load, "nowhere"), (lambda *_, **__: bare, "training.json is missing.")):
+        monkeypatch.setattr(scoring, "load", load)
+        monkeypatch.setattr("sys.argv", ["score", str(tmp_path / "nowhere"), "--card"])
+        with pytest.raises(SystemExit):
+            scoring.main()
+        assert words in (told := capsys.readouterr().err.splitlines())[-1] and told[-1].endswith(".")
+
+
 def test_only_what_the_calculator_said_counts():
     def said(text, *results):
         return Reply(text, tool_calls=[ToolCall("add", {"a": 12345, "b": 678}, result) for result in results])
