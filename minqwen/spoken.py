@@ -111,8 +111,10 @@ def _course(x, heights, told, small) -> str:
     first, last, up, down = heights[0], heights[-1], heights.argmax(), heights.argmin()
     if heights[up] - heights[down] <= small:
         return f"stays at {told[0]}"
-    if np.abs(np.diff(heights)).sum() > 2.513 * (heights[up] - heights[down]):
-        return f"goes up and down between {told[down]} and {told[up]}"
+    whole = heights[up] - heights[down]
+    if np.abs(np.diff(heights)).sum() > 2.513 * whole and abs(last - first) < 0.7137 * whole:
+        between = f", between {told[down]} and {told[up]}, from {told[0]} to {told[-1]}"
+        return f"goes up and down{between if told[down] != told[up] else f' about {told[0]}'}"
     if heights[up] - max(first, last) > 2 * small and told[up] not in (told[0], told[-1]):
         return f"rises from {told[0]} to {told[up]}, then falls to {told[-1]}"
     if min(first, last) - heights[down] > 2 * small and told[down] not in (told[0], told[-1]):
