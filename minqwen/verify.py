@@ -900,23 +900,33 @@ def _known_outputs(name, model, tokenizer) -> tuple[list[Check], str]:
 # ------------------------------------------------------------------------------------------------ one comparison
 
 
-def check_close(name: str, ours: Tensor, theirs: Tensor, rtol: float = 2e-5) -> None:
+def check_close(name: str, ours: Tensor | dict[str, Tensor], theirs: Tensor | dict[str, Tensor],
+                rtol: float = 2e-5) -> None:
     """Raise unless `ours` is `theirs` up to `rtol` of the largest entry; then print `✓ name`, and what was measured.
 
-    Whole numbers and truth values have to be equal.
+    Whole numbers and truth values have to be equal. Of several tensors, by names that both have, each is judged by
+    itself, and the worst is told.
 
     Raises:
         AssertionError: one sentence with the error.
     """
-    ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
-    if ours.shape != theirs.shape:
-        raise AssertionError(f"{name}: the shape should be {tuple(theirs.shape)} but is {tuple(ours.shape)}.")
-    if not (ours.is_floating_point() or theirs.is_floating_point()):
-        rtol = 0
-    off = error(ours.double().cpu(), theirs.double().cpu())
-    if not off <= rtol:
-        raise AssertionError(f"{name}: the largest error is {off:.1e} of the largest value, and {rtol:.0e} is allowed.")
-    print(f"✓ {name} {measured(off, rtol)}")
+    several = isinstance(ours, dict)
+    if several and (list(ours) != list(theirs) or not ours):
+        raise AssertionError(f"{name}: there should be {', '.join(map(str, theirs)) or 'something'}, but there "
+                             f"is {', '.join(map(str, ours)) or 'nothing'}.")
+    worst = worst_bound = 0.0
+    for what, right in (theirs if several else {"": theirs}).items():
+        mine, right = torch.as_tensor(ours[what] if several else ours), torch.as_tensor(right)
+        whose = f"{name}: {what}" if several else name
+        if mine.shape != right.shape:
+            raise AssertionError(f"{whose}: the shape should be {tuple(right.shape)} but is {tuple(mine.shape)}.")
+        bound = rtol if mine.is_floating_point() or right.is_floating_point() else 0
+        off = error(mine.double().cpu(), right.double().cpu())
+        if not off <= bound:
+            raise AssertionError(f"{whose}: the largest error is {off:.1e} of the largest value, and {bound:.0e} is "
+                                 f"allowed.")
+        worst, worst_bound = max(worst, off), max(worst_bound, bound)
+    print(f"✓ {name} {measured(worst, worst_bound)}")
 
 
 def measured(off: float, bound: float) -> str:

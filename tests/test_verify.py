@@ -376,6 +376,17 @@ def test_whole_numbers_have_to_be_equal(capsys):
         check_close("ids", ids, ids + torch.tensor([0, 1]))
 
 
+def test_several_tensors_are_judged_each_by_itself(capsys):
+    small, large = torch.tensor([1e-3, 2e-3]), torch.tensor([1.0, 1e3])
+    check_close("layers", {0: small, 1: large + 1e-3}, {0: small, 1: large})
+    assert capsys.readouterr().out == "✓ layers (within 1e-6; 2e-5 is allowed)\n"
+    with pytest.raises(AssertionError, match="^layers: 0: the largest error is 5.0e-01 of the largest value"):
+        check_close("layers", {0: small + 1e-3, 1: large}, {0: small, 1: large})         # next to nothing of the large
+    for ours, theirs in (({0: small}, {0: small, 1: large}), ({}, {0: small}), ({}, {})):
+        with pytest.raises(AssertionError, match=r"^layers: there should be [^\n]+\.$"):
+            check_close("layers", ours, theirs)
+
+
 @pytest.mark.parametrize("off, bound, says", [
     (0, 2e-5, "(exactly; 2e-5 is allowed)"), (0, 0, "(exactly)"),
     (1e-6, 2e-5, "(within 1e-6; 2e-5 is allowed)"), (1.1e-6, 2e-5, "(within 1e-5; 2e-5 is allowed)"),
