@@ -333,16 +333,19 @@ def check_shapes(q, k, v, g, beta, initial_state, cu_seqlens):
     if not all(x.is_floating_point() for x in (q, k, v, g, beta)):
         raise ValueError(f"All of q, k, v, g and beta must be floating-point numbers, "
                          f"but are {', '.join(str(x.dtype).removeprefix('torch.') for x in (q, k, v, g, beta))}.")
-    sequences = B
-    if cu_seqlens is not None:
-        if not isinstance(cu_seqlens, Tensor) or cu_seqlens.is_floating_point() or cu_seqlens.ndim != 1:
-            raise ValueError(f"cu_seqlens must be a tensor of N + 1 integers, such as torch.tensor([0, 3, {T}]).")
-        ends = cu_seqlens.tolist()
-        if B != 1 or ends[:1] != [0] or ends[-1] != T or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
-            raise ValueError(f"cu_seqlens must rise from 0 to T = {T} over a batch of one, but is {ends} with B = {B}.")
-        sequences = len(ends) - 1
+    sequences = B if cu_seqlens is None else check_packing(cu_seqlens, B, T)
     if initial_state is not None and initial_state.shape != (sequences, Hv, Dk, Dv):
         raise ValueError(f"initial_state must be {(sequences, Hv, Dk, Dv)}, but is {tuple(initial_state.shape)}.")
+
+
+def check_packing(cu_seqlens, B, T):
+    """How many sequences these are; a ValueError if they are none."""
+    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.is_floating_point() or cu_seqlens.ndim != 1:
+        raise ValueError(f"cu_seqlens must be a tensor of N + 1 integers, such as torch.tensor([0, 3, {T}]).")
+    ends = cu_seqlens.tolist()
+    if B != 1 or ends[:1] != [0] or ends[-1] != T or any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+        raise ValueError(f"cu_seqlens must rise from 0 to T = {T} over a batch of one, but is {ends} with B = {B}.")
+    return len(ends) - 1
 
 
 def _check_storage(initial_state, v, otherwise_used):

@@ -42,7 +42,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .cache import AttentionCache, Cache, DeltaCache, Padding, may_look, real_tokens, sequence_of_tokens
 from .config import Config, TextConfig
-from .delta_rule import full_precision, l2norm
+from .delta_rule import check_packing, full_precision, l2norm
 from .kernels import delta_rule_by
 from .vision import VisionTower, mrope_positions, token_positions
 
@@ -525,11 +525,23 @@ class Multimodal(nn.Module):
             self.visual = VisionTower(config.vision_config)
 
 
+def shape_of_ids(input_ids: Tensor) -> tuple[int, int]:
+    """(B, T); a ValueError if these are no token ids."""
+    given = isinstance(input_ids, Tensor)
+    if not given or input_ids.ndim != 2 or input_ids.numel() == 0 or input_ids.is_floating_point():
+        what = f"{tuple(input_ids.shape)} of {input_ids.dtype}" if given else f"a {type(input_ids).__name__}"
+        raise ValueError(f"input_ids must be a tensor of ids, (B, T) with at least one token, but is {what}.")
+    return input_ids.shape
+
+
 class Qwen(nn.Module):
     """The whole model: `logits = Qwen(config)(input_ids)`."""
 
     def __init__(self, config: Config):
         super().__init__()
+        if not isinstance(config, Config):
+            raise TypeError(f'Qwen takes a Config, such as Config.named("Qwen3.5-0.8B"), and not a '
+                            f"{type(config).__name__}; minqwen.load loads a checkpoint.")
         self.config = config
         self.model = Multimodal(config)
         if not config.tie_word_embeddings:               # else the embedding is the head, and stored once
@@ -579,11 +591,11 @@ class Qwen(nn.Module):
             ValueError: ids beyond the vocabulary; pictures that do not fit their placeholders; a mask, positions or a
                 cache that do not fit; a cache that is full.
         """
-        B, T = input_ids.shape
-        if input_ids.numel() == 0:
-            raise ValueError(f"input_ids must be (B, T) with at least one token, but is {tuple(input_ids.shape)}.")
+        B, T = shape_of_ids(input_ids)
         if cu_seqlens is not None and (cache is not None or attention_mask is not None or B != 1):
             raise ValueError("Packed sequences (cu_seqlens) come in a batch of one, without mask and cache.")
+        if cu_seqlens is not None:
+            check_packing(cu_seqlens, B, T)
         valid = real_tokens(input_ids, attention_mask, cache)                           # (B, T) bool, or None: all real
         if cache is not None:
             cache.check_room(B, T)
@@ -670,7 +682,7 @@ class Qwen(nn.Module):
         Raises:
             ValueError: there is no such head, or but one token.
         """
-        B, T = input_ids.shape
+        B, T = shape_of_ids(input_ids)
         if not self.config.text_config.mtp_num_hidden_layers:
             raise ValueError("This model has no head for multi-token prediction (mtp.*): its checkpoint held none.")
         if T < 2:

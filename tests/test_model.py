@@ -383,6 +383,12 @@ def test_errors_are_one_sentence(qwen):
     qwen(tokens(2, 4), cache=full)
     wrong = {
         "nothing": lambda: qwen(tokens(2, 0)),
+        "a list": lambda: qwen([[1, 2]]),
+        "a row alone": lambda: qwen(tokens(1, 5)[0]),
+        "a row alone, predicted further": lambda: qwen.mtp_logits(tokens(1, 5)[0]),
+        "fractions": lambda: qwen(tokens(1, 5).float()),
+        "a list of ends": lambda: qwen(tokens(1, 5), cu_seqlens=[0, 5]),
+        "ends beyond the tokens": lambda: qwen(tokens(1, 5), cu_seqlens=torch.tensor([0, 6])),
         "a mask of another length": lambda: qwen(tokens(2, 5), attention_mask=torch.ones(2, 4)),
         "a cache for other rows": lambda: qwen(tokens(1, 1), cache=full),
         "a full cache": lambda: qwen(tokens(2, 2), cache=full),
@@ -396,6 +402,8 @@ def test_errors_are_one_sentence(qwen):
             call()
         assert caught.value.args[0].count(". ") == 0, name
     assert full.length == 4
+    with pytest.raises(TypeError, match=r"^Qwen takes a Config, such as [^\n]+, and not a str; minqwen.load [^\n]+\.$"):
+        Qwen("Qwen3.5-0.8B")
 
 
 @pytest.fixture
