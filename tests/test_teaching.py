@@ -41,6 +41,11 @@ def test_every_lesson_says_what_it_needs_and_how_long_it_takes(path):
     assert 10 <= said.minutes <= 120
 
 
+def test_the_first_lesson_leads_to_all_others():
+    last = read(lessons()[0]).cells[-1].source
+    assert [path.name for path in lessons()[1:] if f"({path.name})" not in last] == []
+
+
 def test_what_an_opening_says():
     opening = ("# 03 · The rule\n\nWhy?\n\n**You need** lesson 02. **Afterwards you can** write\nit. "
                "**It takes** about\n20 minutes with the exercises.")
