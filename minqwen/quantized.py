@@ -243,7 +243,8 @@ def product(x: Tensor, weight: QuantizedTensor, bias: Tensor | None = None) -> T
     comes on top of bfloat16's own product. Measured with one thread, for 512 tokens: a matrix of 0.8B's MLP takes 1.4
     times as long in 4 bits, and 1.15 times in 8; all layers together, to the first token, 1.2 and 1.05 times. A product
     of whole numbers, `torch._int_mm`, would take half of bfloat16's time, but rounds what is read, too: to 8 bits, of
-    which an outlier leaves the rest few.
+    which an outlier leaves the rest few. With all that it needs around it the first token would come 1.02 times as soon
+    as in bfloat16 for 8 bits, and 0.92 times for 4.
     """
     K = weight.shape[-1]
     if (x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() <= FEW.get(weight.bits, 0) * K
