@@ -273,6 +273,13 @@ def test_a_character_that_ends_a_line_for_some(folder, odd):
         keep(short)
 
 
+def test_a_cell_may_import_what_a_piece_uses(folder):
+    """Python 3.11 compiles a call of what was imported beside it in another way."""
+    source = "import math\nfrom math import pi\n\n\ndef my_rotate(x, cos, sin):\n    return math.floor(x * math.pi)\n"
+    keep(defined(source, "my_rotate"))
+    assert course.piece("my_rotate")(1, 0, 0) == 3
+
+
 def test_a_kernel_may_use_tritons_language(folder):
     """It is imported where it is asked for, and only there; and a kernel is kept as any other piece."""
     assert "tl" not in course.pieces.tools("def my_split(q):\n    return q.tl.x\n")

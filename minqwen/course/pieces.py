@@ -338,11 +338,22 @@ def _own_source(function) -> str | None:
     except (OSError, TypeError, SyntaxError, KeyError):
         raise QwenError(f"The source of {name} cannot be found: define it by `def {name}(...)` in a cell, run it "
                         f"and keep it again.") from None
-    found = next(c for c in compile(source, name, "exec").co_consts if isinstance(c, CodeType) and c.co_name == name)
-    if not code.co_freevars and (found.co_code, found.co_names) != (code.co_code, code.co_names):
+    texts = source, _imports("".join(inspect.findsource(function)[0])) + source
+    found = [(c.co_code, c.co_names) for text in texts for c in compile(text, name, "exec").co_consts
+             if isinstance(c, CodeType) and c.co_name == name]
+    if not code.co_freevars and (code.co_code, code.co_names) not in found:
         raise QwenError(f"The source of {name} is not what was run: run its cell again; if that does not help, there "
                         f"is an odd character in it, such as a form feed, to be taken out.")
     return source
+
+
+def _imports(text) -> str:
+    """What a cell imports. Python 3.11 calls `math.sqrt` otherwise where it has seen that `math` is a module."""
+    try:
+        return "".join(f"{ast.unparse(node)}\n" for node in ast.parse(text).body
+                       if isinstance(node, ast.Import | ast.ImportFrom))
+    except (SyntaxError, ValueError):                    # of an `await`, for instance, which only a notebook takes
+        return ""
 
 
 def _is_stub(source) -> bool:

@@ -33,7 +33,8 @@ def courses(runs: dict[str, list], xlabel: str, ylabel: str, smooth: int = 1, sh
         ax.yaxis.set_major_formatter("{x:.0%}")
     name_axes(ax, xlabel, ylabel)
     several = f", a thin line for each of {len(some)} runs and a thick one for their mean" if len(some) > 1 else ""
-    figure.alt = f"Curves: {ylabel} over {xlabel} {places[0]:.0f} to {places[-1]:.0f}{several}. {'; '.join(told)}."
+    figure.alt = (f"Curves: {ylabel} over {xlabel} {places[0]:.0f} to {places[-1]:.0f}{several}. In round numbers, "
+                  f"{'; '.join(told)}.")
     return figure
 
 
