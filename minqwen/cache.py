@@ -275,9 +275,11 @@ def real_tokens(input_ids: Tensor, attention_mask: Tensor | None, cache: Cache |
     (B, T), before = input_ids.shape, 0 if cache is None else cache.length
     if attention_mask is None:
         return None
-    if attention_mask.shape not in ((B, T), (B, before + T)):
-        raise ValueError(f"attention_mask must be {(B, T)}" + (f" or {(B, before + T)}" if before else "")
-                         + f" for these tokens, but is {tuple(attention_mask.shape)}.")
+    given = isinstance(attention_mask, Tensor)
+    if not given or attention_mask.shape not in ((B, T), (B, before + T)):
+        what = tuple(attention_mask.shape) if given else f"a {type(attention_mask).__name__}"
+        raise ValueError(f"attention_mask must be a tensor, {(B, T)}" + (f" or {(B, before + T)}" if before else "")
+                         + f" for these tokens, but is {what}.")
     valid = attention_mask[:, -T:].bool()
     traced = torch.compiler.is_compiling()               # a graph cannot depend on the numbers
     return valid if traced or not valid.all() else None

@@ -287,7 +287,8 @@ def _prepare(q, k, v, g, beta, scale, normalise):
 
 CHUNKS_AT_ONCE = 4
 FAINT = -40.0                                            # exp(-40) is 4e-18: ten digits below what float32 tells from 1
-GONE = 2 * FAINT                                         # a stronger gate counts as this: -inf - -inf is no number
+GONE = FAINT - 1                                         # a stronger gate counts as this: sums of small numbers keep
+                                                         # their digits, and -inf - -inf is no number
 
 
 def _groups_of_chunks(T, chunk_size):

@@ -528,9 +528,10 @@ class Multimodal(nn.Module):
 def shape_of_ids(input_ids: Tensor) -> tuple[int, int]:
     """(B, T); a ValueError if these are no token ids."""
     given = isinstance(input_ids, Tensor)
-    if not given or input_ids.ndim != 2 or input_ids.numel() == 0 or input_ids.is_floating_point():
+    if not given or input_ids.ndim != 2 or input_ids.numel() == 0 or input_ids.dtype not in (torch.int64, torch.int32):
         what = f"{tuple(input_ids.shape)} of {input_ids.dtype}" if given else f"a {type(input_ids).__name__}"
-        raise ValueError(f"input_ids must be a tensor of ids, (B, T) with at least one token, but is {what}.")
+        raise ValueError(f"input_ids must be a tensor of ids, int64 or int32, (B, T) with at least one token, but is "
+                         f"{what}.")
     return input_ids.shape
 
 

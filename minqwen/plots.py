@@ -281,12 +281,12 @@ def dials(angles: dict, listens=None) -> Figure:
                   color=INK)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    figure.alt = f"Dials like clocks, {pairs} in a row, one for each pair. {_turned(list(angles), turns, listens)}"
+    figure.alt = f"Dials like clocks, {pairs} in a row, one for each pair.{_turned(list(angles), turns, listens)}"
     return figure
 
 
 def _turned(titles, turns, listens) -> str:
-    """How many hands of each row of dials point elsewhere than those of the first row."""
+    """How many hands of each row of dials point elsewhere than those of the first row; nothing of a single row."""
     away = np.abs(np.angle(np.exp(1j * (turns - turns[0])))) > 0.1513       # radians: it can be seen
     kinds = {"hands": np.full(turns.shape[1], True)} if listens is None else {
         f"hands of {name}": as_numpy(listens) == i for i, name in enumerate(("time", "height", "width"))}
@@ -296,7 +296,7 @@ def _turned(titles, turns, listens) -> str:
 
     rows = [f"{title}, {spoken.listed(f'{moved(row[those])} of {those.sum()} {name}' for name, those in kinds.items())}"
             for title, row in zip(titles[1:], away[1:])]
-    return f"Pointing elsewhere than in the first row, {titles[0]}: {'; '.join(rows)}."
+    return f" Pointing elsewhere than in the first row, {titles[0]}: {'; '.join(rows)}." if rows else ""
 
 
 def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
@@ -321,10 +321,10 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, log: str = "") -> Figure:
         axis.set_major_formatter("{x:,g}")
         axis.set_minor_formatter(NullFormatter())
     name_axes(ax, xlabel, ylabel)
-    begin, end = spoken.place(float(x[0])), spoken.place(float(x[-1]))
+    span = f", from {spoken.place(float(x[0]))} to {spoken.place(float(x[-1]))}" if len(x) else ""
     lines = {name: as_numpy(y) for name, y in lines.items()}
-    figure.alt = (f"Curves: {spoken.heard(ylabel)}, over {spoken.heard(xlabel)}, from {begin} to {end}"
-                  f"{LOGARITHMIC[log]}. In round numbers, {spoken.curves(as_numpy(x), lines, 'y' in log)}.")
+    figure.alt = (f"Curves: {spoken.heard(ylabel)}, over {spoken.heard(xlabel)}{span}{LOGARITHMIC[log]}. In "
+                  f"round numbers, {spoken.curves(as_numpy(x), lines, 'y' in log)}.")
     return figure
 
 
@@ -350,7 +350,7 @@ def cache_bytes(tokens, sizes: dict) -> Figure:
         f"{spoken.heard(name)}: keys and values are straight lines, from {readable(first.keys_and_values)} to "
         f"{readable(last.keys_and_values)}; states and last inputs are flat, at "
         f"{readable(last.states + last.convolutions)}."
-        for name, (first, *_, last) in sizes.items())
+        for name, kept in sizes.items() for first, last in [(kept[0], kept[-1])])
     return figure
 
 
@@ -384,7 +384,8 @@ def matrices(pictures: dict, labels: list[str], limit: float | None = None, numb
 def _off_the_diagonal(matrix, labels) -> str:
     """Which entries of a square are not zero, by the labels of row and column; of a symmetric one, those below."""
     below = np.tri(*matrix.shape, -1, dtype=bool)
-    there = (np.abs(matrix) > spoken.NOTHING) & (below if np.allclose(matrix, matrix.T, atol=1e-5) else below | below.T)
+    off = below if np.allclose(matrix, matrix.T, atol=1e-5) else below | below.T
+    there = off & ~(np.abs(matrix) <= spoken.NOTHING)   # one that is no number is there, too
     names = [visible(label) for label in labels]
     if len(set(names)) < len(names):
         names = [f"{i} {name}" for i, name in enumerate(names)]

@@ -23,8 +23,8 @@ def heard(words: str) -> str:
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:
-    """["a", "b", "c"] -> "a, b and c"."""
-    *most, end = words
+    """["a", "b", "c"] -> "a, b and c"; of none it is "nothing"."""
+    *most, end = [*words] or ["nothing"]
     return f"{', '.join(most)} {last} {end}" if most else end
 
 
@@ -64,17 +64,22 @@ def _digit(value: float) -> str:
 
 
 def bars(names, values, most: int = 12) -> str:
-    """Names with their values, as "red at 1, blue at 0.6"; of more than `most`, the three largest and the smallest.
+    """Names with their values, as "red at 1, blue at 0.6"; of more than `most`, the three largest and the smallest of
+    those that are finite.
 
     Of values that are alike in three digits the first counts as the largest.
     """
     names, values = [heard(name) for name in names], np.asarray(values, dtype=float)
     told = numbers(values)
     both = [f"{name} at {value}" for name, value in zip(names, told)]
+    finite = np.flatnonzero(np.isfinite(values))
     if len(both) <= most:
         return ", ".join(both)
-    order = sorted(range(len(both)), key=lambda i: -float(f"{values[i]:.3g}") if np.isfinite(values[i]) else np.inf)
-    return f"the largest are {listed(both[i] for i in order[:3])}; the smallest is {both[order[-1]]}"
+    if not len(finite):
+        return f"none of {len(both)} is a number"
+    order = sorted(finite, key=lambda i: -float(f"{values[i]:.3g}"))
+    others = f"; {len(both) - len(finite)} are not a number" if len(finite) < len(both) else ""
+    return f"the largest are {listed(both[i] for i in order[:3])}; the smallest is {both[order[-1]]}{others}"
 
 
 def curves(x, lines: dict, logarithmic: bool = False) -> str:
@@ -90,6 +95,8 @@ def curves(x, lines: dict, logarithmic: bool = False) -> str:
     x, lines = np.asarray(x), {name: np.asarray(y, dtype=float) for name, y in lines.items()}
     places = [x[np.isfinite(values)] for values in lines.values()]
     lines = {name: values[np.isfinite(values)] for name, values in lines.items()}
+    if not lines:
+        return "nothing"
     every = np.concatenate(list(lines.values()))
     told = numbers(every, rough=logarithmic)            # all in the same way
     heights = np.log10(np.maximum(every, NOTHING)) if logarithmic else every
@@ -133,4 +140,6 @@ def place(x: float | str) -> str:
     """A place on an axis: its name; or a number, whole or with two digits."""
     if isinstance(x, str):
         return x
-    return f"{x:,.0f}" if x == round(x) or abs(x) >= 100 else f"{x:.2g}".replace("-", "−")
+    if not np.isfinite(x):
+        return "not a number"
+    return (f"{x:,.0f}" if x == round(x) or abs(x) >= 100 else f"{x:.2g}").replace("-", "−")

@@ -908,25 +908,37 @@ def check_close(name: str, ours: Tensor | dict[str, Tensor], theirs: Tensor | di
     itself, and the worst is told.
 
     Raises:
-        AssertionError: one sentence with the error.
+        AssertionError: one sentence with the error, or with what cannot be compared.
     """
-    several = isinstance(ours, dict)
-    if several and (list(ours) != list(theirs) or not ours):
+    several = isinstance(ours, dict) and isinstance(theirs, dict)
+    if several and (ours.keys() != theirs.keys() or not ours):
         raise AssertionError(f"{name}: there should be {', '.join(map(str, theirs)) or 'something'}, but there "
                              f"is {', '.join(map(str, ours)) or 'nothing'}.")
     worst = worst_bound = 0.0
     for what, right in (theirs if several else {"": theirs}).items():
-        mine, right = torch.as_tensor(ours[what] if several else ours), torch.as_tensor(right)
         whose = f"{name}: {what}" if several else name
+        mine, right = (_numbers(whose, x) for x in (ours[what] if several else ours, right))
         if mine.shape != right.shape:
             raise AssertionError(f"{whose}: the shape should be {tuple(right.shape)} but is {tuple(mine.shape)}.")
-        bound = rtol if mine.is_floating_point() or right.is_floating_point() else 0
-        off = error(mine.double().cpu(), right.double().cpu())
+        wide = torch.complex128 if mine.is_complex() or right.is_complex() else torch.float64
+        bound = rtol if wide.is_complex or mine.is_floating_point() or right.is_floating_point() else 0
+        off = error(mine.cpu().to(wide), right.cpu().to(wide))
         if not off <= bound:
             raise AssertionError(f"{whose}: the largest error is {off:.1e} of the largest value, and {bound:.0e} is "
                                  f"allowed.")
         worst, worst_bound = max(worst, off), max(worst_bound, bound)
     print(f"✓ {name} {measured(worst, worst_bound)}")
+
+
+def _numbers(whose: str, x) -> Tensor:
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as cause:
+        raise AssertionError(f"{whose}: a {type(x).__name__} is no tensor ({short(cause)}); several tensors are "
+                             f"compared by names, as {{name: tensor}}.") from None
+    if not x.numel():
+        raise AssertionError(f"{whose}: there are no numbers to compare, the shape is {tuple(x.shape)}.")
+    return x
 
 
 def measured(off: float, bound: float) -> str:

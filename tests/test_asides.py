@@ -32,6 +32,11 @@ def test_with_another_one_it_is_passed_over_and_says_so(tmp_path):
         "passed over: it asks what only the shipped model knows\n", "False\n"]
 
 
+def test_another_magic_may_follow(tmp_path):
+    *_, cell = ran(SET_UP.format(None), "%%nano\n%%capture said\nprint('two')", "said.stdout", folder=tmp_path)
+    assert printed(cell) == "'two\\n'"
+
+
 def test_an_error_in_it_has_one_traceback_with_its_own_lines(tmp_path):
     *_, cell = ran(SET_UP.format(None), "%%nano\n\nassert 1 == 2, 'no'", folder=tmp_path, allow_errors=True)
     (error,) = cell.outputs

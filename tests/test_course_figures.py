@@ -79,6 +79,27 @@ def test_what_figures_say_of_themselves(figure, said):
     assert said in figure.alt
 
 
+NAN = float("nan")
+ODD = {                                          # the same of nothing, of one thing, and of what is no number
+    "a hole": (figures.errors([1, 2, 4, 8], {"a": [1, NAN, 1, 1], "b": [1, NAN, NAN, NAN]}, "x", "error"),
+               "a gets as large as 1, and is not a number at 2; b gets as large as 1, and is not a number from 2 on."),
+    "no error": (figures.errors([1, 2], {"exact": [0, 0], "broken": [NAN, NAN]}, "x", ""),
+                 "exact stays next to 0; broken is not a number anywhere."),
+    "no pull": (figures.pulls([0, 1, 2], {"a": [0, 0, 0]}, {"b": [0, 1, 0]}),
+                "Where its answer was better: a stays at 0. Where it was worse: b rises from 0 to 1, then falls to 0, "
+                "and is nothing below 0.5 and above 1.5."),
+    "no weight": (figures.over(np.zeros((4, 4, 3), np.uint8), {"shut": np.zeros((2, 2))}), "shut: nothing anywhere."),
+    "no title": (figures.rulers({"": [0.5, 0.5]}, ["a", "b"]), "pieces for words. : a at 0.5, b at 0.5."),
+    "neither": (figures.overlap([0.0, 1.0], [0.0, 1.0], ["a", "b"]), "a: nothing. b: 100% drafted and taken."),
+    "one dot": (figures.beside_theory([1], {"a": [2]}, {"a": [2]}, "x", "y"), "the dots lie on them."),
+}
+
+
+@pytest.mark.parametrize("figure, said", ODD.values(), ids=list(ODD))
+def test_what_is_said_of_nothing_of_one_thing_and_of_no_numbers(figure, said):
+    assert said in figure.alt
+
+
 def test_boxes_hold_every_token_and_wrap():
     """In their order, each inside of its box, the marked ones in their own colour; a long text takes more lines."""
     figure = draw(figures.boxes({"strange": STRANGE, "long": 40 * [" red"]}, marked=STRANGE[:1], width=80,

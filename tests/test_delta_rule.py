@@ -189,6 +189,14 @@ def test_trap_8_a_gate_of_minus_infinity_forgets_all(form):
             assert error(torch.einsum("bhts,bshd->bthd", A, x[2]), truth(x)[0]) < 1e-12
 
 
+def test_gates_of_minus_infinity_cost_no_digits_of_the_others():
+    """Every second one, at random: what they are counted as is added up, and the others have to be read off the sum."""
+    x, state = inputs(T=200, strongest=1)
+    x[3][torch.rand(x[3].shape, generator=torch.Generator().manual_seed(0)) > 0.5] = -torch.inf
+    o, _ = chunk_gated_delta_rule(*(t.float() for t in x), initial_state=state.float())
+    assert error(o.double(), truth(x, state)[0]) < 2e-5
+
+
 @pytest.mark.parametrize("Hk, Hv", HEADS)
 @pytest.mark.parametrize("chunk_size", [16, 64])
 def test_gradients_of_chunked_are_those_of_the_recurrence(Hk, Hv, chunk_size):

@@ -169,6 +169,14 @@ def test_what_takes_the_courses_own_is_told(folder):
     assert not (folder / "mine").exists()
 
 
+@pytest.mark.parametrize("asks", ["__import__('minqwen.course')", "eval('my_confidence')", "exec('import minqwen')"])
+def test_what_takes_it_unseen_is_told(folder, asks):
+    with pytest.raises(Wrong, match=f"uses '{asks.split('(')[0]}', which it is not given"):
+        given(f"def my_confidence(logits, tokens):\n    {asks}\n"
+              "    return logits.softmax(-1)[range(len(tokens)), tokens]\n")
+    assert not (folder / "mine").exists()
+
+
 def test_an_error_is_told_with_the_learners_line():
     with pytest.raises(Wrong, match=r"^my_confidence: it stops with ZeroDivisionError: .*, at `return 1 / 0`\.$"):
         given("def my_confidence(logits, tokens):\n    return 1 / 0\n")

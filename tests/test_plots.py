@@ -241,6 +241,32 @@ def test_what_is_told_is_the_same_where_last_digits_differ(value):
     assert len(told) <= 2                        # one in each way
 
 
+NAN = float("nan")
+ODD = {                                          # what figures say where there is nothing, one thing, or no number
+    "empty": (plots.curves([], {"a": []}, "x", "y", "y"), "over x, its height logarithmic. In round numbers, a has no "
+              "number."),
+    "a place below zero": (plots.curves([-2, 1], {"a": [1, 2]}, "x", "y"), "over x, from −2 to 1."),
+    "a place that is none": (plots.curves([NAN, 1], {"a": [1, 2]}, "x", "y"), "over x, from not a number to 1."),
+    "one of many": (plots.bars({"": {str(i): NAN if i == 9 else i for i in range(1, 15)}}),
+                    "the largest are 14 at 14, 13 at 13 and 12 at 12; the smallest is 1 at 1; 1 are not a number."),
+    "none of many": (plots.bars({"": {str(i): NAN if i else 1 for i in range(3)}}), "0 at 1, 1 at not a number"),
+    "a hole": (plots.matrices({"a": torch.tensor([[1, 0], [NAN, 1]])}, ["x", "y"]), "y by x at not a number."),
+    "one length": (plots.cache_bytes([1024], {"a": [memory(Config.named("Qwen3.5-0.8B"), 1024)]}), "from 1,024 to"),
+}
+
+
+@pytest.mark.parametrize("figure, said", ODD.values(), ids=list(ODD))
+def test_what_is_said_of_nothing_of_one_thing_and_of_no_numbers(figure, said):
+    assert said in figure.alt
+
+
+def test_of_nothing_it_is_said_and_of_no_numbers():
+    assert plots.dials({"a": torch.zeros(3)}).alt == "Dials like clocks, 3 in a row, one for each pair."
+    assert spoken.listed(iter(())) == spoken.curves([], {}) == "nothing"
+    assert spoken.place(float("-inf")) == "not a number"
+    assert spoken.bars([str(i) for i in range(20)], 20 * [NAN]) == "none of 20 is a number"
+
+
 def test_shares_add_up_to_one():
     parts = {"small": {"head": 300, "MLP": 700}, "large": {"head": 10**9, "MLP": 3 * 10**9}}
     (ax,) = draw(plots.shares(parts)).axes

@@ -211,6 +211,21 @@ def test_a_line_for_each_of_a_class(tmp_path, monkeypatch, capsys):
     assert cid.split(maxsplit=1)[1].startswith("0 of 71 right; not looked at: 4.py (")
 
 
+def test_nobody_of_a_class_is_left_out(tmp_path, monkeypatch, capsys):
+    """An archive has a line, too; a name that is no text, as some archives make them, is told as it can be."""
+    monkeypatch.setattr(grading.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess("", 0, "[]"))
+    folder = handed_in(tmp_path, ann=("04.py", RIGHT))
+    os.mkdir(os.path.join(os.fsencode(folder), b"M\xfcller"))
+    for name in ("bob.ZIP", "cid.tar.gz", "dan_04.py", "marks.csv", ".ann.zip"):
+        Path(folder, name).touch()
+    cli.main(["course", "--class", folder])
+    lines = dict(line.split(maxsplit=1) if " " in line.strip() else (line.strip(), "")
+                 for line in capsys.readouterr().out.splitlines())
+    assert set(lines) == {"M\N{REPLACEMENT CHARACTER}ller", "ann", "bob.ZIP", "cid.tar.gz", "dan_04.py"}
+    assert lines["bob.ZIP"] == lines["dan_04.py"] == (
+        "no answer: it is a file; make it a folder, in which are the files of mine")
+
+
 @pytest.mark.parametrize("answer, right", [("[1]", 0), ("7", 0), ("", 0), (json.dumps(
     [{"lesson": "00", "name": "my_confidence", "yours": True, "wrong": None}]), 1)])
 def test_a_class_for_a_program(tmp_path, monkeypatch, capsys, answer, right):

@@ -387,6 +387,31 @@ def test_several_tensors_are_judged_each_by_itself(capsys):
             check_close("layers", ours, theirs)
 
 
+def test_complex_numbers_are_compared_with_both_of_their_parts(capsys):
+    right = torch.tensor([3 + 4j, 1j])
+    check_close("turned", right * (1 + 3e-6j), right)
+    assert capsys.readouterr().out == "✓ turned (within 1e-5; 2e-5 is allowed)\n"
+    with pytest.raises(AssertionError, match="^turned: the largest error is 6.0e-01"):
+        check_close("turned", torch.complex(right.real, torch.ones(2)), right)
+
+
+def test_names_may_come_in_any_order(capsys):
+    check_close("both", {"a": torch.ones(2), "b": torch.zeros(3)}, {"b": torch.zeros(3), "a": torch.ones(2)})
+    assert capsys.readouterr().out == "✓ both (exactly; 2e-5 is allowed)\n"
+
+
+@pytest.mark.parametrize("ours, theirs, says", [
+    (torch.zeros(2, 0), torch.zeros(2, 0), r"there are no numbers to compare, the shape is \(2, 0\)"),
+    ({"a": torch.ones(2)}, torch.ones(2), "a dict is no tensor .*compared by names, as {name: tensor}"),
+    (torch.ones(2), {"a": torch.ones(2)}, "a dict is no tensor"), (None, torch.ones(2), "a NoneType is no tensor"),
+    ((torch.ones(2), torch.ones(3)), torch.ones(2), "a tuple is no tensor"),
+    ({"a": {"b": torch.ones(2)}}, {"a": {"b": torch.ones(2)}}, "a: a dict is no tensor"),
+])
+def test_what_cannot_be_compared_is_told(ours, theirs, says):
+    with pytest.raises(AssertionError, match=rf"^these: {says}[^\n]*\.$"):
+        check_close("these", ours, theirs)
+
+
 @pytest.mark.parametrize("off, bound, says", [
     (0, 2e-5, "(exactly; 2e-5 is allowed)"), (0, 0, "(exactly)"),
     (1e-6, 2e-5, "(within 1e-6; 2e-5 is allowed)"), (1.1e-6, 2e-5, "(within 1e-5; 2e-5 is allowed)"),

@@ -35,4 +35,6 @@ def as_python(lines: list[str], names: dict) -> list[str]:
         return ["raise NameError('`checkpoint` is not defined yet: run the first cells of this lesson.')\n"]
     if names["checkpoint"] is not None:
         return ["print('passed over: it asks what only the shipped model knows')\n"]
+    if lines[1:] and lines[1].startswith("%%"):         # another magic, such as %%time, has to be the first line
+        return lines[1:]
     return ["\n", *lines[1:]]

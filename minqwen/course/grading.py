@@ -6,6 +6,7 @@ So nobody's endless loop, `exit()` or endless printing is the end of all that co
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from .pieces import PIECES, mine_in
 __all__ = ["Learner", "graded", "not_looked_at"]
 
 LIMIT = 900                                             # seconds for a learner
+HANDED_IN = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".py", ".ipynb")    # and is no folder yet
 
 
 class Learner(NamedTuple):
@@ -39,8 +41,9 @@ def graded(folder: Path) -> Iterator[Learner]:
     """
     if not folder.is_dir():
         raise QwenError(f"--class names {folder}, which is no folder: name one that has a folder for each learner.")
-    learners = sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
-    if not learners:
+    there = sorted(place for place in folder.iterdir() if not place.name.startswith("."))
+    learners = [place for place in there if place.is_dir() or place.name.lower().endswith(HANDED_IN)]
+    if not any(place.is_dir() for place in learners):
         raise QwenError(f"--class names {folder}, and no folder is in it: each learner has one there, with the files "
                         "of mine; unpack what came as an archive.")
     return map(_graded, learners)
@@ -54,14 +57,17 @@ def not_looked_at(folder: Path) -> str | None:
 
 
 def _graded(place):
+    name = os.fsencode(place.name).decode(errors="replace")      # of an archive from elsewhere it may be no text
+    if not place.is_dir():
+        return Learner(name, [], "no answer: it is a file; make it a folder, in which are the files of mine")
     command = [sys.executable, "-m", "minqwen", "course", "--check", "--json", "--mine", str(place)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                               timeout=LIMIT)
         exercises = [Exercise(**row) for row in json.loads(done.stdout)]
     except subprocess.TimeoutExpired:
-        return Learner(place.name, [], f"no answer: it had not ended after {LIMIT} seconds")
+        return Learner(name, [], f"no answer: it had not ended after {LIMIT} seconds")
     except (ValueError, TypeError):
-        return Learner(place.name, [], f"no answer: something that was handed in has ended the program (exit code "
+        return Learner(name, [], f"no answer: something that was handed in has ended the program (exit code "
                                        f"{done.returncode}), or written over what it says")
-    return Learner(place.name, exercises, not_looked_at(place))
+    return Learner(name, exercises, not_looked_at(place))

@@ -58,6 +58,7 @@ PIECES = {                                              # lesson: its functions,
 TOOLS = {"torch": torch, "F": torch.nn.functional, "math": math, "rearrange": einops.rearrange, "repeat": einops.repeat}
 LANGUAGE = "tl"                                         # Triton's, for kernels: only where it is asked for
 READY = "minqwen", "transformers", "fla"                # who imports these in a piece has not written it
+INDIRECT = {"__import__", "eval", "exec"}               # builtins that a piece may not use: they hide what it imports
 STRINGS = "from __future__ import annotations\n"        # so that what annotations name need not be there
 HEADER = '''\
 """Your own pieces from lesson {}, kept by minqwen.course. Edit them, or delete this file to go back to the lesson's."""
@@ -400,7 +401,7 @@ def _asked_for(name, source, where, functions) -> list[str]:
         outside = table.get_type() != "module"          # there, what is assigned is the function itself
         names |= {symbol.get_name() for symbol in table.get_symbols()
                   if symbol.is_referenced() and (symbol.is_global() if outside else not symbol.is_assigned())}
-    names -= {name, *TOOLS, LANGUAGE, *vars(builtins)}
+    names -= {name, *TOOLS, LANGUAGE, *vars(builtins)} - INDIRECT
     for other in sorted(names):
         if not (other.startswith("my_") and (_is_piece(other) or other in functions)):
             raise QwenError(f"{name} in {where} uses {other!r}, which it is not given: a piece may use its arguments, "

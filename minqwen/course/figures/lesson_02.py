@@ -78,7 +78,7 @@ def beside_theory(x, measured: dict, theory: dict, xlabel: str, ylabel: str) -> 
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color=GRID, linewidth=0.8)
     ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    off = max(np.abs(as_numpy(measured[name]) / as_numpy(line) - 1)[1:].max() for name, line in theory.items())
+    off = max(np.abs(as_numpy(measured[name]) / as_numpy(line) - 1)[1:].max(initial=0) for name, line in theory.items())
     figure.alt = (f"{ylabel.capitalize()} over {xlabel}, from {x[0]} to {x[-1]}, both logarithmic. In round numbers, "
                   f"{spoken.curves(x, measured, logarithmic=True)}. Lines are what theory says: the dots "
                   f"{'lie on them' if off < 0.31 else 'are not all on them'}.")

@@ -72,7 +72,7 @@ def errors(x, lines: dict, xlabel: str, ylabel: str, log: bool = False, points: 
     order = np.argsort(as_numpy(x), kind="stable")
     x = as_numpy(x)[order]
     told = "; ".join(f"{name} {_largest(x, as_numpy(y)[order])}" for name, y in lines.items())
-    figure.alt = (f"{ylabel[0].upper()}{ylabel[1:]}, over: {xlabel}, from {spoken.place(x[0])} to "
+    figure.alt = (f"{ylabel[:1].upper()}{ylabel[1:]}, over: {xlabel}, from {spoken.place(x[0])} to "
                   f"{spoken.place(x[-1])}. A line is at 1, where it is as large as the result. In powers of ten, "
                   f"{told}.")
     return figure
@@ -81,8 +81,15 @@ def errors(x, lines: dict, xlabel: str, ylabel: str, log: bool = False, points: 
 def _largest(x, errors) -> str:
     """How large errors get, as a power of ten, for their digits are the machine's own; and where they end."""
     broken = ~np.isfinite(errors)
+    if broken.all():
+        return "is not a number anywhere"
     first, *_ = finite = errors[~broken]
     largest = finite.max()
-    most = f"as large as {10.0 ** np.round(np.log10(largest)):g}" if largest < 10 else "far above 1"
+    most = f"as large as {10.0 ** np.round(np.log10(max(largest, 3e-4))):g}" if largest < 10 else "far above 1"
     told = "stays next to 0" if largest < 3e-4 else "begins next to 0 and " * bool(first < 3e-4) + f"gets {most}"
-    return told + (f", and is not a number from {spoken.place(x[broken][0])} on" if broken.any() else "")
+    if not broken.any():
+        return told
+    begin = broken.argmax()
+    where = f"from {spoken.place(x[begin])} on" if broken[begin:].all() else (
+        f"at {spoken.listed(spoken.place(at) for at in x[broken])}")
+    return f"{told}, and is not a number {where}"

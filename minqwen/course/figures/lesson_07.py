@@ -57,7 +57,7 @@ def rulers(chances: dict, words: list[str]) -> Figure:
     pieces = {title: [(word, width) for word, width in zip(words, as_numpy(p)) if width > 0]
               for title, p in chances.items()}
     figure.alt = "Rulers from 0 to 1, cut into pieces for words. " + " ".join(
-        f"{title[0].upper()}{title[1:]}: {spoken.bars(*zip(*its))}." for title, its in pieces.items())
+        f"{title[:1].upper()}{title[1:]}: {spoken.bars(*zip(*its))}." for title, its in pieces.items())
     return figure
 
 
@@ -79,6 +79,6 @@ def choices(answers: dict) -> Figure:
         tokens_on(ax.xaxis, tokens)
     axes[0].set_ylim(0, max(1.0, axes[0].get_ylim()[1]))
     figure.alt = "Bars over the tokens of each answer: how many bits of entropy a token has. " + " ".join(
-        f"{title[0].upper()}{title[1:]}: {spoken.bars(told(tokens), as_numpy(bits))}."
+        f"{title[:1].upper()}{title[1:]}: {spoken.bars(told(tokens), as_numpy(bits))}."
         for title, (tokens, bits) in answers.items())
     return figure

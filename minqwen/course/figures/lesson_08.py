@@ -63,7 +63,10 @@ def over(picture, maps: dict, limit: float | None = None, columns: int = 6) -> F
     bar_from_zero(image, maps.values())
     def told(weights):
         strength = np.abs(weights).ravel()
-        first, *near = sorted(np.flatnonzero(strength > 0.5137 * strength.max()), key=lambda i: -strength[i])
+        near = sorted(np.flatnonzero(strength > 0.5137 * strength.max()), key=lambda i: -strength[i])
+        if not near:
+            return "nothing anywhere"
+        first, *near = near
         others = f", and more than half as strong at {spoken.listed(map(str, sorted(near)))}" if near else ""
         return f"the strongest at token {first}{others}"
 

@@ -91,7 +91,10 @@ def pulls(ratio, better: dict, worse: dict) -> Figure:
 
     def ends(y):
         """Where a pull ends: the ratios beyond which it is nothing."""
-        first, *_, last = np.flatnonzero(as_numpy(y))
+        there = np.flatnonzero(as_numpy(y))
+        if not len(there):
+            return ""
+        first, last = there[0], there[-1]
         found = [f"below {x[first - 1 : first + 1].mean():.1f}"] if first > 0 else []
         found += [f"above {x[last : last + 2].mean():.1f}"] if last < len(x) - 1 else []
         return f", and is nothing {spoken.listed(found)}" if found else ""
