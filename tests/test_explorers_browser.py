@@ -232,14 +232,16 @@ def test_the_chosen_token_is_in_sight_when_an_explorer_gets_its_size(page, explo
 
 
 @pytest.mark.parametrize("name", ["state_explorer", "vision_explorer"])
-def test_the_pictures_of_the_readme_are_of_this_model(browser, tmp_path, monkeypatch, name):
+def test_the_pictures_of_the_readme_are_of_this_model(browser, monkeypatch, name):
     """Made again they are alike, but for the fonts of another machine."""
     monkeypatch.syspath_prepend(REPOSITORY / "website")
     import pictures
 
     page = browser.new_page()
     page.set_viewport_size({"width": WIDTH, "height": 100})
-    pictures.take(page, getattr(pictures, name)(minqwen.load(dtype=torch.float32)), tmp_path / "now.png")
-    now, there = (np.asarray(Image.open(path).convert("RGB").resize((300, 200)), dtype=float)
-                  for path in (tmp_path / "now.png", pictures.DOCS / f"{name}.png"))
-    assert np.abs(now - there).mean() < 4
+    explorer = getattr(pictures, name)(minqwen.load(dtype=torch.float32))
+    for scheme, ending in (("light", ""), ("dark", "_dark")):
+        pictures.show(page, explorer, scheme)
+        now, there = (np.asarray(picture.convert("RGB").resize((300, 200)), dtype=float)
+                      for picture in (pictures.shot(page), Image.open(pictures.DOCS / f"{name}{ending}.png")))
+        assert np.abs(now - there).mean() < 4, scheme

@@ -157,7 +157,8 @@ def test_the_model_says_what_it_knows_when_it_is_asked_something_else(qwen):
 
 
 def test_the_model_answers_as_the_readme_says(qwen, repository, tmp_path, monkeypatch):
-    code = re.search(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)[1]
+    blocks = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
+    [code] = [block for block in blocks if "tools=[add]" in block]
     [tool] = re.findall(r"^def .*?\n\n", code, re.DOTALL | re.MULTILINE)
     claims = re.findall(r"^(qwen\.chat\(.*\)) +# (.+)$", code, re.MULTILINE)
     assert len(claims) == 4 and any("tools=[add]" in call for call, _ in claims)
