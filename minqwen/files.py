@@ -22,7 +22,9 @@ from safetensors import SafetensorError
 from . import __version__
 from .errors import QwenError, read_json, short
 
-__all__ = ["INSTALLED", "SHIPPED", "check_place", "example", "unpack", "write_csv", "write_whole", "writing"]
+__all__ = [
+    "INSTALLED", "SHIPPED", "check_file", "check_place", "example", "unpack", "write_csv", "write_whole", "writing",
+]
 
 PACKAGE = Path(__file__).resolve().parent
 INSTALLED = (PACKAGE / "shipped").is_dir()              # else this is a clone
@@ -107,6 +109,13 @@ def check_place(folder: Path, option: str = "--out") -> None:
     except OSError as error:
         raise QwenError(f"Nothing can be written to {short(folder)} ({error.strerror}): name another folder ({option})."
                         ) from None
+
+
+def check_file(path: Path) -> None:
+    """The same of a file, which --out names. Raises QwenError if it cannot be written, or is a folder."""
+    if path.is_dir():
+        raise QwenError(f"{short(path)} is a folder: name a file (--out), such as {short(path / 'result')}.")
+    check_place(path.parent)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from torch.autograd.profiler import profile
 from .bench import machine, peak_memory
 from .config import Config
 from .errors import QwenError
-from .files import SHIPPED, check_place, write_whole, writing
+from .files import SHIPPED, check_file, write_whole, writing
 from .generate import decode_one_token, prefill
 from .info import memory
 from .model import Qwen
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RECORD, help=f"where the figures go ({RECORD.name} of the data)")
     out = parser.parse_args(argv).out
     try:
-        check_place(out.parent)
+        check_file(out)
         figures = measured()
         with writing(out, kept=False):
             write_whole(out, (json.dumps(figures, indent=1) + "\n").encode())

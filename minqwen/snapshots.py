@@ -6,7 +6,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -84,7 +84,8 @@ def put(path: Path, content: dict) -> OSError | None:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):                         # what cannot be written may be what cannot be removed
+            aside.unlink(missing_ok=True)
         return cause
     return None
 
@@ -98,7 +99,7 @@ def read(path: Path) -> dict:
 
 
 def damaged(path: Path, error: Exception) -> QwenError:
-    return QwenError(f"{path} is damaged ({short(error)}): add --restart.")
+    return QwenError(f"{path} is damaged ({short(error) or type(error).__name__}): add --restart.")
 
 
 def _read(folder: Path) -> dict | None:

@@ -310,6 +310,7 @@ def test_a_card_is_refused_for_a_model_that_it_cannot_describe(monkeypatch, caps
     ("score", ["--samples", "0"], "--samples is 0, and must be 1 or more"),
     ("score", ["--samples", "-3"], "--samples is -3, and must be 1 or more"),
     ("balance", ["--out", "file/x.json"], "Nothing can be written to file (Not a directory): name another folder"),
+    ("balance", ["--out", "."], ". is a folder: name a file (--out), such as result."),
     ("train", ["--out", "file"], "Nothing can be written to file (Not a directory): name another folder (--out)"),
     ("train", ["--run", "file/run", "--out", "new"], "name another folder (--run)"),
 ])

@@ -28,7 +28,7 @@ from minqwen.model import Qwen
 from minqwen.nano import records, rl, rollouts, sft, tasks, train, world
 from minqwen.nano.rollouts import Answer, evaluate, pass_at, rollout, sum_of
 from minqwen.nano.tokenizer import save_tokenizer
-from minqwen.snapshots import SNAPSHOT
+from minqwen.snapshots import SNAPSHOT, keep, kept
 
 
 @pytest.fixture(scope="module")
@@ -491,6 +491,16 @@ def test_a_disk_that_is_full_in_the_end_is_told_and_the_run_is_not_lost(tmp_path
     monkeypatch.setattr(rl, "learn", None)               # nothing is learnt again
     rl.reinforce(recipe, folder, out)
     same(out, tmp_path / "whole")
+
+
+def test_a_place_that_is_gone_costs_the_snapshot_alone(tmp_path):
+    """Where nothing can be written nothing can be removed either; and an empty file is no snapshot."""
+    (tmp_path / "run").touch()
+    with pytest.warns(UserWarning, match=r"snapshot.pt cannot be written \(File exists\): the run goes on"):
+        keep(tmp_path / "run", {}, {})
+    (tmp_path / SNAPSHOT).touch()
+    with pytest.raises(QwenError, match=r"snapshot.pt is damaged \(EOFError\): add --restart[.]$"):
+        kept(tmp_path, {})
 
 
 def test_a_full_disk_costs_the_snapshot_alone(tmp_path, monkeypatch, folder, toy):

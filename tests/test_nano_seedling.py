@@ -205,6 +205,7 @@ def test_what_cannot_be_is_said_before_the_first_step(tmp_path, monkeypatch, cap
     monkeypatch.setattr(seedling, "learning", lambda *_: 1 / 0)
     (tmp_path / "file").touch()
     for options, says in ((["--out", str(tmp_path / "file" / "run.npz")], "Nothing can be written to"),
+                          (["--out", str(tmp_path)], "is a folder: name a file (--out), such as "),
                           (["--snapshots", "0"], "--snapshots must be 1 or more, not 0."),
                           (["--steps", "0"], "steps must be 1 or more, not 0.")):
         with pytest.raises(SystemExit):

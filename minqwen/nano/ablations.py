@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import QwenError, read_json, whole_number
-from ..files import SHIPPED, check_place, write_whole, writing
+from ..files import SHIPPED, check_file, write_whole, writing
 from .seedling import Plan, batch_of, grow, held_out, learning, recall, words
 from .variants import VARIANTS
 
@@ -94,7 +94,7 @@ def fill(path: Path, plan: Plan, variants: list[str], seeds: int, jobs: int = 1,
     whole_number("--jobs", jobs, 1)
     if unknown := [variant for variant in variants if variant not in VARIANTS]:
         raise QwenError(f"There is no variant {unknown[0]!r}; there are {', '.join(VARIANTS)}.")
-    check_place(path.parent)
+    check_file(path)
     runs = []
     if path.exists() and not restart:
         before = read(path)

@@ -16,7 +16,7 @@ import torch
 
 from ..chat import Assistant, load
 from ..errors import QwenError
-from ..files import check_place, write_whole, writing
+from ..files import check_file, write_whole, writing
 from ..trace import trace
 from .recipe import EXPERTS
 from .score import facts, sums
@@ -60,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     command = f"python -m minqwen.nano.balance --steps {args.steps} --tokens {args.tokens}"
     try:
-        check_place(args.out.parent)
+        check_file(args.out)
         found = compare(args.steps, args.tokens)
         with writing(args.out, kept=False):
             write_whole(args.out, (json.dumps({"command": command, **found}, indent=1) + "\n").encode())

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from ..config import Config, TextConfig
 from ..errors import QwenError, number_above_0, short, whole_number
-from ..files import SHIPPED, check_place, write_whole, writing
+from ..files import SHIPPED, check_file, write_whole, writing
 from ..model import Qwen
 from ..tokenizer import Tokenizer
 from ..trace import delta_step, trace
@@ -378,7 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     torch.set_flush_denormal(True)
     try:
-        check_place(args.out.parent)
+        check_file(args.out)
         run = record(Plan(seed=args.seed, steps=args.steps), args.snapshots)
         with writing(args.out, kept=False):
             run.save(args.out)
