@@ -46,6 +46,9 @@ test("pointing goes from number to number, over what has none, and stays at an e
   assert.deepEqual(pointing.lastOf(surface, [0, 1], [1, 0]), [1, 1]);  // the last number, where the row ends early
   assert.deepEqual(pointing.lastOf(surface, [2, 2], [0, -1]), [2, 2]);
   assert.deepEqual(pointing.firstOf(surface), [0, 0]);
+  const empty = { size: [3, 2], read: () => null };                    // what was pointed at has been switched off
+  assert.deepEqual(pointing.lastOf(empty, [1, 1], [1, 0]), [1, 1]);
+  assert.deepEqual(pointing.nextOf(empty, [1, 1], [0, -1]), [1, 1]);
   assert.equal(pointing.firstOf({ size: [2, 2], read: () => null }), null);
 });
 

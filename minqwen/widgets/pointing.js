@@ -69,12 +69,12 @@ export function nextOf(surface, place, [across, down]) {
   }
 }
 
-// The last place in a direction at which something is written.
-export function lastOf(surface, [x, y], [across, down]) {
+// The last place in a direction at which something is written; the place itself where nothing is any more.
+export function lastOf(surface, place, [across, down]) {
   const [columns, rows] = surface.size, edge = (at, by, size) => (by > 0 ? size - 1 : by < 0 ? 0 : at);
-  let last = [edge(x, across, columns), edge(y, down, rows)];
-  while (!textAt(surface, last)) last = [last[0] - across, last[1] - down];
-  return last;
+  let last = [edge(place[0], across, columns), edge(place[1], down, rows)];
+  while (inside(surface, last) && !textAt(surface, last)) last = [last[0] - across, last[1] - down];
+  return inside(surface, last) ? last : place;
 }
 
 export function firstOf(surface) {                         // as one reads; null if nothing is written anywhere
@@ -145,6 +145,7 @@ export class Pointing {
     const { surface, cross } = this;
     if (!surface.element.checkVisibility()) return this.end();
     if (!inside(surface, this.place)) this.place = this.chosenIn(surface);
+    if (!this.place) return this.end();
     const { left, top, width, height } = around(surface, this.place), { holder } = surface;
     const from = holder.getBoundingClientRect();
     holder.append(cross);
