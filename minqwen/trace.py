@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .delta_rule import effective_attention, full_precision
-from .errors import QwenError
+from .errors import QwenError, short
 from .model import MixtureOfExperts, Qwen
 
 __all__ = ["Answers", "AttentionRecord", "DeltaRecord", "Trace", "trace"]
@@ -499,7 +499,14 @@ class Trace:
             text, media = inputs.ids, inputs.media
         elif is_chat:
             text = self.tokenizer.encode_chat(text)
-        ids = torch.as_tensor(text, dtype=torch.long, device=self.model.head_weight.device)
+        try:
+            ids = torch.as_tensor(text, device=self.model.head_weight.device)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            ids = None
+        if ids is None or ids.dtype == torch.bool or ids.is_floating_point():
+            raise QwenError(f"What is read is one text, one chat, or token ids, which are whole numbers, and not "
+                            f"{short(repr(text))}.")
+        ids = ids.long()
         return rearrange(ids, "t -> 1 t") if ids.ndim == 1 else ids, media
 
 

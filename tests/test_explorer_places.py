@@ -84,6 +84,12 @@ def test_an_odd_place_is_told_in_one_sentence(makers, kind):
         assert all(told(explorer.still, **{name: odd}) for odd in ("x", 1.5, True, 99, -99)), name
 
 
+@pytest.mark.parametrize("text", [2.5, ["Ann has", "Bob has"]])
+def test_what_is_no_text_is_told_in_one_sentence(text):
+    for kind in (widgets.StateExplorer, widgets.AttentionExplorer, widgets.GateExplorer):
+        assert "one text, one chat, or token ids" in told(kind, random_qwen(), text)
+
+
 def test_a_row_is_counted_from_the_end_as_well():
     mask = torch.ones(2, 6, dtype=torch.long)
     mask[0, :2] = 0

@@ -298,6 +298,14 @@ def test_what_comes_with_a_tokenizer(model):
     assert trace(Loaded).run([{"role": "user", "content": "hi"}]).tokens == ["h", "i"]
 
 
+@pytest.mark.parametrize("text", [["Ann has", "Bob has"], b"Ann has", 3.5, [1.5, 2], [True, False], [10**30],
+                                  [[1], [2, 3]]])
+def test_what_is_no_text_is_told_in_one_sentence(model, text):
+    """Several texts, bytes; fractions are not cut to ids."""
+    with pytest.raises(QwenError, match=r"^What is read is one text, one chat, or token ids, [^\n]+ and not [^\n]+\.$"):
+        trace(model).run(text)
+
+
 def test_clear_errors(model, ids):
     with pytest.raises(QwenError, match="not a str"):
         trace("data/nano")

@@ -110,7 +110,7 @@ def traced_text(name: str, qwen, text) -> Trace:
     """The trace of a text, or the trace that was given; `name` is who asks."""
     if text is None:
         return qwen
-    if (text.numel() if torch.is_tensor(text) else len(text)) == 0:
+    if (text.numel() if torch.is_tensor(text) else len(text) if hasattr(text, "__len__") else 1) == 0:
         raise QwenError(f"{name} has nothing to show: the text is empty. Give it a text with at least one token.")
     return traced(qwen).run(text)
 
