@@ -329,6 +329,7 @@ def test_what_another_machine_measures_is_not_compared(tmp_path, repository):
     before, now = "✓ a (within 1e-7; 2e-5 is allowed)\n✓ b (within 2e-5; 2e-5 is allowed)\n", {
         "✓ a (exactly; 2e-5 is allowed)\n✓ b (exactly)": "PASSED",
         "✓ a (within 1e-5; 2e-5 is allowed)\n✓ c (exactly)": "FAILED",
+        "✓ a (within 1e-5; 2e-5 is allowed)\n✓ b (nearly)": "FAILED",
         "✓ a (within 1e-5; 2e-5 is allowed), or so\n✓ b (exactly)": "FAILED"}
     cells = [new_code_cell(f"print({said!r})", execution_count=count, outputs=stdout(before))
              for count, said in enumerate(now, 1)]
