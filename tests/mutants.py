@@ -594,6 +594,8 @@ N = -L.tril(-1)
          "test_the_loss_of_the_start_is_that_of_all_it_is_shown"),
     nano("a start whose loss rises goes on", "sft", "if loss > lowest + WORSE:", "if False:", "rl",
          "test_a_start_that_comes_to_nothing_stops_in_a_sentence"),
+    nano("a start whose loss is rising is kept", "sft", "if loss <= lowest + WORSE / 2:", "if True:", "rl",
+         "test_a_start_whose_loss_is_rising_is_not_kept"),
     nano("weights that are no numbers are kept", "train", "if not torch.nn.utils.get_total_norm", "if False and len",
          "rl", "test_a_run_that_comes_to_nothing_stops_in_a_sentence"),
     nano("a gradient that is no number is taken", "train", "if not norm.isfinite():", "if False:", "training",

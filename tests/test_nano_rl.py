@@ -676,3 +676,19 @@ def test_a_start_that_comes_to_nothing_stops_in_a_sentence(tmp_path, monkeypatch
     with pytest.raises(QwenError, match="After 4 steps less than"):      # with a lower rate it goes on from there
         sft.supervise(replace(recipe, lr=1e-4), folder, tmp_path / "out", run)
     assert steps == [1e-3] * 3 + [1e-4] * 2 and not (tmp_path / "out").exists()
+
+
+def test_a_start_whose_loss_is_rising_is_not_kept(tmp_path, monkeypatch, folder):
+    """By less than what stops it: it may come back, or it may not."""
+    nats, step_all, steps = sft.nats, sft.step_all, []
+
+    def losing(model, hidden, targets):                 # in the third step, after two
+        return nats(model, hidden, targets) + (targets >= 0) * (0.75 * sft.WORSE if len(steps) == 2 else 0.0)
+
+    monkeypatch.setattr(sft, "evaluate", lambda *_, **__: {"pass@1": 0.0})
+    monkeypatch.setattr(sft, "nats", losing)
+    monkeypatch.setattr(sft, "step_all", lambda *args: steps.append(args) or step_all(*args))
+    with pytest.raises(QwenError, match="After 3 steps less than"):
+        sft.supervise(sft.Recipe(steps=3, sums=4, judge_every=1, lr=1e-7), folder, tmp_path / "out", tmp_path / "run")
+    kept = torch.load(tmp_path / "run" / SNAPSHOT, weights_only=True)["state"]
+    assert len(steps) == 3 and kept["step"] == 2
