@@ -911,13 +911,15 @@ def check_close(name: str, ours: Tensor | dict[str, Tensor], theirs: Tensor | di
         AssertionError: one sentence with the error, or with what cannot be compared.
     """
     several = isinstance(ours, dict) and isinstance(theirs, dict)
-    if several and (ours.keys() != theirs.keys() or not ours):
+    if not several:
+        ours, theirs = {"": ours}, {"": theirs}
+    if ours.keys() != theirs.keys() or not ours:
         raise AssertionError(f"{name}: there should be {', '.join(map(str, theirs)) or 'something'}, but there "
                              f"is {', '.join(map(str, ours)) or 'nothing'}.")
     worst = worst_bound = 0.0
-    for what, right in (theirs if several else {"": theirs}).items():
+    for what in theirs:
         whose = f"{name}: {what}" if several else name
-        mine, right = (_numbers(whose, x) for x in (ours[what] if several else ours, right))
+        mine, right = (_numbers(whose, some[what]) for some in (ours, theirs))
         if mine.shape != right.shape:
             raise AssertionError(f"{whose}: the shape should be {tuple(right.shape)} but is {tuple(mine.shape)}.")
         wide = torch.complex128 if mine.is_complex() or right.is_complex() else torch.float64

@@ -50,6 +50,20 @@ def browser(request, tmp_path_factory):
 
 
 @pytest.fixture
+def page(browser):
+    """A page that all explorers fit on; whatever they ask the network for, or complain of, is an error at the end."""
+    from browser_support import watched
+    from explorers_support import HEIGHT, WIDTH
+
+    page = browser.new_page()
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+    errors = watched(page, "file:")
+    yield page
+    assert errors == ([], [])
+    page.close()
+
+
+@pytest.fixture
 def figures(monkeypatch):
     """[(figure, description)]: what is given to `plots.show`, which then shows nothing."""
     from minqwen import plots

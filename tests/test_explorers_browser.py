@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
-from browser_support import COLOURS, watched
+from browser_support import COLOURS
 from explorers_support import HEIGHT, WIDTH, every_explorer, larger_explorers, opened
 from PIL import Image
 
@@ -43,16 +43,6 @@ PALE = "root => {" + COLOURS + """
 @pytest.fixture(scope="module")
 def explorers():
     return every_explorer() | larger_explorers()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page()
-    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
-    errors = watched(page, "file:")
-    yield page
-    assert errors == ([], [])
-    page.close()
 
 
 def apart(*pictures):

@@ -3,8 +3,8 @@
 from random import Random
 
 import pytest
-from browser_support import COLOURS, a_jupyterlab, run_all_cells, watched, write_notebook
-from explorers_support import HEIGHT, WIDTH, every_explorer, opened
+from browser_support import COLOURS, a_jupyterlab, run_all_cells, write_notebook
+from explorers_support import WIDTH, every_explorer, opened
 
 from minqwen import widgets
 
@@ -113,16 +113,6 @@ class Driven:
 @pytest.fixture(scope="module")
 def explorers():
     return every_explorer()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page()
-    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
-    errors = watched(page, "file:")
-    yield page
-    assert errors == ([], [])
-    page.close()
 
 
 def check_tab(driven):
